@@ -1,0 +1,28 @@
+//! The words of the domain as types. Invariants live in the constructors: after them nobody checks again.
+//!
+//! Knows no other module of this crate. Deliberately absent: clocks, files, the kernel.
+
+mod direction;
+mod endpoint;
+mod name;
+mod order;
+mod port;
+mod record;
+mod service;
+mod settings;
+mod subject;
+mod window;
+
+pub use direction::{Direction, Family, Mode, Reason, ServiceState};
+pub use endpoint::{Endpoint, ListName, Prefix, PrefixError};
+pub use name::{NameError, ServiceName};
+pub use order::{Order, OrderKind};
+pub use port::{Port, PortError, PortRange, Protocol};
+pub use record::{Cause, Decommissioned, Record, Suspended};
+pub use service::{FileState, Policy, PolicyId, Service, Watch};
+pub use settings::{Approval, Attempts, Enforcement, Failsafe, Metrics, Paths, Refusal, Settings};
+pub use subject::{Subject, SubjectError};
+pub use window::{CronError, CronExpression, Lifetime, Opening, Span, SpanError, Until, Window};
+
+/// A point in time: UTC, nanoseconds.
+pub type Time = chrono::DateTime<chrono::Utc>;

@@ -1,0 +1,89 @@
+//! What is remembered of a service beside its file: the only state that is kept.
+
+use super::{Order, OrderKind, Time};
+
+/// Why a service was decommissioned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Its lifetime ended.
+    Time,
+    /// Its file says so.
+    File,
+    /// An operator ordered it.
+    Order,
+    /// Its file is gone.
+    Removed,
+}
+
+impl Cause {
+    pub const ALL: [Self; 4] = [Self::Time, Self::File, Self::Order, Self::Removed];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::File => "file",
+            Self::Order => "order",
+            Self::Removed => "removed",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|c| c.as_str() == text)
+    }
+}
+
+/// A decommission that happened. It is final for every lifetime that began at or before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decommissioned {
+    pub at: Time,
+    pub cause: Cause,
+    /// Who ordered it and why; `None` unless the cause is an order.
+    pub by: Option<String>,
+    pub reason: Option<String>,
+}
+
+/// A suspension by order that stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspended {
+    pub at: Time,
+    pub by: String,
+    pub reason: String,
+}
+
+/// What is remembered of one service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Record {
+    pub suspended: Option<Suspended>,
+    pub decommissioned: Option<Decommissioned>,
+}
+
+impl Record {
+    /// The record after an order. A decommission that already stands is kept: the first one counts.
+    pub fn after(mut self, order: &Order) -> Self {
+        match order.kind {
+            OrderKind::Suspend => {
+                self.suspended.get_or_insert_with(|| Suspended {
+                    at: order.at,
+                    by: order.by.clone(),
+                    reason: order.reason.clone(),
+                });
+            }
+            OrderKind::Resume => self.suspended = None,
+            OrderKind::Decommission => self.decommission(Decommissioned {
+                at: order.at,
+                cause: Cause::Order,
+                by: Some(order.by.clone()),
+                reason: Some(order.reason.clone()),
+            }),
+        }
+        self
+    }
+
+    /// Remembers a decommission; the latest one decides which lifetimes it ends.
+    pub fn decommission(&mut self, event: Decommissioned) {
+        match &self.decommissioned {
+            Some(known) if known.at >= event.at => {}
+            Some(_) | None => self.decommissioned = Some(event),
+        }
+    }
+}

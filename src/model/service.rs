@@ -1,0 +1,81 @@
+//! A service as its schedule file describes it.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Direction, Endpoint, Lifetime, Mode, Port, Prefix, ServiceName, Span, Subject, Window};
+
+/// `state` in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum FileState {
+    #[default]
+    Commissioned,
+    Suspended,
+    Decommissioned,
+}
+
+/// How long a decommissioned provider stays refused and watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Watch {
+    #[default]
+    Forever,
+    For(Duration),
+}
+
+/// A third-party service as one schedule file describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub name: ServiceName,
+    pub provider: String,
+    pub owner: String,
+    pub description: Option<String>,
+    pub ticket: Option<String>,
+    pub compliance: Vec<String>,
+    pub mode: Mode,
+    pub state: FileState,
+    pub lifetime: Lifetime,
+    /// Empty: open for the whole lifetime.
+    pub windows: Vec<Window>,
+    pub exceptions: Vec<Span>,
+    /// At least one; egress first, each direction in file order.
+    pub policies: Vec<Policy>,
+    pub watch: Watch,
+}
+
+/// One `[[egress]]` or `[[ingress]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    pub id: PolicyId,
+    pub subject: Subject,
+    /// As written, in file order.
+    pub endpoints: Vec<Endpoint>,
+    /// Every prefix of `endpoints`, lists expanded; sorted, without repeats; nested ones are kept as written.
+    pub prefixes: Vec<Prefix>,
+    /// At least one.
+    pub ports: Vec<Port>,
+    /// Indices into the windows of the service; `None`: all of them.
+    pub windows: Option<Vec<usize>>,
+}
+
+/// `NAME/egress/0`: counted in file order within the direction.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyId {
+    pub service: ServiceName,
+    pub direction: Direction,
+    pub index: usize,
+}
+
+impl fmt::Display for PolicyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.service, self.direction, self.index)
+    }
+}
+
+impl Service {
+    /// Every prefix that any policy lists: what the service governs.
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
+        self.policies
+            .iter()
+            .flat_map(|policy| policy.prefixes.iter().copied())
+    }
+}
