@@ -9,8 +9,10 @@
 //! | [`config`] | texts to services and settings, or diagnostics |
 //! | [`schedule`] | services and instants to openings and states |
 //! | [`ruleset`] | the wanted table as a value; prints nft syntax |
+//! | [`plan`] | two tables to the changeset between them |
 
 pub mod config;
 pub mod model;
+pub mod plan;
 pub mod ruleset;
 pub mod schedule;
