@@ -11,8 +11,12 @@
 //! | [`ruleset`] | the wanted table as a value; prints nft syntax |
 //! | [`plan`] | two tables to the changeset between them |
 
+pub mod compile;
 pub mod config;
+pub mod explain;
 pub mod model;
+pub mod owners;
 pub mod plan;
+pub mod ranges;
 pub mod ruleset;
 pub mod schedule;
