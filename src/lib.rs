@@ -18,5 +18,6 @@ pub mod model;
 pub mod owners;
 pub mod plan;
 pub mod ranges;
+pub mod reconcile;
 pub mod ruleset;
 pub mod schedule;

@@ -2,8 +2,9 @@
 //! very port: there its schedule rules.
 
 use super::shared::{accept, back, chain, jump, lookup};
-use super::{Input, names, ranges};
+use super::{Input, names};
 use crate::model::{Direction, Family, Port, PortRange, Protocol};
+use crate::ranges;
 use crate::ruleset::{Element, Field, Key, Load, Ruleset, Set, Side, Statement, protocol, tcp};
 
 pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {

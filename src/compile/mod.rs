@@ -108,7 +108,7 @@ pub fn window_sets(input: &Input<'_>) -> Ruleset {
 
 impl Standing<'_> {
     /// True when the service still governs its addresses: always, but for a decommissioned one whose watch is over.
-    fn governs(&self, now: Time) -> bool {
+    pub fn governs(&self, now: Time) -> bool {
         crate::schedule::decommissioned_at(self.service, self.record, now)
             .and_then(|at| crate::schedule::watched_until(self.service, at))
             .is_none_or(|until| now < until)

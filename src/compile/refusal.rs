@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::shared::{chain, goto, lookup, not_in};
-use super::{Input, Standing, names, ranges};
+use super::{Input, Standing, names};
 use crate::model::{Direction, Family, Mode, Prefix, Reason, ServiceState, Time};
+use crate::ranges;
 use crate::ruleset::{Element, Key, Load, Rule, Ruleset, Statement, Verdict};
 use crate::schedule;
 
