@@ -21,3 +21,4 @@ pub mod ranges;
 pub mod reconcile;
 pub mod ruleset;
 pub mod schedule;
+pub mod api;
