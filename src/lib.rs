@@ -9,8 +9,13 @@
 //! | [`config`] | texts to services and settings, or diagnostics |
 //! | [`schedule`] | services and instants to openings and states |
 //! | [`ruleset`] | the wanted table as a value; prints nft syntax |
+//!
+//! | edge | duty |
+//! |---|---|
+//! | [`kernel`] | what the kernel of this host says and does |
 
 pub mod config;
+pub mod kernel;
 pub mod model;
 pub mod ruleset;
 pub mod schedule;
