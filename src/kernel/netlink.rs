@@ -474,17 +474,21 @@ mod tests {
 
     #[test]
     fn an_error_message_carries_its_errno() {
-        let message = |payload| Message {
+        assert!(status(&[0; 4]).is_ok());
+        assert!(status(&[]).is_ok());
+        let refusal = status(&(-libc::EPERM).to_ne_bytes()).unwrap_err();
+        assert_eq!(refusal.raw_os_error(), Some(libc::EPERM));
+        assert!(status(&i32::MIN.to_ne_bytes()).is_err());
+    }
+
+    fn status(payload: &[u8]) -> io::Result<()> {
+        let message = Message {
             kind: ERROR,
             flags: 0,
             sequence: 1,
             payload,
         };
-        assert!(message(&[0; 4]).status().is_ok());
-        assert!(message(&[]).status().is_ok());
-        let refusal = message(&(-libc::EPERM).to_ne_bytes()).status().unwrap_err();
-        assert_eq!(refusal.raw_os_error(), Some(libc::EPERM));
-        assert!(message(&i32::MIN.to_ne_bytes()).status().is_err());
+        message.status()
     }
 
     proptest! {

@@ -237,11 +237,13 @@ impl Watcher {
 
     /// Ends the watches that the last scan did not want again. What is gone already is no error.
     fn unwatch(&self, watched: Watches) {
-        let unwanted = watched
+        for descriptor in watched
             .0
             .keys()
-            .filter(|known| !self.watches.0.contains_key(known));
-        unwanted.for_each(|descriptor| drop(inotify::remove_watch(&self.inotify, *descriptor)));
+            .filter(|known| !self.watches.0.contains_key(known))
+        {
+            let _gone = inotify::remove_watch(&self.inotify, *descriptor);
+        }
     }
 
     /// Those of the subjects whose answers are not the ones before.
