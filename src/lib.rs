@@ -25,6 +25,7 @@
 pub mod api;
 pub mod compile;
 pub mod config;
+pub mod daemon;
 pub mod explain;
 pub mod kernel;
 pub mod model;

@@ -33,9 +33,7 @@ fn say(line: &str) {
 fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        say(&format!(
-            "SKIPPED {test}: it takes root to make namespaces and cgroups"
-        ));
+        say(&format!("SKIPPED {test}: it takes root to make namespaces and cgroups"));
     }
     root
 }
@@ -101,10 +99,7 @@ struct Cgroup {
 
 impl Cgroup {
     fn new(suffix: &str) -> Self {
-        let cgroup = Self {
-            hierarchy: Hierarchy::find().unwrap(),
-            name: unique() + suffix,
-        };
+        let cgroup = Self { hierarchy: Hierarchy::find().unwrap(), name: unique() + suffix };
         std::fs::create_dir(cgroup.directory()).unwrap();
         cgroup
     }
@@ -176,10 +171,7 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
 
 fn report(what: &str, times: &mut [Duration]) {
     let [half, most, worst] = [50, 99, 100].map(|percent| percentile(times, percent));
-    say(&format!(
-        "{what}: p50 {half:?}, p99 {most:?}, max {worst:?} of {}",
-        times.len()
-    ));
+    say(&format!("{what}: p50 {half:?}, p99 {most:?}, max {worst:?} of {}", times.len()));
 }
 
 // ---------------------------------------------------------------------------------------------- sockets
@@ -239,10 +231,7 @@ fn a_dump_knows_user_and_cgroup_of_a_connection() {
             let mut table = SocketTable::open().unwrap();
 
             let theirs = find(&mut table, client);
-            assert_eq!(
-                (theirs.protocol, theirs.state),
-                (Protocol::Tcp, TcpState::Established)
-            );
+            assert_eq!((theirs.protocol, theirs.state), (Protocol::Tcp, TcpState::Established));
             assert_eq!(theirs.remote, listener.local_addr().unwrap());
             assert_eq!(theirs.uid, 4321);
             assert_eq!(theirs.cgroup, Some(cgroup.id("")));
@@ -269,10 +258,7 @@ fn destroying_a_connection_tells_both_ends_and_nobody_else() {
         for (listen, connect) in ways {
             for server_side in [false, true] {
                 let mut bystander = Pair::new(listen, connect);
-                let Pair {
-                    mut client,
-                    mut server,
-                } = Pair::new(listen, connect);
+                let Pair { mut client, mut server } = Pair::new(listen, connect);
                 let cut = if server_side { &mut server } else { &mut client };
                 let socket = find(&mut table, cut.local_addr().unwrap());
                 let start = Instant::now();
@@ -330,9 +316,7 @@ fn half_open_connections_are_listed_and_can_be_destroyed() {
             let peer = client.local_addr().unwrap();
             let half_open = |table: &mut SocketTable| {
                 let listed = table.dump(TimeWait::Skip).unwrap();
-                listed
-                    .into_iter()
-                    .find(|socket| socket.remote == peer && socket.local.port() == 7000)
+                listed.into_iter().find(|socket| socket.remote == peer && socket.local.port() == 7000)
             };
             let socket = half_open(&mut table).unwrap();
             assert_eq!((socket.state, socket.cgroup), (TcpState::SynReceived, None));
@@ -344,26 +328,21 @@ fn half_open_connections_are_listed_and_can_be_destroyed() {
 
 #[test]
 fn what_is_left_of_a_closed_connection_is_listed_only_on_request() {
-    in_namespace(
-        "what_is_left_of_a_closed_connection_is_listed_only_on_request",
-        || {
-            let Pair { client, mut server } = Pair::new("127.0.0.1:0", "127.0.0.1");
-            let own = client.local_addr().unwrap();
-            let mut table = SocketTable::open().unwrap();
-            drop(client);
-            assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
-            drop(server);
-            let mut states = |time_wait| -> Vec<_> {
-                let listed = table.dump(time_wait).unwrap();
-                let ours = listed.into_iter().filter(|socket| socket.local == own);
-                ours.map(|socket| socket.state).collect()
-            };
-            until("TIME_WAIT", || {
-                (states(TimeWait::Include) == [TcpState::TimeWait]).then_some(())
-            });
-            assert_eq!(states(TimeWait::Skip), []);
-        },
-    );
+    in_namespace("what_is_left_of_a_closed_connection_is_listed_only_on_request", || {
+        let Pair { client, mut server } = Pair::new("127.0.0.1:0", "127.0.0.1");
+        let own = client.local_addr().unwrap();
+        let mut table = SocketTable::open().unwrap();
+        drop(client);
+        assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
+        drop(server);
+        let mut states = |time_wait| -> Vec<_> {
+            let listed = table.dump(time_wait).unwrap();
+            let ours = listed.into_iter().filter(|socket| socket.local == own);
+            ours.map(|socket| socket.state).collect()
+        };
+        until("TIME_WAIT", || (states(TimeWait::Include) == [TcpState::TimeWait]).then_some(()));
+        assert_eq!(states(TimeWait::Skip), []);
+    });
 }
 
 #[test]
@@ -375,17 +354,11 @@ fn fifteen_thousand_sockets_are_listed_once_each() {
                 "SKIPPED fifteen_thousand_sockets_are_listed_once_each: the limit of open files is too low",
             );
         }
-        let sockets: Vec<_> = (0..COUNT)
-            .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
-            .collect();
+        let sockets: Vec<_> = (0..COUNT).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         let mut table = SocketTable::open().unwrap();
         let start = Instant::now();
         let listed = table.dump(TimeWait::Skip).unwrap();
-        say(&format!(
-            "dump of {} sockets: {:?}",
-            listed.len(),
-            start.elapsed()
-        ));
+        say(&format!("dump of {} sockets: {:?}", listed.len(), start.elapsed()));
         let mut ports: Vec<_> = listed.iter().map(|socket| socket.local.port()).collect();
         ports.sort_unstable();
         ports.dedup();
@@ -399,10 +372,7 @@ fn allow_open_files(count: u64) -> bool {
     if limit.current.is_none_or(|current| current >= count) {
         return true;
     }
-    let wanted = Rlimit {
-        current: Some(count),
-        maximum: limit.maximum.map(|maximum| maximum.max(count)),
-    };
+    let wanted = Rlimit { current: Some(count), maximum: limit.maximum.map(|maximum| maximum.max(count)) };
     setrlimit(Resource::Nofile, wanted).is_ok()
 }
 
@@ -416,12 +386,7 @@ fn tracked() -> Vec<(u16, u16)> {
     let ports = |message: &netlink::Message<'_>| {
         let tuple = message.attributes(4).find(|attribute| attribute.kind == 1)?;
         let protocol = tuple.nested().find(|attribute| attribute.kind == 2)?;
-        let port = |kind| {
-            protocol
-                .nested()
-                .find(|attribute| attribute.kind == kind)?
-                .be_u16()
-        };
+        let port = |kind| protocol.nested().find(|attribute| attribute.kind == kind)?.be_u16();
         Some((port(2)?, port(3)?))
     };
     let mut flows = connection.dump(&request, ports).unwrap();
@@ -431,33 +396,30 @@ fn tracked() -> Vec<(u16, u16)> {
 
 #[test]
 fn a_flow_leaves_connection_tracking_and_its_neighbours_stay() {
-    in_namespace(
-        "a_flow_leaves_connection_tracking_and_its_neighbours_stay",
-        || {
-            nft("table inet t { chain c { type filter hook output priority 0
+    in_namespace("a_flow_leaves_connection_tracking_and_its_neighbours_stay", || {
+        nft("table inet t { chain c { type filter hook output priority 0
              ct state new counter
  }
 }");
-            for own in ["127.0.0.1", "::1"] {
-                let own: IpAddr = own.parse().unwrap();
-                let send = |port: u16| {
-                    let socket = UdpSocket::bind((own, 0)).unwrap();
-                    socket.send_to(b"x", (own, port)).unwrap();
-                    socket.local_addr().unwrap()
-                };
-                let ends = [7001, 7002, 7003].map(|port| (send(port), SocketAddr::new(own, port)));
-                assert_eq!(tracked().len(), 3);
-                let [kept, gone, turned] = ends.map(|(from, to)| Flow::new(Protocol::Udp, from, to).unwrap());
-                assert_eq!(conntrack::delete(&[gone]).unwrap(), 1);
-                assert_eq!(conntrack::delete(&[gone]).unwrap(), 0);
-                assert_eq!(conntrack::delete(&[turned.reversed()]).unwrap(), 1);
-                assert_eq!(tracked(), [(ends[0].0.port(), 7001)]);
-                assert_eq!(conntrack::delete(&[]).unwrap(), 0);
-                assert_eq!(tracked().len(), 1);
-                assert_eq!(conntrack::delete(&[kept, gone]).unwrap(), 1);
-            }
-        },
-    );
+        for own in ["127.0.0.1", "::1"] {
+            let own: IpAddr = own.parse().unwrap();
+            let send = |port: u16| {
+                let socket = UdpSocket::bind((own, 0)).unwrap();
+                socket.send_to(b"x", (own, port)).unwrap();
+                socket.local_addr().unwrap()
+            };
+            let ends = [7001, 7002, 7003].map(|port| (send(port), SocketAddr::new(own, port)));
+            assert_eq!(tracked().len(), 3);
+            let [kept, gone, turned] = ends.map(|(from, to)| Flow::new(Protocol::Udp, from, to).unwrap());
+            assert_eq!(conntrack::delete(&[gone]).unwrap(), 1);
+            assert_eq!(conntrack::delete(&[gone]).unwrap(), 0);
+            assert_eq!(conntrack::delete(&[turned.reversed()]).unwrap(), 1);
+            assert_eq!(tracked(), [(ends[0].0.port(), 7001)]);
+            assert_eq!(conntrack::delete(&[]).unwrap(), 0);
+            assert_eq!(tracked().len(), 1);
+            assert_eq!(conntrack::delete(&[kept, gone]).unwrap(), 1);
+        }
+    });
 }
 
 #[test]
@@ -503,29 +465,17 @@ fn refused_packets_are_read_with_prefix_user_and_ports() {
             sender.0.wait().unwrap();
             let (records, _) = read_records(&mut reader, 1);
             let record = &records[0];
-            assert_eq!(
-                (record.prefix.as_str(), record.hook),
-                ("egress/closed ", Some(Hook::Output))
-            );
+            assert_eq!((record.prefix.as_str(), record.hook), ("egress/closed ", Some(Hook::Output)));
             assert_eq!((record.uid, record.gid), (Some(4321), Some(0)));
             assert_eq!((record.indev, record.outdev), (None, Some(1)));
-            assert_eq!(
-                (record.packet.source, record.packet.destination),
-                (address, address)
-            );
+            assert_eq!((record.packet.source, record.packet.destination), (address, address));
             assert_eq!(record.packet.protocol, 17);
-            assert_eq!(
-                record.packet.ports.map(|(_, destination)| destination),
-                Some(7000)
-            );
+            assert_eq!(record.packet.ports.map(|(_, destination)| destination), Some(7000));
 
             let start = Instant::now();
             TcpStream::connect((address, 7001)).unwrap_err();
             let (records, batch) = read_records(&mut reader, 1);
-            say(&format!(
-                "connect until its record is read: {:?}",
-                start.elapsed()
-            ));
+            say(&format!("connect until its record is read: {:?}", start.elapsed()));
             let record = &records[0];
             assert_eq!((record.prefix.as_str(), record.uid), ("egress/pending ", Some(0)));
             assert_eq!(record.packet.tcp_flags, Some(0x02));
@@ -534,10 +484,7 @@ fn refused_packets_are_read_with_prefix_user_and_ports() {
             let kind = send_echo_request(address);
             let (records, _) = read_records(&mut reader, 1);
             let record = &records[0];
-            assert_eq!(
-                (record.prefix.as_str(), record.hook),
-                ("ingress/expired ", Some(Hook::Input))
-            );
+            assert_eq!((record.prefix.as_str(), record.hook), ("ingress/expired ", Some(Hook::Input)));
             assert_eq!((record.indev, record.outdev), (Some(1), None));
             assert_eq!((record.packet.icmp, record.packet.ports), (Some((kind, 0)), None));
         }
@@ -553,13 +500,7 @@ fn send_echo_request(address: IpAddr) -> u8 {
     };
     let socket = socket(family, SocketType::RAW, Some(protocol)).unwrap();
     let request = [kind, 0, 0, 0, 0, 1, 0, 1];
-    sendto(
-        &socket,
-        &request,
-        SendFlags::empty(),
-        &SocketAddr::new(address, 0),
-    )
-    .unwrap();
+    sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(address, 0)).unwrap();
     kind
 }
 
@@ -568,10 +509,7 @@ fn a_group_has_one_reader_and_is_free_when_it_ends() {
     in_namespace("a_group_has_one_reader_and_is_free_when_it_ends", || {
         let reader = Reader::open(4749).unwrap();
         let second = Reader::open(4749);
-        assert!(
-            matches!(second, Err(NflogError::Taken { group: 4749 })),
-            "{second:?}"
-        );
+        assert!(matches!(second, Err(NflogError::Taken { group: 4749 })), "{second:?}");
         Reader::open(4750).unwrap();
         drop(reader);
         Reader::open(4749).unwrap();
@@ -598,22 +536,13 @@ const LOG_AND_DROP: &str = "table inet t { chain o { type filter hook output pri
 fn a_burst_into_a_full_buffer_is_accounted_exactly() {
     in_namespace("a_burst_into_a_full_buffer_is_accounted_exactly", || {
         nft(LOG_AND_DROP);
-        let small = Options {
-            receive_buffer: 256 * 1024,
-            batch_bytes: 16 * 1024,
-            ..Options::default()
-        };
+        let small = Options { receive_buffer: 256 * 1024, batch_bytes: 16 * 1024, ..Options::default() };
         let mut reader = Reader::open_with(4751, small).unwrap();
         for round in 0..3 {
             // Nobody reads meanwhile; the packet after the burst makes its end known.
             send_burst(BURST);
             let (mut records, mut lost) = (Vec::new(), 0);
-            while !reader
-                .read_batch(&mut records)
-                .map(|b| (lost += b.lost, b.drained))
-                .unwrap()
-                .1
-            {}
+            while !reader.read_batch(&mut records).map(|b| (lost += b.lost, b.drained)).unwrap().1 {}
             send_burst(1);
             let seen = records.len() + lost as usize;
             let (last, batch) = read_records(&mut reader, BURST + 1 - seen);
@@ -678,10 +607,7 @@ fn a_unit_that_comes_goes_and_comes_again_has_its_present_id() {
     for _ in 0..50 {
         let start = Instant::now();
         let id = slice.make(&name);
-        assert_eq!(
-            only_change(&mut watcher),
-            (subject.clone(), vec![(slice.path(&name), id)])
-        );
+        assert_eq!(only_change(&mut watcher), (subject.clone(), vec![(slice.path(&name), id)]));
         times.push(start.elapsed());
         ids.push(id);
         slice.remove(&name);
@@ -700,10 +626,7 @@ fn nested_slices_and_instances_are_followed_and_look_alikes_are_not() {
     }
     let slice = Cgroup::new(".slice");
     let stem = unique();
-    let (template, look_alike) = (
-        unit(&format!("{stem}@.service")),
-        unit(&format!("{stem}.service")),
-    );
+    let (template, look_alike) = (unit(&format!("{stem}@.service")), unit(&format!("{stem}.service")));
     let subjects = [template.clone(), look_alike];
     let mut watcher = Watcher::new(slice.hierarchy.clone(), &subjects).unwrap();
     // What a user manager or a container may make below its own service.
@@ -712,15 +635,9 @@ fn nested_slices_and_instances_are_followed_and_look_alikes_are_not() {
     slice.make(&format!("a.scope/system.slice/{stem}.service"));
     let first = format!("a.slice/a-b.slice/{stem}@1.service");
     let id = slice.make(&first);
-    assert_eq!(
-        only_change(&mut watcher),
-        (template.clone(), vec![(slice.path(&first), id)])
-    );
+    assert_eq!(only_change(&mut watcher), (template.clone(), vec![(slice.path(&first), id)]));
     let second = format!("{stem}@two.service");
-    let both = vec![
-        (slice.path(&first), id),
-        (slice.path(&second), slice.make(&second)),
-    ];
+    let both = vec![(slice.path(&first), id), (slice.path(&second), slice.make(&second))];
     assert_eq!(only_change(&mut watcher), (template.clone(), both));
     slice.remove(&first);
     assert_eq!(only_change(&mut watcher).1.len(), 1);
@@ -740,10 +657,7 @@ fn a_path_is_followed_through_cgroups_that_are_not_slices() {
     let mut watcher = Watcher::new(top.hierarchy.clone(), std::slice::from_ref(&subject)).unwrap();
     for _ in 0..20 {
         let id = top.make("a/b");
-        assert_eq!(
-            only_change(&mut watcher),
-            (subject.clone(), vec![(top.path("a/b"), id)])
-        );
+        assert_eq!(only_change(&mut watcher), (subject.clone(), vec![(top.path("a/b"), id)]));
         top.remove("a/b");
         top.remove("a");
         assert_eq!(only_change(&mut watcher), (subject.clone(), vec![]));
@@ -779,9 +693,7 @@ fn more_events_than_the_kernel_queues_lose_nothing() {
     let queue = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events");
     let queue: usize = queue.unwrap().trim().parse().unwrap();
     if !is_root(TEST) || queue > 100_000 {
-        return say(&format!(
-            "SKIPPED {TEST}: it takes root and a queue below 100,000 events, not {queue}"
-        ));
+        return say(&format!("SKIPPED {TEST}: it takes root and a queue below 100,000 events, not {queue}"));
     }
     let slice = Cgroup::new(".slice");
     let name = unique() + ".service";
@@ -794,10 +706,7 @@ fn more_events_than_the_kernel_queues_lose_nothing() {
     let id = slice.make(&inner);
     let start = Instant::now();
     assert_eq!(only_change(&mut watcher).1, [(slice.path(&inner), id)]);
-    say(&format!(
-        "overflow until everything was read again: {:?}",
-        start.elapsed()
-    ));
+    say(&format!("overflow until everything was read again: {:?}", start.elapsed()));
     // What is made after it is watched, too.
     slice.remove(&inner);
     assert_eq!(only_change(&mut watcher).1, []);
@@ -838,11 +747,7 @@ fn after_a_storm_the_watcher_knows_what_the_file_system_says() {
         });
         watcher.next_changes().unwrap();
         for (subject, known) in watcher.resolved() {
-            assert_eq!(
-                known,
-                slice.hierarchy.resolve(subject).unwrap(),
-                "{subject} after {round}"
-            );
+            assert_eq!(known, slice.hierarchy.resolve(subject).unwrap(), "{subject} after {round}");
         }
     }
 }

@@ -21,17 +21,12 @@ pub(super) const MAX_TEXT: usize = 256;
 /// Parses a text as far as it goes and reports everything in it that is no TOML.
 pub(super) fn parse<'t>(report: &Report<'t>) -> DeTable<'t> {
     let (root, errors) = DeTable::parse_recoverable(report.text());
-    let (doubled, broken): (Vec<_>, Vec<_>) = errors
-        .iter()
-        .partition(|error| error.message() == "duplicate key");
+    let (doubled, broken): (Vec<_>, Vec<_>) =
+        errors.iter().partition(|error| error.message() == "duplicate key");
     for error in doubled {
         let at = error.span().unwrap_or_default();
         let key = report.text().get(at.clone()).unwrap_or_default();
-        report.error(
-            &at,
-            format!("`{key}` is written twice"),
-            "keep one: a key or table may stand once",
-        );
+        report.error(&at, format!("`{key}` is written twice"), "keep one: a key or table may stand once");
     }
     for error in broken {
         let at = error.span().unwrap_or_default();
@@ -53,12 +48,7 @@ pub(super) struct Table<'r> {
 impl<'r> Table<'r> {
     /// The top level, which has only these keys.
     pub fn root(report: &'r Report<'r>, entries: &'r DeTable<'r>, keys: &[&str]) -> Self {
-        let root = Self {
-            report,
-            entries,
-            header: 0..0,
-            name: "the top level",
-        };
+        let root = Self { report, entries, header: 0..0, name: "the top level" };
         root.check_keys(keys);
         root
     }
@@ -72,10 +62,7 @@ impl<'r> Table<'r> {
     }
 
     pub fn get(&self, key: &str) -> Option<Value<'r>> {
-        let (key, value) = self
-            .entries
-            .iter()
-            .find(|(name, _)| name.get_ref().as_ref() == key)?;
+        let (key, value) = self.entries.iter().find(|(name, _)| name.get_ref().as_ref() == key)?;
         let value = Value {
             report: self.report,
             name: key.get_ref().to_string(),
@@ -97,9 +84,7 @@ impl<'r> Table<'r> {
 
     /// Every key with its value, in the order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = Value<'r>> + '_ {
-        self.entries
-            .keys()
-            .filter_map(|key| self.get(key.get_ref().as_ref()))
+        self.entries.keys().filter_map(|key| self.get(key.get_ref().as_ref()))
     }
 
     fn check_keys(&self, keys: &[&str]) {
@@ -168,26 +153,16 @@ impl<'r> Value<'r> {
     pub fn text(&self, most: usize) -> Option<String> {
         let text = self.string()?;
         if text.trim().is_empty() {
-            self.error(
-                format!("`{}` is empty", self.name),
-                "say something, or leave the key out",
-            );
+            self.error(format!("`{}` is empty", self.name), "say something, or leave the key out");
             return None;
         }
         if let Some(bad) = text.chars().find(|c| is_unprintable(*c)) {
-            let message = format!(
-                "`{}` holds the control character U+{:04X}",
-                self.name,
-                u32::from(bad)
-            );
+            let message = format!("`{}` holds the control character U+{:04X}", self.name, u32::from(bad));
             self.error(message, "remove it: it could garble logs and terminals");
             return None;
         }
         if text.chars().count() > most {
-            self.error(
-                format!("`{}` is longer than {most} characters", self.name),
-                "shorten it",
-            );
+            self.error(format!("`{}` is longer than {most} characters", self.name), "shorten it");
             return None;
         }
         Some(text.to_owned())
@@ -208,9 +183,7 @@ impl<'r> Value<'r> {
     /// A string that `read` understands.
     pub fn read<T>(&self, read: impl FnOnce(&str) -> Result<T, Mistake>) -> Option<T> {
         let text = self.string()?;
-        read(text)
-            .map_err(|mistake| self.error(mistake.message, mistake.help))
-            .ok()
+        read(text).map_err(|mistake| self.error(mistake.message, mistake.help)).ok()
     }
 
     pub fn duration(&self) -> Option<Duration> {
@@ -241,16 +214,13 @@ impl<'r> Value<'r> {
     /// A date-time with an offset.
     pub fn instant(&self) -> Option<Time> {
         match self.value {
-            DeValue::Datetime(written) => time::instant(written)
-                .map_err(|mistake| self.error(mistake.message, mistake.help))
-                .ok(),
+            DeValue::Datetime(written) => {
+                time::instant(written).map_err(|mistake| self.error(mistake.message, mistake.help)).ok()
+            }
             DeValue::String(text) if text.parse::<toml::value::Datetime>().is_ok() => {
                 self.wrong_type("a time", &format!("remove the quotes: {} = {text}", self.name))
             }
-            _ => self.wrong_type(
-                "a time",
-                "write a time with an offset, for example 2026-01-01T00:00:00Z",
-            ),
+            _ => self.wrong_type("a time", "write a time with an offset, for example 2026-01-01T00:00:00Z"),
         }
     }
 
@@ -297,12 +267,7 @@ impl<'r> Value<'r> {
         let DeValue::Table(entries) = self.value else {
             return self.wrong_type("a table", &format!("write {name}"));
         };
-        Some(Table {
-            report: self.report,
-            entries,
-            header: self.at.clone(),
-            name,
-        })
+        Some(Table { report: self.report, entries, header: self.at.clone(), name })
     }
 
     /// The tables of an array of tables, `[[name]]`, each with only these keys.

@@ -78,10 +78,7 @@ impl<'t> Report<'t> {
 
     /// True when nothing but warnings was found.
     pub fn is_clean(&self) -> bool {
-        self.found
-            .borrow()
-            .iter()
-            .all(|one| one.severity == Severity::Warning)
+        self.found.borrow().iter().all(|one| one.severity == Severity::Warning)
     }
 
     /// All findings, sorted.
@@ -109,14 +106,7 @@ impl<'t> Report<'t> {
             self.left_out.set(self.left_out.get() + 1);
             return;
         }
-        found.push(Diagnostic {
-            file: self.path.to_owned(),
-            line,
-            column,
-            message,
-            help,
-            severity,
-        });
+        found.push(Diagnostic { file: self.path.to_owned(), line, column, message, help, severity });
     }
 
     /// True when the part of the text that belongs to this header is broken and has the word at the
@@ -133,9 +123,7 @@ impl<'t> Report<'t> {
                 break;
             }
             is_broken |= self.broken.borrow().contains(&(index + 1));
-            has_word |= line
-                .split(['{', ',', '['])
-                .any(|part| part.trim_start().starts_with(key));
+            has_word |= line.split(['{', ',', '[']).any(|part| part.trim_start().starts_with(key));
         }
         is_broken && has_word
     }

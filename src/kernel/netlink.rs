@@ -73,11 +73,7 @@ impl Connection {
         )?;
         socket::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self {
-            fd,
-            sequence: 0,
-            buffer: vec![0; RECEIVE],
-        })
+        Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE] })
     }
 
     /// Asks for a receive buffer of so many bytes; returns what the kernel granted (it books twice the request).
@@ -333,11 +329,7 @@ impl Request {
     pub fn new(kind: u16, header: &[u8]) -> Self {
         let mut body = header.to_vec();
         body.resize(aligned(body.len()), 0);
-        Self {
-            kind,
-            body,
-            too_long: false,
-        }
+        Self { kind, body, too_long: false }
     }
 
     /// Adds an attribute.
@@ -413,9 +405,7 @@ mod tests {
     fn request() -> Request {
         Request::new(20, &[2, 6, 0, 0])
             .attribute(1, &[9])
-            .nest(3, |inside| {
-                inside.attribute(4, &7u64.to_ne_bytes()).attribute(5, b"text\0")
-            })
+            .nest(3, |inside| inside.attribute(4, &7u64.to_ne_bytes()).attribute(5, b"text\0"))
     }
 
     #[test]
@@ -455,10 +445,7 @@ mod tests {
     #[test]
     fn an_attribute_that_is_too_long_is_an_error_before_it_is_sent() {
         let request = Request::new(1, &[]).attribute(1, &[0; 70_000]);
-        assert_eq!(
-            request.bytes(1, 0).unwrap_err().raw_os_error(),
-            Some(libc::EMSGSIZE)
-        );
+        assert_eq!(request.bytes(1, 0).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
     }
 
     #[test]
@@ -482,12 +469,7 @@ mod tests {
     }
 
     fn status(payload: &[u8]) -> io::Result<()> {
-        let message = Message {
-            kind: ERROR,
-            flags: 0,
-            sequence: 1,
-            payload,
-        };
+        let message = Message { kind: ERROR, flags: 0, sequence: 1, payload };
         message.status()
     }
 

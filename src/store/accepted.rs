@@ -60,11 +60,7 @@ pub struct Departed {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AcceptedError {
     #[error("cannot {what} {}: {cause}", .path.display())]
-    Io {
-        path: PathBuf,
-        what: &'static str,
-        cause: String,
-    },
+    Io { path: PathBuf, what: &'static str, cause: String },
     #[error("{} is damaged: {cause}; once the files under /etc/picoseg are valid, it is written anew", .path.display())]
     Damaged { path: PathBuf, cause: String },
     #[error("{} was written by a newer picoseg (schema {found}, this one knows {SCHEMA})", .path.display())]
@@ -107,19 +103,13 @@ fn encode(path: &Path, accepted: &Accepted) -> Result<Vec<u8>, AcceptedError> {
     let rest = format!("{}\n", body.get(1..).unwrap_or_default());
     let text = format!("{BEFORE}{}{BETWEEN}{rest}", hex(&Sha256::digest(&rest)));
     match text.len() as u64 {
-        length if length > MAX => Err(AcceptedError::TooLong {
-            path: path.to_owned(),
-            length,
-        }),
+        length if length > MAX => Err(AcceptedError::TooLong { path: path.to_owned(), length }),
         _ => Ok(text.into_bytes()),
     }
 }
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Accepted, AcceptedError> {
-    let damaged = |cause: String| AcceptedError::Damaged {
-        path: path.to_owned(),
-        cause,
-    };
+    let damaged = |cause: String| AcceptedError::Damaged { path: path.to_owned(), cause };
     if bytes.len() as u64 > MAX {
         return Err(damaged(format!("it is longer than {MAX} bytes")));
     }
@@ -128,10 +118,7 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Accepted, AcceptedError> {
     let json = || [b"{", rest].concat();
     let version: Version = serde_json::from_slice(&json()).map_err(|error| damaged(error.to_string()))?;
     if version.schema != SCHEMA {
-        return Err(AcceptedError::FromTheFuture {
-            path: path.to_owned(),
-            found: version.schema,
-        });
+        return Err(AcceptedError::FromTheFuture { path: path.to_owned(), found: version.schema });
     }
     let document: Document = serde_json::from_slice(&json()).map_err(|error| damaged(error.to_string()))?;
     document.into_accepted().map_err(damaged)
@@ -183,12 +170,7 @@ impl Document {
             .iter()
             .map(|(name, service)| (name.to_string(), ServiceText::of(service, &mut shelf)))
             .collect();
-        Self {
-            schema: SCHEMA,
-            settings_text: accepted.settings_text.clone(),
-            lists: shelf.texts,
-            services,
-        }
+        Self { schema: SCHEMA, settings_text: accepted.settings_text.clone(), lists: shelf.texts, services }
     }
 
     fn into_accepted(self) -> Result<Accepted, String> {
@@ -200,10 +182,7 @@ impl Document {
                 Ok((name, service.into_service(&self.lists)?))
             })
             .collect::<Result<_, String>>()?;
-        Ok(Accepted {
-            settings_text: self.settings_text,
-            services,
-        })
+        Ok(Accepted { settings_text: self.settings_text, services })
     }
 }
 
@@ -217,14 +196,9 @@ struct Shelf {
 
 impl Shelf {
     fn put(&mut self, text: &Arc<str>) -> String {
-        let digest = self
-            .known
-            .entry(text.as_ptr())
-            .or_insert_with(|| hex(&Sha256::digest(text.as_bytes())))
-            .clone();
-        self.texts
-            .entry(digest.clone())
-            .or_insert_with(|| Arc::clone(text));
+        let digest =
+            self.known.entry(text.as_ptr()).or_insert_with(|| hex(&Sha256::digest(text.as_bytes()))).clone();
+        self.texts.entry(digest.clone()).or_insert_with(|| Arc::clone(text));
         digest
     }
 }
@@ -233,15 +207,11 @@ impl ServiceText {
     fn of(service: &AcceptedService, shelf: &mut Shelf) -> Self {
         Self {
             text: service.text.clone(),
-            lists: service
-                .lists
-                .iter()
-                .map(|(name, text)| (name.clone(), shelf.put(text)))
-                .collect(),
-            departed: service.departed.as_ref().map(|departed| DepartedText {
-                at: departed.at,
-                cause: departed.cause.as_str().to_owned(),
-            }),
+            lists: service.lists.iter().map(|(name, text)| (name.clone(), shelf.put(text))).collect(),
+            departed: service
+                .departed
+                .as_ref()
+                .map(|departed| DepartedText { at: departed.at, cause: departed.cause.as_str().to_owned() }),
         }
     }
 
@@ -250,9 +220,8 @@ impl ServiceText {
             .lists
             .into_iter()
             .map(|(name, digest)| {
-                let text = texts
-                    .get(&digest)
-                    .ok_or_else(|| format!("the text of list {name:?} is missing"))?;
+                let text =
+                    texts.get(&digest).ok_or_else(|| format!("the text of list {name:?} is missing"))?;
                 Ok((name, Arc::clone(text)))
             })
             .collect::<Result<_, String>>()?;
@@ -276,10 +245,8 @@ impl DepartedText {
 
 /// Reads one byte more than is allowed at most, so that too much is noticed.
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
@@ -312,11 +279,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn failed(path: &Path, what: &'static str, error: &io::Error) -> AcceptedError {
-    AcceptedError::Io {
-        path: path.to_owned(),
-        what,
-        cause: error.to_string(),
-    }
+    AcceptedError::Io { path: path.to_owned(), what, cause: error.to_string() }
 }
 
 #[cfg(test)]

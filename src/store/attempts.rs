@@ -125,9 +125,7 @@ impl Store {
             let rows = sqlx::query("SELECT service, sum(count) AS total FROM attempts GROUP BY service")
                 .fetch_all(&mut *connection)
                 .await?;
-            rows.iter()
-                .map(|row| Ok((service(row)?, text::to_count(row.try_get("total")?)?)))
-                .collect()
+            rows.iter().map(|row| Ok((service(row)?, text::to_count(row.try_get("total")?)?))).collect()
         })
         .await
     }
@@ -152,10 +150,7 @@ async fn put(connection: &mut SqliteConnection, attempts: &[Attempt]) -> Result<
     let rows: Vec<Value> = attempts.iter().map(row).collect();
     let rows = Value::from(rows).to_string();
     for statement in [PUT, DROP] {
-        sqlx::query(statement)
-            .bind(&rows)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(statement).bind(&rows).execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -239,9 +234,7 @@ fn key(row: &SqliteRow) -> Result<AttemptKey, Fault> {
             Direction::ALL.into_iter().find(|word| word.as_str() == text)
         })?,
         reason: word(row, "reason", Reason::parse)?,
-        verdict: word(row, "verdict", |text| {
-            Verdict::ALL.into_iter().find(|word| word.as_str() == text)
-        })?,
+        verdict: word(row, "verdict", |text| Verdict::ALL.into_iter().find(|word| word.as_str() == text))?,
         protocol: row.try_get("protocol")?,
         remote: word(row, "remote", |text| text.parse().ok())?,
         remote_port: row.try_get("remote_port")?,
@@ -260,8 +253,7 @@ fn service(row: &SqliteRow) -> Result<Option<ServiceName>, Fault> {
 
 fn local(row: &SqliteRow) -> Result<Option<IpAddr>, Fault> {
     let text: Option<String> = row.try_get("local")?;
-    text.map(|text| text.parse().map_err(|_| unknown("local", &text)))
-        .transpose()
+    text.map(|text| text.parse().map_err(|_| unknown("local", &text))).transpose()
 }
 
 fn also(row: &SqliteRow) -> Result<Vec<ServiceName>, Fault> {

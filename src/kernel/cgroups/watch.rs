@@ -73,9 +73,7 @@ impl Watcher {
 
     /// The cgroups of every watched subject as of the last call, sorted.
     pub fn resolved(&self) -> impl Iterator<Item = (&Subject, Vec<Cgroup>)> {
-        self.resolved
-            .iter()
-            .map(|(subject, cgroups)| (subject, cgroups.values().cloned().collect()))
+        self.resolved.iter().map(|(subject, cgroups)| (subject, cgroups.values().cloned().collect()))
     }
 
     /// Reads all events that are there, without waiting, and returns what changed by them, sorted by subject.
@@ -194,10 +192,7 @@ impl Watcher {
                 Ok(true)
             }
             Err(error) if is_gone(&error) => Ok(false),
-            Err(source) => Err(CgroupError::Watch {
-                path: directory,
-                source,
-            }),
+            Err(source) => Err(CgroupError::Watch { path: directory, source }),
         }
     }
 
@@ -237,11 +232,7 @@ impl Watcher {
 
     /// Ends the watches that the last scan did not want again. What is gone already is no error.
     fn unwatch(&self, watched: Watches) {
-        for descriptor in watched
-            .0
-            .keys()
-            .filter(|known| !self.watches.0.contains_key(known))
-        {
+        for descriptor in watched.0.keys().filter(|known| !self.watches.0.contains_key(known)) {
             let _gone = inotify::remove_watch(&self.inotify, *descriptor);
         }
     }
@@ -357,9 +348,7 @@ mod tests {
 
     impl Tree {
         fn new(directories: &[&str]) -> Self {
-            let tree = Self {
-                root: tempfile::tempdir().unwrap(),
-            };
+            let tree = Self { root: tempfile::tempdir().unwrap() };
             directories.iter().for_each(|directory| tree.make(directory));
             tree
         }
@@ -425,10 +414,7 @@ mod tests {
         let tree = Tree::new(&[]);
         let mut watcher = tree.watch(&["x.service", "a-b.slice"]);
         tree.make("a.slice/a-b.slice/x.service");
-        let expected = [
-            "a-b.slice=/a.slice/a-b.slice",
-            "x.service=/a.slice/a-b.slice/x.service",
-        ];
+        let expected = ["a-b.slice=/a.slice/a-b.slice", "x.service=/a.slice/a-b.slice/x.service"];
         assert_eq!(next(&mut watcher), expected);
         tree.remove("a.slice/a-b.slice/x.service");
         assert_eq!(next(&mut watcher), ["x.service="]);
@@ -473,10 +459,7 @@ mod tests {
         tree.make("a.slice/new.service");
         watcher.read_hints().unwrap();
         watcher.stale = true;
-        assert_eq!(
-            next(&mut watcher),
-            ["gone.service=", "new.service=/a.slice/new.service"]
-        );
+        assert_eq!(next(&mut watcher), ["gone.service=", "new.service=/a.slice/new.service"]);
         tree.make("a.slice/gone.service");
         assert_eq!(next(&mut watcher), ["gone.service=/a.slice/gone.service"]);
     }

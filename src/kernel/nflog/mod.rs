@@ -80,13 +80,7 @@ pub enum Hook {
 impl Hook {
     /// `enum nf_inet_hooks`
     fn new(number: u8) -> Option<Self> {
-        let all = [
-            Self::Prerouting,
-            Self::Input,
-            Self::Forward,
-            Self::Output,
-            Self::Postrouting,
-        ];
+        let all = [Self::Prerouting, Self::Input, Self::Forward, Self::Output, Self::Postrouting];
         all.get(usize::from(number)).copied()
     }
 }
@@ -142,10 +136,7 @@ impl Reader {
             .and_then(|_| connection.transact(&bind(group, options)))
             .map_err(|source| explain(group, source))?;
         // A datagram holds at most `batch_bytes`, unless a single packet is longer.
-        let room = options
-            .batch_bytes
-            .saturating_add(options.copy)
-            .saturating_add(4096);
+        let room = options.batch_bytes.saturating_add(options.copy).saturating_add(4096);
         Ok(Self {
             connection,
             buffer: vec![0; usize::try_from(room).unwrap_or(usize::MAX)],
