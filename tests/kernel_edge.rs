@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use picoseg::kernel::cgroups::{Change, Hierarchy, Watcher};
+use picoseg::kernel::clock::{self, ClockWatch, Tick};
 use picoseg::kernel::conntrack::{self, Flow};
 use picoseg::kernel::netlink::{self, Connection, Request};
 use picoseg::kernel::nflog::{Batch, Hook, NflogError, Options, Reader, Record};
 use picoseg::kernel::sockets::{Protocol, Socket, SocketTable, TcpState, TimeWait};
+use picoseg::kernel::wait::Waiting;
 use picoseg::model::Subject;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -748,7 +750,7 @@ fn every_change_wakes_an_async_reader() {
         .build();
     runtime.unwrap().block_on(async {
         let watcher = Watcher::new(slice.hierarchy.clone(), &[unit(&name)]).unwrap();
-        let mut watcher = tokio::io::unix::AsyncFd::new(watcher).unwrap();
+        let mut watcher = Waiting::new(watcher).unwrap();
         for round in 0..200 {
             let count = round % 2;
             if count == 0 {
@@ -765,15 +767,48 @@ fn every_change_wakes_an_async_reader() {
     });
 }
 
-async fn next_change_async(watcher: &mut tokio::io::unix::AsyncFd<Watcher>) -> Vec<Change> {
+async fn next_change_async(watcher: &mut Waiting<Watcher>) -> Vec<Change> {
     loop {
-        let mut ready = watcher.readable_mut().await.unwrap();
-        let changes = ready.get_inner_mut().next_changes().unwrap();
-        ready.clear_ready();
+        let changes = watcher.readable().await.unwrap().next_changes().unwrap();
         if !changes.is_empty() {
             return changes;
         }
     }
+}
+
+/// All three kinds of readers wait beside each other, as in the daemon's loop.
+#[test]
+fn packets_and_the_clock_wake_their_readers() {
+    in_namespace("packets_and_the_clock_wake_their_readers", || {
+        nft(LOG_AND_DROP);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let mut log = Waiting::new(Reader::open(4751).unwrap()).unwrap();
+            let mut clock = Waiting::new(ClockWatch::new().unwrap()).unwrap();
+            let (mut records, mut ticks) = (Vec::new(), 0);
+            send_burst(1);
+            clock.get_mut().arm(clock::now()).unwrap();
+            let both = async {
+                while records.len() < 200 || ticks < 100 {
+                    tokio::select! {
+                        reader = log.readable() => {
+                            let reader = reader.unwrap();
+                            while !reader.read_batch(&mut records).unwrap().drained {}
+                            send_burst(20);
+                        }
+                        watch = clock.readable() => {
+                            let watch = watch.unwrap();
+                            ticks += usize::from(matches!(watch.read(), Ok(Tick::Due)));
+                            watch.arm(clock::now() + Duration::from_millis(1)).unwrap();
+                        }
+                    }
+                }
+            };
+            tokio::time::timeout(PATIENCE, both)
+                .await
+                .expect("both readers wake");
+        });
+    });
 }
 
 #[test]
