@@ -466,6 +466,28 @@ fn a_flow_leaves_connection_tracking_and_its_neighbours_stay() {
     );
 }
 
+/// The receiving socket knows neither the port that was asked for nor the tuple of the first packet.
+#[test]
+fn a_redirected_flow_is_found_by_what_its_socket_knows() {
+    in_namespace("a_redirected_flow_is_found_by_what_its_socket_knows", || {
+        nft("table ip t { chain c { type nat hook output priority -100
+             udp dport 7001 redirect to :7002
+ }
+}");
+        let receiver = UdpSocket::bind("127.0.0.1:7002").unwrap();
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for turned in [false, true] {
+            sender.send_to(b"x", "127.0.0.1:7001").unwrap();
+            let (_, from) = receiver.recv_from(&mut [0; 8]).unwrap();
+            assert_eq!(tracked(), [(from.port(), 7001)]);
+            let flow = Flow::new(Protocol::Udp, from, receiver.local_addr().unwrap()).unwrap();
+            let flow = if turned { flow.reversed() } else { flow };
+            assert_eq!(conntrack::delete(&[flow]).unwrap(), 1);
+        }
+    });
+}
+
 #[test]
 fn without_tracked_flows_there_is_nothing_to_remove() {
     in_namespace("without_tracked_flows_there_is_nothing_to_remove", || {

@@ -8,7 +8,7 @@
 mod packet;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -182,12 +182,6 @@ impl Reader {
 impl AsFd for Reader {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
-    }
-}
-
-impl AsRawFd for Reader {
-    fn as_raw_fd(&self) -> RawFd {
-        self.connection.as_raw_fd()
     }
 }
 
