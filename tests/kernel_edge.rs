@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use picoseg::kernel::cgroups::{Change, Hierarchy, Watcher};
+use picoseg::kernel::clock::{self, ClockWatch, Tick};
 use picoseg::kernel::conntrack::{self, Flow};
 use picoseg::kernel::netlink::{self, Connection, Request};
 use picoseg::kernel::nflog::{Batch, Hook, NflogError, Options, Reader, Record};
 use picoseg::kernel::sockets::{Protocol, Socket, SocketTable, TcpState, TimeWait};
+use picoseg::kernel::wait::Waiting;
 use picoseg::model::Subject;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -152,7 +154,11 @@ impl Process {
         });
         let wrapped = format!("{enter}exec setpriv --reuid {uid} --clear-groups bash -c '{script}'");
         let mut command = Command::new("bash");
-        command.arg("-c").arg(wrapped).stdin(Stdio::null());
+        command
+            .arg("-c")
+            .arg(wrapped)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
         Self(command.spawn().unwrap())
     }
 }
@@ -422,6 +428,28 @@ fn a_flow_leaves_connection_tracking_and_its_neighbours_stay() {
     });
 }
 
+/// The receiving socket knows neither the port that was asked for nor the tuple of the first packet.
+#[test]
+fn a_redirected_flow_is_found_by_what_its_socket_knows() {
+    in_namespace("a_redirected_flow_is_found_by_what_its_socket_knows", || {
+        nft("table ip t { chain c { type nat hook output priority -100
+             udp dport 7001 redirect to :7002
+ }
+}");
+        let receiver = UdpSocket::bind("127.0.0.1:7002").unwrap();
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for turned in [false, true] {
+            sender.send_to(b"x", "127.0.0.1:7001").unwrap();
+            let (_, from) = receiver.recv_from(&mut [0; 8]).unwrap();
+            assert_eq!(tracked(), [(from.port(), 7001)]);
+            let flow = Flow::new(Protocol::Udp, from, receiver.local_addr().unwrap()).unwrap();
+            let flow = if turned { flow.reversed() } else { flow };
+            assert_eq!(conntrack::delete(&[flow]).unwrap(), 1);
+        }
+    });
+}
+
 #[test]
 fn without_tracked_flows_there_is_nothing_to_remove() {
     in_namespace("without_tracked_flows_there_is_nothing_to_remove", || {
@@ -461,7 +489,7 @@ fn refused_packets_are_read_with_prefix_user_and_ports() {
         let mut reader = Reader::open(4748).unwrap();
         for own in ["127.0.0.1", "::1"] {
             let address: IpAddr = own.parse().unwrap();
-            let mut sender = Process::bash(4321, None, &format!("echo x > /dev/udp/{own}/7000 || true"));
+            let mut sender = Process::bash(4321, None, &format!("echo x > /dev/udp/{own}/7000"));
             sender.0.wait().unwrap();
             let (records, _) = read_records(&mut reader, 1);
             let record = &records[0];
@@ -647,6 +675,81 @@ fn nested_slices_and_instances_are_followed_and_look_alikes_are_not() {
     }
 }
 
+/// The daemon's way to wait: nothing may be left unread when the readiness is cleared.
+#[test]
+fn every_change_wakes_an_async_reader() {
+    if !is_root("every_change_wakes_an_async_reader") {
+        return;
+    }
+    let slice = Cgroup::new(".slice");
+    let name = unique() + ".service";
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(async {
+        let watcher = Watcher::new(slice.hierarchy.clone(), &[unit(&name)]).unwrap();
+        let mut watcher = Waiting::new(watcher).unwrap();
+        for round in 0..200 {
+            let count = round % 2;
+            if count == 0 {
+                slice.make(&name);
+            } else {
+                slice.remove(&name);
+            }
+            let changes = tokio::time::timeout(PATIENCE, next_change_async(&mut watcher)).await;
+            assert_eq!(
+                changes.expect("a change wakes the reader")[0].cgroups.len(),
+                1 - count
+            );
+        }
+    });
+}
+
+async fn next_change_async(watcher: &mut Waiting<Watcher>) -> Vec<Change> {
+    loop {
+        let changes = watcher.readable().await.unwrap().next_changes().unwrap();
+        if !changes.is_empty() {
+            return changes;
+        }
+    }
+}
+
+/// All three kinds of readers wait beside each other, as in the daemon's loop.
+#[test]
+fn packets_and_the_clock_wake_their_readers() {
+    in_namespace("packets_and_the_clock_wake_their_readers", || {
+        nft(LOG_AND_DROP);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let mut log = Waiting::new(Reader::open(4751).unwrap()).unwrap();
+            let mut clock = Waiting::new(ClockWatch::new().unwrap()).unwrap();
+            let (mut records, mut ticks) = (Vec::new(), 0);
+            send_burst(1);
+            clock.get_mut().arm(clock::now()).unwrap();
+            let both = async {
+                while records.len() < 200 || ticks < 100 {
+                    tokio::select! {
+                        reader = log.readable() => {
+                            let reader = reader.unwrap();
+                            while !reader.read_batch(&mut records).unwrap().drained {}
+                            send_burst(20);
+                        }
+                        watch = clock.readable() => {
+                            let watch = watch.unwrap();
+                            ticks += usize::from(matches!(watch.read(), Ok(Tick::Due)));
+                            watch.arm(clock::now() + Duration::from_millis(1)).unwrap();
+                        }
+                    }
+                }
+            };
+            tokio::time::timeout(PATIENCE, both)
+                .await
+                .expect("both readers wake");
+        });
+    });
+}
+
 #[test]
 fn a_path_is_followed_through_cgroups_that_are_not_slices() {
     if !is_root("a_path_is_followed_through_cgroups_that_are_not_slices") {
@@ -670,7 +773,9 @@ fn a_thousand_restarts_among_five_hundred_units_are_each_seen() {
         return;
     }
     let slice = Cgroup::new(".slice");
-    (0..500).for_each(|number| drop(slice.make(&format!("other{number}.service"))));
+    for number in 0..500 {
+        slice.make(&format!("other{number}.service"));
+    }
     let name = unique() + ".service";
     let subject = unit(&name);
     slice.make(&name);

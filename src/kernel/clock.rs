@@ -3,7 +3,7 @@
 //! The only place outside the daemon's loop that may look at a clock. Deliberately absent: elapsed time (tokio's).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::time::{
@@ -95,12 +95,6 @@ fn kernel_time(at: Time) -> Timespec {
 impl AsFd for ClockWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for ClockWatch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
     }
 }
 

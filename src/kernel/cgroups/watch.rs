@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem::{MaybeUninit, take};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
@@ -122,6 +122,7 @@ impl Watcher {
         if is_slice_chain(parent) && self.index.has_units() {
             self.look_for_units(&path, name, before)?;
             if is_slice(name) {
+                self.refresh_below(&path, before)?;
                 self.scan_slices(path.clone(), before)?;
             }
         }
@@ -136,6 +137,23 @@ impl Watcher {
             self.refresh(&subject, path, before)?;
         }
         Ok(())
+    }
+
+    /// Looks again at everything that is known below a slice.
+    ///
+    /// A slice may be replaced between watching and reading it: then what was read is not what is watched, and
+    /// nobody tells when it goes. The slice's own event does.
+    fn refresh_below(&mut self, slice: &str, before: &mut Answers) -> Result<(), CgroupError> {
+        let below = format!("{slice}/")..format!("{slice}0");
+        let known: Vec<_> = self
+            .resolved
+            .iter()
+            .flat_map(|(subject, cgroups)| cgroups.range(below.clone()).map(move |(path, _)| (subject, path)))
+            .map(|(subject, path)| (subject.clone(), path.clone()))
+            .collect();
+        known
+            .iter()
+            .try_for_each(|(subject, path)| self.refresh(subject, path, before))
     }
 
     /// Watches and reads a slice and all slices in it.
@@ -257,12 +275,6 @@ impl Watcher {
 impl AsFd for Watcher {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
-    }
-}
-
-impl AsRawFd for Watcher {
-    fn as_raw_fd(&self) -> RawFd {
-        self.inotify.as_raw_fd()
     }
 }
 
@@ -448,6 +460,22 @@ mod tests {
         assert_eq!(next(&mut watcher), ["/a/b/c=/a/b/c"]);
         tree.remove("a");
         assert_eq!(next(&mut watcher), ["/a/b=", "/a/b/c="]);
+    }
+
+    #[test]
+    fn what_was_read_in_a_slice_that_replaced_the_watched_one_does_not_stay() {
+        let tree = Tree::new(&["a.slice/x.service"]);
+        let mut watcher = tree.watch(&["x.service"]);
+        // The watch was on the predecessor of the slice that was read.
+        let (&slice, _) = watcher
+            .watches
+            .0
+            .iter()
+            .find(|(_, path)| *path == "/a.slice")
+            .unwrap();
+        inotify::remove_watch(&watcher.inotify, slice).unwrap();
+        tree.remove("a.slice");
+        assert_eq!(next(&mut watcher), ["x.service="]);
     }
 
     #[test]
