@@ -12,6 +12,7 @@
 //! | [`plan`] | two tables to the changeset between them |
 
 pub mod config;
+pub mod kernel;
 pub mod model;
 pub mod plan;
 pub mod ruleset;
