@@ -2,6 +2,7 @@
 //!
 //! | module | duty |
 //! |---|---|
+//! | [`commit`] | transactions of nf_tables, and what the table holds |
 //! | [`netlink`] | a socket to the kernel: requests, dumps, attributes |
 //! | [`sockets`] | the TCP and UDP sockets of this network namespace; destroys single ones |
 //! | [`conntrack`] | removes the connection tracking entries of given flows |
@@ -14,6 +15,7 @@
 
 pub mod cgroups;
 pub mod clock;
+pub mod commit;
 pub mod conntrack;
 mod ffi;
 pub mod netlink;
