@@ -10,54 +10,8 @@ use sqlx::{Row, SqliteConnection};
 
 use super::chain::{self, FirstBad, Head, Verifier};
 use super::error::Fault;
-use super::{Detail, Store, StoreError, text};
+use super::{Detail, LedgerKind, Store, StoreError, text};
 use crate::model::{ServiceName, Time};
-
-macro_rules! kinds {
-    ($($variant:ident = $text:literal),* $(,)?) => {
-        /// What an entry tells.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum LedgerKind {
-            $(#[serde(rename = $text)] $variant,)*
-        }
-
-        impl LedgerKind {
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
-
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)*
-                }
-            }
-        }
-    };
-}
-
-kinds! {
-    DaemonStarted = "daemon.started",
-    DaemonStopped = "daemon.stopped",
-    ConfigApplied = "config.applied",
-    ConfigRejected = "config.rejected",
-    ServiceCommissioned = "service.commissioned",
-    ServiceSuspended = "service.suspended",
-    ServiceResumed = "service.resumed",
-    ServiceDecommissioned = "service.decommissioned",
-    WindowOpened = "window.opened",
-    WindowClosed = "window.closed",
-    TeardownCompleted = "teardown.completed",
-    ApprovalAccepted = "approval.accepted",
-    ApprovalRejected = "approval.rejected",
-    DriftDetected = "drift.detected",
-    DriftRepaired = "drift.repaired",
-    ClockStepped = "clock.stepped",
-    AttemptsSealed = "attempts.sealed",
-}
-
-impl LedgerKind {
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|kind| kind.as_str() == text)
-    }
-}
 
 /// Something that happened, before it has a number.
 #[derive(Debug, Clone, PartialEq)]
@@ -268,18 +222,4 @@ fn ledger_row(row: &SqliteRow) -> Result<LedgerRow, Fault> {
         prev: row.try_get("prev")?,
         hash: row.try_get("hash")?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_read_back_as_written() {
-        for kind in LedgerKind::ALL {
-            assert_eq!(LedgerKind::parse(kind.as_str()), Some(*kind));
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
-        }
-        assert_eq!(LedgerKind::parse("daemon.paused"), None);
-    }
 }

@@ -21,6 +21,7 @@ pub mod accepted;
 pub mod chain;
 pub mod journal;
 
+mod attempt_row;
 mod attempts;
 mod baselines;
 mod clock;
@@ -30,6 +31,7 @@ mod error;
 mod fact;
 mod journal_file;
 mod keeper;
+mod kind;
 mod ledger;
 mod line;
 mod records;
@@ -49,7 +51,8 @@ pub use detail::Detail;
 pub use error::StoreError;
 pub use fact::{Fact, Pending};
 pub use keeper::{Keeper, Kept, Start};
-pub use ledger::{Entry, LedgerFilter, LedgerKind, LedgerRow};
+pub use kind::LedgerKind;
+pub use ledger::{Entry, LedgerFilter, LedgerRow};
 
 use connect::Connected;
 use error::Fault;
