@@ -83,9 +83,10 @@ impl Store {
 
     /// Writes attempts and the counters they come from in one transaction.
     ///
-    /// Decisions wait for it: give what changed since the last call, some ten thousand rows at most.
+    /// Decisions wait for it: give what changed since the last call, ten thousand rows at most (some tenths
+    /// of a second).
     pub async fn put_counts(&self, attempts: &[Attempt], baselines: &[Baseline]) -> Result<(), StoreError> {
-        self.reading("write the attempts", async {
+        self.in_bulk("write the attempts", async {
             let mut transaction = self.begin().await?;
             put(&mut transaction, attempts).await?;
             baselines::put(&mut transaction, baselines).await?;
@@ -97,7 +98,7 @@ impl Store {
 
     /// The rows that fit, the latest first.
     pub async fn attempts(&self, filter: &AttemptFilter) -> Result<Vec<Attempt>, StoreError> {
-        self.reading("read the attempts", async {
+        self.in_bulk("read the attempts", async {
             let mut connection = self.reader().await?;
             select(&mut connection, filter).await
         })
@@ -106,7 +107,7 @@ impl Store {
 
     /// The sum of all counts.
     pub async fn attempts_total(&self) -> Result<u64, StoreError> {
-        self.reading("count the attempts", async {
+        self.in_bulk("count the attempts", async {
             let mut connection = self.reader().await?;
             let row = sqlx::query("SELECT coalesce(sum(count), 0) AS total FROM attempts")
                 .fetch_one(&mut *connection)
@@ -118,7 +119,7 @@ impl Store {
 
     /// The sum of counts of each service; `None` stands for segments.
     pub async fn attempts_by_service(&self) -> Result<BTreeMap<Option<ServiceName>, u64>, StoreError> {
-        self.reading("count the attempts", async {
+        self.in_bulk("count the attempts", async {
             let mut connection = self.reader().await?;
             let rows = sqlx::query("SELECT service, sum(count) AS total FROM attempts GROUP BY service")
                 .fetch_all(&mut *connection)
@@ -132,7 +133,7 @@ impl Store {
 
     /// Removes the rows that were last seen before a time, and returns how many.
     pub async fn forget_attempts(&self, before: Time) -> Result<u64, StoreError> {
-        self.reading("remove old attempts", async {
+        self.in_bulk("remove old attempts", async {
             let mut transaction = self.begin().await?;
             let done = sqlx::query("DELETE FROM attempts WHERE last_seen < ?")
                 .bind(text::from_time(before))

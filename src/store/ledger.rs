@@ -79,7 +79,7 @@ pub struct LedgerFilter {
 impl Store {
     /// Appends entries, all or none, and returns their numbers.
     pub async fn append(&self, entries: &[Entry]) -> Result<Vec<u64>, StoreError> {
-        self.writing("append to the ledger", async {
+        self.promptly("append to the ledger", async {
             let mut transaction = self.begin().await?;
             let seqs = append(&mut transaction, entries).await?;
             transaction.commit().await?;
@@ -90,7 +90,7 @@ impl Store {
 
     /// Returns entries in the order of their numbers.
     pub async fn entries(&self, filter: &LedgerFilter) -> Result<Vec<LedgerRow>, StoreError> {
-        self.reading("read the ledger", async {
+        self.in_bulk("read the ledger", async {
             let mut connection = self.reader().await?;
             select(&mut connection, filter).await
         })
@@ -99,7 +99,7 @@ impl Store {
 
     /// What the ledger ends with.
     pub async fn head(&self) -> Result<Head, StoreError> {
-        self.reading("read the head of the ledger", async {
+        self.in_bulk("read the head of the ledger", async {
             let mut connection = self.reader().await?;
             head(&mut connection).await
         })
@@ -108,7 +108,7 @@ impl Store {
 
     /// Reads the whole ledger, as it is at one instant, and says whether it is unbroken.
     pub async fn verify_ledger(&self) -> Result<Result<Head, FirstBad>, StoreError> {
-        self.auditing("verify the ledger", async {
+        self.at_length("verify the ledger", async {
             let mut snapshot = self.snapshot().await?;
             let head = head(&mut snapshot).await?;
             let mut verifier = Verifier::default();

@@ -8,8 +8,9 @@
 //! |---|---|
 //! | [`chain`] | pure: hashes of ledger entries, and whether they are unbroken |
 //! | `ledger`, `attempts`, `baselines`, `records`, `clock` | one table each |
+//! | `kind`, `detail` | the words and the JSON of ledger entries |
 //! | `fact` | several of them in one transaction, each at most once |
-//! | [`journal`] | what could not be stored yet |
+//! | [`journal`], `line`, `journal_file` | what could not be stored yet |
 //! | `keeper` | both together: stores a fact, or keeps it for later |
 //! | [`accepted`] | the last accepted configuration files |
 //!
@@ -123,7 +124,7 @@ impl Store {
 
     /// Proves that the store can be read and written, by writing.
     pub async fn health(&self) -> Result<(), StoreError> {
-        self.writing("write to the store", async {
+        self.promptly("write to the store", async {
             let mut transaction = self.begin().await?;
             sqlx::query("UPDATE probe SET writes = writes + 1 WHERE id = 1")
                 .execute(&mut *transaction)
@@ -160,7 +161,7 @@ impl Store {
     }
 
     /// Writes that a decision waits for, and the little that is read at start.
-    async fn writing<T>(
+    async fn promptly<T>(
         &self,
         what: &'static str,
         work: impl Future<Output = Result<T, Fault>>,
@@ -169,7 +170,7 @@ impl Store {
     }
 
     /// Lists and bulk counts.
-    async fn reading<T>(
+    async fn in_bulk<T>(
         &self,
         what: &'static str,
         work: impl Future<Output = Result<T, Fault>>,
@@ -177,7 +178,8 @@ impl Store {
         self.within(BULK, what, work).await
     }
 
-    async fn auditing<T>(
+    /// The whole ledger.
+    async fn at_length<T>(
         &self,
         what: &'static str,
         work: impl Future<Output = Result<T, Fault>>,

@@ -182,6 +182,12 @@ async fn a_locked_store_is_an_error_within_a_second_and_works_again_afterwards()
     );
     assert!(matches!(error, StoreError::Locked { .. }), "{error:?}");
     text_of(&error, root.path(), &["cannot append to the ledger", "locked"]);
+    assert!(
+        error
+            .to_string()
+            .ends_with(&format!("`fuser {}`", store.path().display())),
+        "{error}"
+    );
     assert!(matches!(store.health().await, Err(StoreError::Locked { .. })));
     // Reading goes on.
     assert_eq!(store.head().await.unwrap().seq, 1);

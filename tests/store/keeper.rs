@@ -221,6 +221,17 @@ async fn a_locked_store_delays_the_first_fact_by_a_second_and_the_others_not_at_
 }
 
 #[tokio::test]
+async fn a_keeper_works_in_a_task_of_its_own() {
+    let host = Host::new();
+    let mut keeper = host.open().await.keeper;
+    let task = tokio::spawn(async move {
+        let kept = keeper.keep(decommission("stripe"), at(9)).await;
+        keeper.heal().await.map(|_| kept)
+    });
+    assert_eq!(task.await.unwrap(), Ok(Kept::Recorded(vec![1])));
+}
+
+#[tokio::test]
 async fn a_long_journal_is_replayed_whole() {
     let host = Host::new();
     host.break_store();

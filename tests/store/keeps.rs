@@ -454,10 +454,10 @@ async fn baselines_are_kept_with_their_attempts_and_dropped_at_zero() {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_attempts_go_in_at_once() {
+async fn ten_thousand_attempts_go_in_at_once() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).await.unwrap();
-    let rows: Vec<_> = (0..100_000_u32)
+    let rows: Vec<_> = (0..10_000_u32)
         .map(|number| {
             let remote = std::net::Ipv4Addr::from_bits(number).into();
             attempt(AttemptKey { remote, ..key() }, 2, 1, 1)
@@ -465,7 +465,7 @@ async fn a_hundred_thousand_attempts_go_in_at_once() {
         .collect();
     store.put_attempts(&rows).await.unwrap();
     store.put_attempts(&rows).await.unwrap();
-    assert_eq!(store.attempts_total().await, Ok(200_000));
+    assert_eq!(store.attempts_total().await, Ok(20_000));
 }
 
 #[tokio::test]

@@ -71,8 +71,8 @@ pub enum AcceptedError {
     Damaged { path: PathBuf, cause: String },
     #[error("{} was written by a newer picoseg (schema {found}, this one knows {SCHEMA})", .path.display())]
     FromTheFuture { path: PathBuf, found: u32 },
-    #[error("the files are too long to be kept in {}: {length} bytes of at most {MAX}", .path.display())]
-    TooLong { path: PathBuf, length: u64 },
+    #[error("the files are too long to be kept in {}: {length} bytes of at most {max}", .path.display())]
+    TooLong { path: PathBuf, length: u64, max: u64 },
 }
 
 /// Reads the snapshot of a state directory; `None` where there is none.
@@ -88,7 +88,7 @@ pub fn read(directory: &Path) -> Result<Option<Accepted>, AcceptedError> {
 /// Replaces the snapshot of a state directory, whole or not at all.
 pub fn write(directory: &Path, accepted: &Accepted) -> Result<(), AcceptedError> {
     let path = directory.join(FILE);
-    let bytes = encode(&path, accepted)?;
+    let bytes = encode(&path, accepted, MAX)?;
     replace(directory, &path, &bytes).map_err(|error| failed(&path, "write", &error))
 }
 
@@ -97,7 +97,7 @@ const BEFORE: &str = "{\"sha256\":\"";
 const BETWEEN: &str = "\",";
 const DIGITS: usize = 64;
 
-fn encode(path: &Path, accepted: &Accepted) -> Result<Vec<u8>, AcceptedError> {
+fn encode(path: &Path, accepted: &Accepted, max: u64) -> Result<Vec<u8>, AcceptedError> {
     let body = serde_json::to_string(&Document::of(accepted)).map_err(|error| AcceptedError::Io {
         path: path.to_owned(),
         what: "write",
@@ -107,9 +107,10 @@ fn encode(path: &Path, accepted: &Accepted) -> Result<Vec<u8>, AcceptedError> {
     let rest = format!("{}\n", body.get(1..).unwrap_or_default());
     let text = format!("{BEFORE}{}{BETWEEN}{rest}", hex(&Sha256::digest(&rest)));
     match text.len() as u64 {
-        length if length > MAX => Err(AcceptedError::TooLong {
+        length if length > max => Err(AcceptedError::TooLong {
             path: path.to_owned(),
             length,
+            max,
         }),
         _ => Ok(text.into_bytes()),
     }
