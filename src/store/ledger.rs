@@ -1,7 +1,7 @@
 //! The ledger: the hash-chained record of everything that was decided and done.
 //!
 //! Rows are append-only and numbered 1, 2, 3... without gaps. They are read back as text, not as types: an entry that
-//! somebody altered has to reach [`chain::verify`](super::chain::verify), which names it. Deliberately absent: deletion.
+//! somebody altered has to reach [`chain::verify`], which names it. Deliberately absent: deletion.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
