@@ -1,1 +1,278 @@
+//! The wanted table as a plain value: it can be printed, compared and tested without root.
+//!
+//! The vocabulary is what our rules need and no more; `print` writes it as nft syntax, `kernel::commit` sends it
+//! as netlink messages. Knows [`crate::model`] only. Deliberately absent: handles, the kernel, time as a clock.
 
+mod key;
+mod print;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+pub use key::{Key, KeyBuilder, Value};
+
+use crate::model::{Family, PortRange, Time};
+
+/// A whole table of the inet family. Sorted by construction: the same input gives the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruleset {
+    pub table: String,
+    pub counters: BTreeSet<String>,
+    pub sets: BTreeMap<String, Set>,
+    pub chains: BTreeMap<String, Chain>,
+    /// Remarks on what could not be compiled, printed as comments: unresolved subjects.
+    pub notes: BTreeSet<String>,
+}
+
+impl Ruleset {
+    pub fn new(table: &str) -> Self {
+        Self {
+            table: table.to_owned(),
+            counters: BTreeSet::new(),
+            sets: BTreeMap::new(),
+            chains: BTreeMap::new(),
+            notes: BTreeSet::new(),
+        }
+    }
+}
+
+/// What a set holds beside its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetKind {
+    /// Keys alone.
+    Plain,
+    /// A verdict for each key.
+    Verdicts,
+    /// Filled by the packet path; we only read it. It outlives every change of the schedules.
+    Dynamic {
+        /// The most elements it takes; a full set breaks the rule that updates it.
+        size: u32,
+        /// How long an element stays after its last update; `None`: for ever.
+        timeout: Option<Duration>,
+        /// Each element counts its packets.
+        counted: bool,
+    },
+}
+
+/// The declaration and the elements of a set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    pub fields: Vec<Field>,
+    pub kind: SetKind,
+    /// Elements are closed ranges.
+    pub interval: bool,
+    /// Elements expire.
+    pub expires: bool,
+    pub elements: BTreeMap<Key, Element>,
+}
+
+impl Set {
+    pub fn plain(fields: &[Field]) -> Self {
+        Self::new(fields, SetKind::Plain)
+    }
+
+    pub fn verdicts(fields: &[Field]) -> Self {
+        Self::new(fields, SetKind::Verdicts)
+    }
+
+    pub fn dynamic(fields: &[Field], size: u32, timeout: Option<Duration>, counted: bool) -> Self {
+        Self::new(fields, SetKind::Dynamic { size, timeout, counted })
+    }
+
+    fn new(fields: &[Field], kind: SetKind) -> Self {
+        Self { fields: fields.to_vec(), kind, interval: false, expires: false, elements: BTreeMap::new() }
+    }
+
+    pub fn with_intervals(mut self) -> Self {
+        self.interval = true;
+        self
+    }
+
+    pub fn with_expiry(mut self) -> Self {
+        self.expires = true;
+        self
+    }
+
+    /// The same set without its elements.
+    pub fn declaration(&self) -> Self {
+        Self { fields: self.fields.clone(), elements: BTreeMap::new(), ..*self }
+    }
+
+    /// True when both could be the same set in the kernel: all but the elements is equal.
+    pub fn same_declaration(&self, other: &Self) -> bool {
+        self.fields == other.fields
+            && self.kind == other.kind
+            && self.interval == other.interval
+            && self.expires == other.expires
+    }
+}
+
+/// One part of a set's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// 8 bytes, the host's byte order.
+    Cgroup,
+    Address(Family),
+    /// The number of the transport protocol, 1 byte.
+    Protocol,
+    Port,
+    /// Nanoseconds since 1970 by the wall clock, 8 bytes, network byte order.
+    Time,
+    /// The identifier of an echo request, 2 bytes.
+    EchoId(Family),
+}
+
+/// What stands beside a key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Element {
+    /// The upper end of a range, included; `None` in sets without intervals.
+    pub last: Option<Key>,
+    pub verdict: Option<Verdict>,
+    /// When the element must be gone: the commit turns it into a timeout, which counts elapsed time.
+    pub closes_at: Option<Time>,
+    /// For people: what the key is called.
+    pub comment: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    Accept,
+    Drop,
+    Return,
+    Jump(String),
+    Goto(String),
+}
+
+/// Where a base chain sits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    Input,
+    Output,
+    Forward,
+}
+
+/// A chain; with a hook it is a base chain of type filter and policy accept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Chain {
+    /// The hook and its priority.
+    pub base: Option<(Hook, i32)>,
+    pub rules: Vec<Rule>,
+}
+
+/// Statements, evaluated left to right until one does not match.
+pub type Rule = Vec<Statement>;
+
+/// The side of a packet's header that is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Source,
+    Destination,
+}
+
+/// Something a rule loads to look it up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// The id of the cgroup at this depth in which the packet's socket was created; no match without such a socket.
+    Cgroup {
+        level: u32,
+    },
+    Address(Family, Side),
+    /// The network that contains the address: /16 for IPv4, /32 for IPv6.
+    Network(Family, Side),
+    Protocol,
+    /// The port at its place in a TCP or UDP header, whatever the protocol is.
+    Port(Side),
+    Time,
+    EchoId(Family),
+}
+
+/// One step of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Statement {
+    /// The packet leaves through, or came in by, the loopback interface.
+    LeavesByLoopback,
+    ArrivesByLoopback,
+    /// The packet has an outgoing interface: false in the input hook.
+    Leaving,
+    /// The packet has an incoming interface: false in the output hook.
+    Arriving,
+    Lookup {
+        key: Vec<Load>,
+        set: String,
+        negated: bool,
+    },
+    /// Looks the verdict up; goes on when there is none.
+    Dispatch {
+        key: Vec<Load>,
+        map: String,
+    },
+    Protocol(u8),
+    /// A port of TCP (6) or UDP (17).
+    Port {
+        protocol: u8,
+        side: Side,
+        range: PortRange,
+    },
+    /// TCP: `flags & mask == value`, or `!=` when negated.
+    TcpFlags {
+        mask: u8,
+        value: u8,
+        negated: bool,
+    },
+    /// At least one byte follows the transport header.
+    HasPayload,
+    /// A full socket belongs to the packet.
+    FullSocket,
+    /// Any socket belongs to the packet, TIME_WAIT and SYN_RECV included.
+    AnySocket,
+    /// The type of an ICMP message, both ends included.
+    IcmpType {
+        family: Family,
+        low: u8,
+        high: u8,
+    },
+    /// The hop limit of an IPv6 packet.
+    HopLimit(u8),
+    /// The packet is a fragment.
+    Fragment(Family),
+    /// By the wall clock: `now < instant`.
+    Before(Time),
+    /// By the wall clock: `instant <= now`.
+    From(Time),
+    /// Adds the key to a dynamic set, or refreshes it. With a limit (packets a second) the rule goes on only
+    /// while the key's packets stay below it.
+    Update {
+        set: String,
+        key: Vec<Load>,
+        limit: Option<u32>,
+    },
+    /// Counts on a named counter.
+    Count(String),
+    /// Sends the packet's first 128 bytes to an NFLOG group.
+    Log {
+        prefix: String,
+        group: u16,
+    },
+    RejectWithReset,
+    RejectAsProhibited,
+    Verdict(Verdict),
+}
+
+/// Numbers of the protocols in IP headers (IANA).
+pub mod protocol {
+    pub const ICMP: u8 = 1;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const ICMPV6: u8 = 58;
+}
+
+/// TCP flags (RFC 9293, section 3.1).
+pub mod tcp {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const ACK: u8 = 0x10;
+}
+
+/// The bytes of a packet that a log message carries.
+pub const LOG_SNAPLEN: u32 = 128;

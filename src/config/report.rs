@@ -1,0 +1,142 @@
+//! Collects what is wrong with one file and knows where a byte stands in it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::Path;
+
+use super::{Diagnostic, MAX_MISTAKES, Severity};
+
+/// The findings about one text so far.
+///
+/// Shared by all readers of the text, hence the inner mutability.
+pub(super) struct Report<'t> {
+    path: &'t Path,
+    text: &'t str,
+    /// The byte at which each line begins.
+    lines: Vec<usize>,
+    /// Lines that are no TOML. What follows from them is guesswork, so nothing else is said about them.
+    broken: RefCell<BTreeSet<usize>>,
+    found: RefCell<Vec<Diagnostic>>,
+    left_out: Cell<usize>,
+}
+
+impl<'t> Report<'t> {
+    pub fn new(path: &'t Path, text: &'t str) -> Self {
+        let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self {
+            path,
+            text,
+            lines: std::iter::once(0).chain(after_breaks).collect(),
+            broken: RefCell::default(),
+            found: RefCell::default(),
+            left_out: Cell::new(0),
+        }
+    }
+
+    pub fn text(&self) -> &'t str {
+        self.text
+    }
+
+    /// Line and column of a byte, both from 1, the column in characters.
+    pub fn position(&self, byte: usize) -> (usize, usize) {
+        let byte = byte.min(self.text.len());
+        let line = self.lines.partition_point(|start| *start <= byte).max(1);
+        let start = self.lines.get(line - 1).copied().unwrap_or(0);
+        let before = self.text.as_bytes().get(start..byte).unwrap_or_default();
+        // Bytes of the form 10xxxxxx continue a character.
+        let characters = before.iter().filter(|b| (**b & 0xc0) != 0x80).count();
+        (line, characters + 1)
+    }
+
+    pub fn error(&self, at: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+        self.add(at, Severity::Error, message.into(), Some(help.into()));
+    }
+
+    pub fn warning(&self, at: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+        self.add(at, Severity::Warning, message.into(), Some(help.into()));
+    }
+
+    /// Reports that the text is no TOML here, and keeps quiet about the rest of that line.
+    pub fn syntax(&self, at: &Range<usize>, message: impl Into<String>, help: Option<String>) {
+        let (line, _) = self.position(at.start);
+        self.add(at, Severity::Error, message.into(), help);
+        self.broken.borrow_mut().insert(line);
+    }
+
+    /// Reports a key that the table with this header lacks, unless a syntax error seems to have swallowed it.
+    pub fn missing(&self, header: &Range<usize>, key: &str, message: String, help: String) {
+        if !self.is_swallowed(header, key) {
+            self.error(header, message, help);
+        }
+    }
+
+    /// True once more mistakes were found than are shown: the caller may stop looking for more.
+    pub fn is_full(&self) -> bool {
+        self.left_out.get() > 0
+    }
+
+    /// True when nothing but warnings was found.
+    pub fn is_clean(&self) -> bool {
+        self.found
+            .borrow()
+            .iter()
+            .all(|one| one.severity == Severity::Warning)
+    }
+
+    /// All findings, sorted.
+    pub fn finish(self) -> Vec<Diagnostic> {
+        let left_out = self.left_out.get();
+        if left_out > 0 {
+            let message =
+                format!("this file has more mistakes: only the first {MAX_MISTAKES} found are shown");
+            let last = Diagnostic::of_file(self.path, message, None);
+            self.found.borrow_mut().push(last);
+        }
+        let mut found = self.found.into_inner();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    fn add(&self, at: &Range<usize>, severity: Severity, message: String, help: Option<String>) {
+        let (line, column) = self.position(at.start);
+        if self.broken.borrow().contains(&line) {
+            return;
+        }
+        let mut found = self.found.borrow_mut();
+        if found.len() >= MAX_MISTAKES {
+            self.left_out.set(self.left_out.get() + 1);
+            return;
+        }
+        found.push(Diagnostic {
+            file: self.path.to_owned(),
+            line,
+            column,
+            message,
+            help,
+            severity,
+        });
+    }
+
+    /// True when the part of the text that belongs to this header is broken and has the word at the
+    /// beginning of a line or of an inline table's entry.
+    pub fn is_swallowed(&self, header: &Range<usize>, key: &str) -> bool {
+        let (first, _) = self.position(header.start);
+        let lines = self.text.split('\n').enumerate().skip(first - 1);
+        let whole_file = header.is_empty();
+        let mut is_broken = false;
+        let mut has_word = false;
+        for (index, line) in lines {
+            let is_next_header = line.trim_start().starts_with('[') && index + 1 > first;
+            if is_next_header && !whole_file {
+                break;
+            }
+            is_broken |= self.broken.borrow().contains(&(index + 1));
+            has_word |= line
+                .split(['{', ',', '['])
+                .any(|part| part.trim_start().starts_with(key));
+        }
+        is_broken && has_word
+    }
+}
