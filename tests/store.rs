@@ -65,12 +65,7 @@ fn order(service: &str) -> Order {
 
 /// Another program's connection to the same file.
 async fn outsider(store: &Store) -> SqliteConnection {
-    SqliteConnectOptions::new()
-        .filename(store.path())
-        .disable_statement_logging()
-        .connect()
-        .await
-        .unwrap()
+    SqliteConnectOptions::new().filename(store.path()).disable_statement_logging().connect().await.unwrap()
 }
 
 /// Does to a closed database what no call of the store would.

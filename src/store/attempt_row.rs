@@ -66,9 +66,7 @@ fn key(row: &SqliteRow) -> Result<AttemptKey, Fault> {
             Direction::ALL.into_iter().find(|word| word.as_str() == text)
         })?,
         reason: word(row, "reason", Reason::parse)?,
-        verdict: word(row, "verdict", |text| {
-            Verdict::ALL.into_iter().find(|word| word.as_str() == text)
-        })?,
+        verdict: word(row, "verdict", |text| Verdict::ALL.into_iter().find(|word| word.as_str() == text))?,
         protocol: row.try_get("protocol")?,
         remote: word(row, "remote", |text| text.parse().ok())?,
         remote_port: row.try_get("remote_port")?,
@@ -87,8 +85,7 @@ pub(super) fn service(row: &SqliteRow) -> Result<Option<ServiceName>, Fault> {
 
 fn local(row: &SqliteRow) -> Result<Option<IpAddr>, Fault> {
     let text: Option<String> = row.try_get("local")?;
-    text.map(|text| text.parse().map_err(|_| unknown("local", &text)))
-        .transpose()
+    text.map(|text| text.parse().map_err(|_| unknown("local", &text))).transpose()
 }
 
 fn also(row: &SqliteRow) -> Result<Vec<ServiceName>, Fault> {

@@ -151,10 +151,7 @@ async fn put(connection: &mut SqliteConnection, attempts: &[Attempt]) -> Result<
     let rows: Vec<Value> = attempts.iter().map(attempt_row::write).collect();
     let rows = Value::from(rows).to_string();
     for statement in [PUT, DROP] {
-        sqlx::query(statement)
-            .bind(&rows)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(statement).bind(&rows).execute(&mut *connection).await?;
     }
     Ok(())
 }

@@ -42,9 +42,7 @@ impl Store {
     pub async fn clear_baselines(&self) -> Result<(), StoreError> {
         self.promptly("forget the counters last seen", async {
             let mut transaction = self.begin().await?;
-            sqlx::query("DELETE FROM counters")
-                .execute(&mut *transaction)
-                .await?;
+            sqlx::query("DELETE FROM counters").execute(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(())
         })
@@ -56,20 +54,11 @@ impl Store {
 pub(super) async fn put(connection: &mut SqliteConnection, baselines: &[Baseline]) -> Result<(), Fault> {
     let rows: Vec<_> = baselines
         .iter()
-        .map(|baseline| {
-            json!([
-                baseline.set,
-                text::hex(&baseline.key),
-                text::from_count(baseline.packets)
-            ])
-        })
+        .map(|baseline| json!([baseline.set, text::hex(&baseline.key), text::from_count(baseline.packets)]))
         .collect();
     let rows = Value::from(rows).to_string();
     for statement in [PUT, DROP] {
-        sqlx::query(statement)
-            .bind(&rows)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(statement).bind(&rows).execute(&mut *connection).await?;
     }
     Ok(())
 }

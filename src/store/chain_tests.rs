@@ -42,10 +42,7 @@ fn an_unbroken_chain_ends_in_its_head() {
 #[test]
 fn the_hash_of_an_entry_never_changes_between_versions() {
     // Computed by another program from the description in the header: a change here breaks every ledger there is.
-    assert_eq!(
-        chain(1)[0].hash,
-        "c7a45d73d8c594e47f679cf7fc5321d06db4315298c3516e1589194be5664d90"
-    );
+    assert_eq!(chain(1)[0].hash, "c7a45d73d8c594e47f679cf7fc5321d06db4315298c3516e1589194be5664d90");
 }
 
 #[test]
@@ -107,10 +104,7 @@ fn an_end_that_was_cut_off_is_noticed_against_the_head() {
 #[test]
 fn a_head_of_another_chain_or_an_earlier_one_does_not_fit() {
     let rows = chain(5);
-    let other = Head {
-        seq: 5,
-        hash: GENESIS.to_owned(),
-    };
+    let other = Head { seq: 5, hash: GENESIS.to_owned() };
     assert_eq!(verify_to(&rows, &other).unwrap_err().problem, Problem::WrongHead);
     let bad = verify_to(&rows, &rows[3].head()).unwrap_err();
     assert_eq!((bad.seq, bad.problem), (5, Problem::BeyondHead));
@@ -135,15 +129,8 @@ fn an_inserted_entry_is_noticed() {
     rows.insert(2, rows[1].clone());
     assert_eq!(first_bad(&rows), (2, Problem::OutOfOrder));
     let mut rows = chain(5);
-    let forged = LedgerRow {
-        seq: 6,
-        prev: GENESIS.to_owned(),
-        ..rows[4].clone()
-    };
-    rows.push(LedgerRow {
-        hash: hash(&forged),
-        ..forged
-    });
+    let forged = LedgerRow { seq: 6, prev: GENESIS.to_owned(), ..rows[4].clone() };
+    rows.push(LedgerRow { hash: hash(&forged), ..forged });
     assert_eq!(first_bad(&rows), (6, Problem::Disconnected));
 }
 
@@ -158,31 +145,12 @@ fn an_exported_entry_reads_back_with_its_hash() {
 /// What somebody with an editor can do to one entry.
 #[derive(Debug, Clone)]
 enum Mutation {
-    Flip {
-        entry: usize,
-        field: usize,
-        at: usize,
-        to: char,
-    },
-    Seq {
-        entry: usize,
-        to: u64,
-    },
-    Service {
-        entry: usize,
-        to: Option<String>,
-    },
-    Delete {
-        entry: usize,
-    },
-    Repeat {
-        entry: usize,
-        at: usize,
-    },
-    Swap {
-        one: usize,
-        other: usize,
-    },
+    Flip { entry: usize, field: usize, at: usize, to: char },
+    Seq { entry: usize, to: u64 },
+    Service { entry: usize, to: Option<String> },
+    Delete { entry: usize },
+    Repeat { entry: usize, at: usize },
+    Swap { one: usize, other: usize },
 }
 
 const LENGTH: usize = 8;

@@ -40,17 +40,8 @@ fn record() -> Pending {
     Pending::new(Fact::Record {
         service: stripe(),
         record: Record {
-            suspended: Some(Suspended {
-                at: now(),
-                by: "a".to_owned(),
-                reason: "b".to_owned(),
-            }),
-            decommissioned: Some(Decommissioned {
-                at: now(),
-                cause: Cause::Removed,
-                by: None,
-                reason: None,
-            }),
+            suspended: Some(Suspended { at: now(), by: "a".to_owned(), reason: "b".to_owned() }),
+            decommissioned: Some(Decommissioned { at: now(), cause: Cause::Removed, by: None, reason: None }),
         },
     })
 }
@@ -61,9 +52,7 @@ struct Dirs {
 
 impl Dirs {
     fn new() -> Self {
-        let dirs = Self {
-            root: tempfile::tempdir().unwrap(),
-        };
+        let dirs = Self { root: tempfile::tempdir().unwrap() };
         fs::create_dir(dirs.state()).unwrap();
         fs::create_dir(dirs.runtime()).unwrap();
         dirs
@@ -125,10 +114,7 @@ async fn the_runtime_directory_takes_what_the_state_directory_cannot() {
     let keeping = journal.append(vec![order()], now()).await;
     assert_eq!(keeping.place, Place::Runtime);
     let text = keeping.problems[0].to_string();
-    assert!(
-        text.starts_with("cannot write the journal /") && text.contains("state"),
-        "{text}"
-    );
+    assert!(text.starts_with("cannot write the journal /") && text.contains("state"), "{text}");
     let (journal, problems) = dirs.load().await;
     assert_eq!((journal.pending().len(), problems.len()), (1, 1));
 }
@@ -204,20 +190,13 @@ fn lines_within(bytes: &[u8], length: usize) -> usize {
 #[tokio::test]
 async fn a_damaged_line_is_named_and_kept_aside() {
     let dirs = Dirs::new();
-    let _ = dirs
-        .journal()
-        .await
-        .append(vec![entry("a"), entry("b")], now())
-        .await;
+    let _ = dirs.journal().await.append(vec![entry("a"), entry("b")], now()).await;
     let path = dirs.state().join(FILE);
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replacen("decommissioned", "decomm", 1)).unwrap();
     let (mut journal, problems) = dirs.load().await;
     assert_eq!(journal.pending().len(), 1);
-    assert!(
-        problems[0].to_string().starts_with("line 1 of the journal "),
-        "{problems:?}"
-    );
+    assert!(problems[0].to_string().starts_with("line 1 of the journal "), "{problems:?}");
     assert_eq!(journal.clear().await, []);
     assert!(dirs.state().join("pending.jsonl.damaged").exists());
     assert!(dirs.journal().await.is_empty());
@@ -243,15 +222,9 @@ async fn a_place_that_hangs_is_given_up_and_left_alone() {
         let _ = released.recv();
         Ok(())
     };
-    assert!(matches!(
-        place.run("write", hang).await,
-        Err(JournalError::TooSlow { .. })
-    ));
+    assert!(matches!(place.run("write", hang).await, Err(JournalError::TooSlow { .. })));
     // Not even asked: this work would answer at once.
-    assert!(matches!(
-        place.run("write", |_| Ok(())).await,
-        Err(JournalError::TooSlow { .. })
-    ));
+    assert!(matches!(place.run("write", |_| Ok(())).await, Err(JournalError::TooSlow { .. })));
     drop(release);
     place.stuck.take().unwrap().await.unwrap();
     assert_eq!(place.run("write", |_| Ok(())).await, Ok(()));
@@ -262,9 +235,6 @@ async fn the_file_is_for_root_only() {
     use std::os::unix::fs::PermissionsExt;
     let dirs = Dirs::new();
     let _ = dirs.journal().await.append(vec![order()], now()).await;
-    let mode = fs::metadata(dirs.state().join(FILE))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = fs::metadata(dirs.state().join(FILE)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }

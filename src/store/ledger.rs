@@ -55,10 +55,7 @@ impl LedgerRow {
     }
 
     pub fn head(&self) -> Head {
-        Head {
-            seq: self.seq,
-            hash: self.hash.clone(),
-        }
+        Head { seq: self.seq, hash: self.hash.clone() }
     }
 }
 
@@ -132,11 +129,7 @@ impl LedgerFilter {
 
     /// The page that follows an entry.
     pub fn page(after: u64) -> Self {
-        Self {
-            after,
-            limit: Some(Self::PAGE),
-            ..Self::default()
-        }
+        Self { after, limit: Some(Self::PAGE), ..Self::default() }
     }
 }
 
@@ -164,10 +157,7 @@ async fn head(connection: &mut SqliteConnection) -> Result<Head, Fault> {
         .fetch_optional(connection)
         .await?
         .ok_or_else(|| Fault::Value("the ledger has no head".to_owned()))?;
-    Ok(Head {
-        seq: text::to_count(row.try_get("seq")?)?,
-        hash: row.try_get("hash")?,
-    })
+    Ok(Head { seq: text::to_count(row.try_get("seq")?)?, hash: row.try_get("hash")? })
 }
 
 async fn insert(connection: &mut SqliteConnection, row: &LedgerRow) -> Result<(), Fault> {
@@ -186,10 +176,7 @@ async fn insert(connection: &mut SqliteConnection, row: &LedgerRow) -> Result<()
     .execute(connection)
     .await?;
     match done.rows_affected() {
-        0 => Err(Fault::Value(format!(
-            "ledger entry {} stands beyond the end of the ledger",
-            row.seq
-        ))),
+        0 => Err(Fault::Value(format!("ledger entry {} stands beyond the end of the ledger", row.seq))),
         _ => Ok(()),
     }
 }

@@ -87,11 +87,7 @@ pub enum Opened {
 impl Store {
     /// A store that is not open yet: every call says so until [`Store::reopen`] worked.
     pub fn at(directory: &Path) -> Self {
-        Self {
-            directory: directory.to_owned(),
-            path: directory.join(FILE),
-            connected: RwLock::new(None),
-        }
+        Self { directory: directory.to_owned(), path: directory.join(FILE), connected: RwLock::new(None) }
     }
 
     /// Opens the store of a state directory; creates directory (0700) and database (0600) where there is none.
@@ -111,11 +107,7 @@ impl Store {
 
     /// Closes the file; waits no longer than a decision would.
     pub async fn close(&self) {
-        let connected = self
-            .connected
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let connected = self.connected.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(connected) = connected {
             // A connection that hangs closes when it returns.
             let _ = tokio::time::timeout(DECISION, connected.close()).await;
@@ -196,8 +188,6 @@ impl Store {
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, StoreError> {
         let outcome = tokio::time::timeout(limit, work).await;
-        outcome
-            .unwrap_or(Err(Fault::TooSlow))
-            .map_err(|fault| fault.explain(&self.path, what))
+        outcome.unwrap_or(Err(Fault::TooSlow)).map_err(|fault| fault.explain(&self.path, what))
     }
 }

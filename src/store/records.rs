@@ -14,9 +14,7 @@ impl Store {
     pub async fn load_records(&self) -> Result<BTreeMap<ServiceName, Record>, StoreError> {
         self.promptly("read the records of services", async {
             let mut connection = self.reader().await?;
-            let rows = sqlx::query("SELECT * FROM records")
-                .fetch_all(&mut *connection)
-                .await?;
+            let rows = sqlx::query("SELECT * FROM records").fetch_all(&mut *connection).await?;
             rows.iter().map(record).collect()
         })
         .await
@@ -63,10 +61,7 @@ pub(super) async fn put_record(
     service: &ServiceName,
     record: &Record,
 ) -> Result<(), Fault> {
-    let Record {
-        suspended,
-        decommissioned,
-    } = record;
+    let Record { suspended, decommissioned } = record;
     let (suspended, decommissioned) = (suspended.as_ref(), decommissioned.as_ref());
     sqlx::query(
         "INSERT OR REPLACE INTO records
@@ -88,13 +83,7 @@ pub(super) async fn put_record(
 }
 
 pub(super) async fn put_order(connection: &mut SqliteConnection, order: &Order) -> Result<(), Fault> {
-    let Order {
-        service,
-        kind,
-        at,
-        by,
-        reason,
-    } = order;
+    let Order { service, kind, at, by, reason } = order;
     sqlx::query("INSERT INTO orders (service, kind, at, by, reason) VALUES (?, ?, ?, ?, ?)")
         .bind(service.as_str())
         .bind(kind.as_str())
@@ -108,10 +97,7 @@ pub(super) async fn put_order(connection: &mut SqliteConnection, order: &Order) 
 
 fn record(row: &SqliteRow) -> Result<(ServiceName, Record), Fault> {
     let service: String = row.try_get("service")?;
-    let record = Record {
-        suspended: suspended(row)?,
-        decommissioned: decommissioned(row)?,
-    };
+    let record = Record { suspended: suspended(row)?, decommissioned: decommissioned(row)? };
     Ok((text::to_service(&service)?, record))
 }
 

@@ -29,20 +29,8 @@ async fn a_store_from_the_future_is_refused_unchanged() {
     .await;
     let before = fs::read(store.path()).unwrap();
     let error = store.reopen().await.unwrap_err();
-    assert!(
-        matches!(error, StoreError::FromTheFuture { found: 9000, .. }),
-        "{error:?}"
-    );
-    text_of(
-        &error,
-        root.path(),
-        &[
-            "newer picoseg",
-            "schema 9000",
-            "nothing in it was changed",
-            "install",
-        ],
-    );
+    assert!(matches!(error, StoreError::FromTheFuture { found: 9000, .. }), "{error:?}");
+    text_of(&error, root.path(), &["newer picoseg", "schema 9000", "nothing in it was changed", "install"]);
     assert_eq!(fs::read(store.path()).unwrap(), before);
     assert!(matches!(store.health().await, Err(StoreError::Closed { .. })));
 }
@@ -159,10 +147,7 @@ async fn a_file_that_was_removed_or_replaced_while_open_is_noticed() {
     let error = store.health().await.unwrap_err();
     assert!(matches!(error, StoreError::Replaced { .. }), "{error:?}");
     fs::write(store.path(), "").unwrap();
-    assert!(matches!(
-        store.append(&[entry(1, None)]).await,
-        Err(StoreError::Replaced { .. })
-    ));
+    assert!(matches!(store.append(&[entry(1, None)]).await, Err(StoreError::Replaced { .. })));
 }
 
 #[tokio::test]
@@ -175,19 +160,10 @@ async fn a_locked_store_is_an_error_within_a_second_and_works_again_afterwards()
 
     let began = Instant::now();
     let error = store.append(&[entry(2, None)]).await.unwrap_err();
-    assert!(
-        began.elapsed() < Duration::from_millis(1500),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
     assert!(matches!(error, StoreError::Locked { .. }), "{error:?}");
     text_of(&error, root.path(), &["cannot append to the ledger", "locked"]);
-    assert!(
-        error
-            .to_string()
-            .ends_with(&format!("`fuser {}`", store.path().display())),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with(&format!("`fuser {}`", store.path().display())), "{error}");
     assert!(matches!(store.health().await, Err(StoreError::Locked { .. })));
     // Reading goes on.
     assert_eq!(store.head().await.unwrap().seq, 1);
@@ -203,21 +179,13 @@ async fn a_store_that_another_process_holds_whole_opens_with_a_clear_error() {
     let store = Store::open(root.path()).await.unwrap();
     store.close().await;
     let mut other = outsider(&store).await;
-    for sql in [
-        "PRAGMA locking_mode = EXCLUSIVE",
-        "BEGIN EXCLUSIVE",
-        "UPDATE probe SET writes = 0",
-        "COMMIT",
-    ] {
+    for sql in ["PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE", "UPDATE probe SET writes = 0", "COMMIT"]
+    {
         sqlx::query(sql).execute(&mut other).await.unwrap();
     }
     let began = Instant::now();
     let error = store.reopen().await.unwrap_err();
-    assert!(
-        began.elapsed() < Duration::from_millis(1500),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
     assert!(matches!(error, StoreError::Locked { .. }), "{error:?}");
     other.close().await.unwrap();
     store.reopen().await.unwrap();
@@ -227,10 +195,7 @@ async fn a_store_that_another_process_holds_whole_opens_with_a_clear_error() {
 async fn a_value_that_picoseg_never_writes_is_damage_not_a_guess() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).await.unwrap();
-    store
-        .put_record(&name("stripe"), &decommissioned(9))
-        .await
-        .unwrap();
+    store.put_record(&name("stripe"), &decommissioned(9)).await.unwrap();
     tamper(&store, "UPDATE records SET decommissioned_cause = 'whim'").await;
     store.reopen().await.unwrap();
     let error = store.load_records().await.unwrap_err();
@@ -251,10 +216,6 @@ async fn an_append_that_fails_half_way_leaves_nothing() {
     .await;
     store.reopen().await.unwrap();
     let error = store.append(&[entry(2, None), entry(3, None)]).await.unwrap_err();
-    text_of(
-        &error,
-        root.path(),
-        &["ledger entry 3 stands beyond the end of the ledger"],
-    );
+    text_of(&error, root.path(), &["ledger entry 3 stands beyond the end of the ledger"]);
     assert_eq!(store.head().await.unwrap().seq, 1);
 }

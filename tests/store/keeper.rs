@@ -16,9 +16,7 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        let host = Self {
-            root: tempfile::tempdir().unwrap(),
-        };
+        let host = Self { root: tempfile::tempdir().unwrap() };
         fs::create_dir(host.state()).unwrap();
         fs::create_dir(host.runtime()).unwrap();
         host
@@ -54,14 +52,8 @@ impl Host {
 fn decommission(service: &str) -> Vec<Fact> {
     vec![
         Fact::Order(order(service)),
-        Fact::Record {
-            service: name(service),
-            record: decommissioned(9),
-        },
-        Fact::Entry(Entry {
-            kind: LedgerKind::ServiceDecommissioned,
-            ..entry(9, Some(service))
-        }),
+        Fact::Record { service: name(service), record: decommissioned(9) },
+        Fact::Entry(Entry { kind: LedgerKind::ServiceDecommissioned, ..entry(9, Some(service)) }),
     ]
 }
 
@@ -75,16 +67,9 @@ fn place(kept: Kept) -> Place {
 #[tokio::test]
 async fn facts_are_recorded_at_once_by_a_store_that_works() {
     let host = Host::new();
-    let Start {
-        mut keeper,
-        store,
-        journal,
-    } = host.open().await;
+    let Start { mut keeper, store, journal } = host.open().await;
     assert_eq!((store, journal), (Ok(Opened::Created), vec![]));
-    assert_eq!(
-        keeper.keep(decommission("stripe"), at(9)).await,
-        Kept::Recorded(vec![1])
-    );
+    assert_eq!(keeper.keep(decommission("stripe"), at(9)).await, Kept::Recorded(vec![1]));
     assert_eq!(keeper.store().orders(None).await.unwrap(), [order("stripe")]);
     assert!(!keeper.is_waiting());
 }
@@ -95,31 +80,19 @@ async fn with_a_broken_store_facts_wait_and_are_recorded_once_it_works() {
     host.break_store();
     let mut keeper = host.open().await.keeper;
     for service in ["a", "b"] {
-        assert_eq!(
-            place(keeper.keep(decommission(service), at(9)).await),
-            Place::State
-        );
+        assert_eq!(place(keeper.keep(decommission(service), at(9)).await), Place::State);
     }
     assert!(keeper.records().await.is_err());
-    assert_eq!(
-        keeper.waiting_records().into_keys().collect::<Vec<_>>(),
-        [name("a"), name("b")]
-    );
+    assert_eq!(keeper.waiting_records().into_keys().collect::<Vec<_>>(), [name("a"), name("b")]);
     assert!(keeper.heal().await.is_err());
 
     host.repair_store();
     assert_eq!(keeper.heal().await, Ok(vec![]));
     assert!(!keeper.is_waiting());
     assert_eq!(keeper.store().load_records().await.unwrap().len(), 2);
-    assert_eq!(
-        keeper.store().orders(None).await.unwrap(),
-        [order("a"), order("b")]
-    );
+    assert_eq!(keeper.store().orders(None).await.unwrap(), [order("a"), order("b")]);
     assert_eq!(keeper.store().head().await.unwrap().seq, 2);
-    assert_eq!(
-        keeper.keep(decommission("c"), at(9)).await,
-        Kept::Recorded(vec![3])
-    );
+    assert_eq!(keeper.keep(decommission("c"), at(9)).await, Kept::Recorded(vec![3]));
 }
 
 #[tokio::test]
@@ -136,10 +109,7 @@ async fn what_waits_survives_a_restart_with_the_store_still_broken() {
     host.repair_store();
     let keeper = host.open().await.keeper;
     assert!(!keeper.is_waiting());
-    assert_eq!(
-        keeper.records().await.unwrap()[&name("stripe")],
-        decommissioned(9)
-    );
+    assert_eq!(keeper.records().await.unwrap()[&name("stripe")], decommissioned(9));
 }
 
 #[tokio::test]
@@ -151,10 +121,7 @@ async fn a_journal_that_comes_back_after_its_replay_records_nothing_twice() {
     let journal = fs::read(host.state().join(journal::FILE)).unwrap();
     host.repair_store();
     keeper.heal().await.unwrap();
-    let resumed = Fact::Record {
-        service: name("stripe"),
-        record: Record::default(),
-    };
+    let resumed = Fact::Record { service: name("stripe"), record: Record::default() };
     assert_eq!(keeper.keep(vec![resumed], at(10)).await, Kept::Recorded(vec![]));
     drop(keeper);
 
@@ -164,10 +131,7 @@ async fn a_journal_that_comes_back_after_its_replay_records_nothing_twice() {
     assert!(!keeper.is_waiting());
     assert_eq!(keeper.store().head().await.unwrap().seq, 1);
     assert_eq!(keeper.store().orders(None).await.unwrap().len(), 1);
-    assert_eq!(
-        keeper.records().await.unwrap()[&name("stripe")],
-        Record::default()
-    );
+    assert_eq!(keeper.records().await.unwrap()[&name("stripe")], Record::default());
 }
 
 #[tokio::test]
@@ -188,30 +152,13 @@ async fn a_locked_store_delays_the_first_fact_by_a_second_and_the_others_not_at_
     sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
     let began = Instant::now();
     let kept = keeper.keep(decommission("first"), at(9)).await;
-    assert!(
-        matches!(
-            kept,
-            Kept::Waiting {
-                error: Some(StoreError::Locked { .. }),
-                ..
-            }
-        ),
-        "{kept:?}"
-    );
-    assert!(
-        began.elapsed() < Duration::from_millis(1500),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(matches!(kept, Kept::Waiting { error: Some(StoreError::Locked { .. }), .. }), "{kept:?}");
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
     let began = Instant::now();
     for number in 0..5 {
         let _ = keeper.keep(decommission(&format!("s{number}")), at(9)).await;
     }
-    assert!(
-        began.elapsed() < Duration::from_millis(1500),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
 
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     keeper.heal().await.unwrap();

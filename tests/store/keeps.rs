@@ -28,10 +28,7 @@ async fn a_store_begins_empty_and_for_root_only() {
         let metadata = std::fs::metadata(directory.join(name)).unwrap();
         metadata.permissions().mode() & 0o777
     };
-    assert_eq!(
-        [mode("."), mode("picoseg.db"), mode("picoseg.db-wal")],
-        [0o700, 0o600, 0o600]
-    );
+    assert_eq!([mode("."), mode("picoseg.db"), mode("picoseg.db-wal")], [0o700, 0o600, 0o600]);
 }
 
 #[tokio::test]
@@ -97,48 +94,17 @@ async fn ledger_entries_are_numbered_chained_and_survive() {
 async fn the_ledger_is_read_by_time_service_and_page() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).await.unwrap();
-    let all: Vec<_> = (1..=6)
-        .map(|s| entry(s, (s % 2 == 0).then_some("even")))
-        .collect();
+    let all: Vec<_> = (1..=6).map(|s| entry(s, (s % 2 == 0).then_some("even"))).collect();
     store.append(&all).await.unwrap();
     let cases = [
-        (
-            LedgerFilter {
-                since: Some(at(5)),
-                ..Default::default()
-            },
-            vec![5, 6],
-        ),
-        (
-            LedgerFilter {
-                until: Some(at(2)),
-                ..Default::default()
-            },
-            vec![1, 2],
-        ),
-        (
-            LedgerFilter {
-                service: Some(name("even")),
-                ..Default::default()
-            },
-            vec![2, 4, 6],
-        ),
-        (
-            LedgerFilter {
-                after: 3,
-                limit: Some(2),
-                ..Default::default()
-            },
-            vec![4, 5],
-        ),
+        (LedgerFilter { since: Some(at(5)), ..Default::default() }, vec![5, 6]),
+        (LedgerFilter { until: Some(at(2)), ..Default::default() }, vec![1, 2]),
+        (LedgerFilter { service: Some(name("even")), ..Default::default() }, vec![2, 4, 6]),
+        (LedgerFilter { after: 3, limit: Some(2), ..Default::default() }, vec![4, 5]),
     ];
     for (filter, expected) in cases {
         let rows = store.entries(&filter).await.unwrap();
-        assert_eq!(
-            rows.iter().map(|row| row.seq).collect::<Vec<_>>(),
-            expected,
-            "{filter:?}"
-        );
+        assert_eq!(rows.iter().map(|row| row.seq).collect::<Vec<_>>(), expected, "{filter:?}");
     }
 }
 
@@ -151,10 +117,7 @@ async fn numbers_stay_contiguous_under_concurrent_appends() {
             let store = Arc::clone(&store);
             tokio::spawn(async move {
                 for _ in 0..10 {
-                    store
-                        .append(&[entry(task, None), entry(task, None)])
-                        .await
-                        .unwrap();
+                    store.append(&[entry(task, None), entry(task, None)]).await.unwrap();
                 }
             })
         })
@@ -169,10 +132,7 @@ async fn numbers_stay_contiguous_under_concurrent_appends() {
 #[tokio::test]
 async fn two_stores_of_one_directory_share_one_chain() {
     let root = tempfile::tempdir().unwrap();
-    let (one, other) = (
-        Store::open(root.path()).await.unwrap(),
-        Store::open(root.path()).await.unwrap(),
-    );
+    let (one, other) = (Store::open(root.path()).await.unwrap(), Store::open(root.path()).await.unwrap());
     for second in 0..10 {
         one.append(&[entry(second, None)]).await.unwrap();
         other.append(&[entry(second, None)]).await.unwrap();
@@ -185,10 +145,7 @@ async fn what_was_appended_is_there_after_a_kill() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).await.unwrap();
     store.append(&[entry(1, None)]).await.unwrap();
-    store
-        .put_record(&name("stripe"), &decommissioned(9))
-        .await
-        .unwrap();
+    store.put_record(&name("stripe"), &decommissioned(9)).await.unwrap();
     // What the disk holds at this instant: no connection was closed, nothing was folded into the database.
     let copy = tempfile::tempdir().unwrap();
     for file in ["picoseg.db", "picoseg.db-wal"] {
@@ -196,10 +153,7 @@ async fn what_was_appended_is_there_after_a_kill() {
     }
     let after = Store::open(copy.path()).await.unwrap();
     assert_eq!(after.verify_ledger().await.unwrap().unwrap().seq, 1);
-    assert_eq!(
-        after.load_records().await.unwrap()[&name("stripe")],
-        decommissioned(9)
-    );
+    assert_eq!(after.load_records().await.unwrap()[&name("stripe")], decommissioned(9));
     drop(store);
     let reopened = Store::open(root.path()).await.unwrap();
     assert_eq!(reopened.append(&[entry(2, None)]).await, Ok(vec![2]));
@@ -208,11 +162,7 @@ async fn what_was_appended_is_there_after_a_kill() {
 #[tokio::test]
 async fn a_ledger_that_somebody_edited_names_the_first_bad_entry() {
     let cases = [
-        (
-            "UPDATE ledger SET actor = 'nobody' WHERE seq = 3",
-            3,
-            Problem::Altered,
-        ),
+        ("UPDATE ledger SET actor = 'nobody' WHERE seq = 3", 3, Problem::Altered),
         ("DELETE FROM ledger WHERE seq = 2", 2, Problem::Missing),
         ("DELETE FROM ledger WHERE seq >= 4", 4, Problem::Missing),
         (
@@ -244,11 +194,7 @@ async fn entries_after_a_cut_end_leave_the_gap_visible() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).await.unwrap();
     store.append(&[entry(1, None), entry(2, None)]).await.unwrap();
-    tamper(
-        &store,
-        "DROP TRIGGER ledger_keeps_entries; DELETE FROM ledger WHERE seq = 2",
-    )
-    .await;
+    tamper(&store, "DROP TRIGGER ledger_keeps_entries; DELETE FROM ledger WHERE seq = 2").await;
     store.reopen().await.unwrap();
     assert_eq!(store.append(&[entry(3, None)]).await, Ok(vec![3]));
     let bad = store.verify_ledger().await.unwrap().unwrap_err();
@@ -303,12 +249,7 @@ fn bare_key() -> AttemptKey {
 }
 
 fn attempt(key: AttemptKey, count: u64, first: i64, last: i64) -> Attempt {
-    Attempt {
-        key,
-        count,
-        first_seen: at(first),
-        last_seen: at(last),
-    }
+    Attempt { key, count, first_seen: at(first), last_seen: at(last) }
 }
 
 #[tokio::test]
@@ -317,31 +258,13 @@ async fn attempts_keep_absolute_counts_and_the_widest_span() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path()).await.unwrap();
         let all = AttemptFilter::default();
-        store
-            .put_attempts(&[attempt(key.clone(), 5, 10, 20)])
-            .await
-            .unwrap();
-        store
-            .put_attempts(&[attempt(key.clone(), 7, 15, 18)])
-            .await
-            .unwrap();
-        assert_eq!(
-            store.attempts(&all).await.unwrap(),
-            [attempt(key.clone(), 7, 10, 20)]
-        );
+        store.put_attempts(&[attempt(key.clone(), 5, 10, 20)]).await.unwrap();
+        store.put_attempts(&[attempt(key.clone(), 7, 15, 18)]).await.unwrap();
+        assert_eq!(store.attempts(&all).await.unwrap(), [attempt(key.clone(), 7, 10, 20)]);
         store.reopen().await.unwrap();
-        store
-            .put_attempts(&[attempt(key.clone(), 3, 5, 30)])
-            .await
-            .unwrap();
-        assert_eq!(
-            store.attempts(&all).await.unwrap(),
-            [attempt(key.clone(), 3, 5, 30)]
-        );
-        store
-            .put_attempts(&[attempt(key.clone(), 0, 5, 30)])
-            .await
-            .unwrap();
+        store.put_attempts(&[attempt(key.clone(), 3, 5, 30)]).await.unwrap();
+        assert_eq!(store.attempts(&all).await.unwrap(), [attempt(key.clone(), 3, 5, 30)]);
+        store.put_attempts(&[attempt(key.clone(), 0, 5, 30)]).await.unwrap();
         assert_eq!(store.attempts(&all).await.unwrap(), []);
     }
 }
@@ -395,34 +318,18 @@ async fn every_part_of_the_key_makes_a_row_of_its_own() {
 async fn attempts_are_filtered_summed_and_forgotten() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).await.unwrap();
-    let other = AttemptKey {
-        remote_port: Some(1),
-        ..key()
-    };
+    let other = AttemptKey { remote_port: Some(1), ..key() };
     store
-        .put_attempts(&[
-            attempt(key(), 5, 1, 10),
-            attempt(other, 7, 1, 20),
-            attempt(bare_key(), 11, 1, 30),
-        ])
+        .put_attempts(&[attempt(key(), 5, 1, 10), attempt(other, 7, 1, 20), attempt(bare_key(), 11, 1, 30)])
         .await
         .unwrap();
     let counts = |rows: Vec<Attempt>| rows.iter().map(|row| row.count).collect::<Vec<_>>();
-    let of_stripe = AttemptFilter {
-        service: Some(name("stripe")),
-        since: None,
-    };
-    let recent = AttemptFilter {
-        service: None,
-        since: Some(at(20)),
-    };
+    let of_stripe = AttemptFilter { service: Some(name("stripe")), since: None };
+    let recent = AttemptFilter { service: None, since: Some(at(20)) };
     assert_eq!(counts(store.attempts(&of_stripe).await.unwrap()), [7, 5]);
     assert_eq!(counts(store.attempts(&recent).await.unwrap()), [11, 7]);
     assert_eq!(store.attempts_total().await, Ok(23));
-    assert_eq!(
-        store.attempts_by_service().await,
-        Ok([(None, 11), (Some(name("stripe")), 12)].into())
-    );
+    assert_eq!(store.attempts_by_service().await, Ok([(None, 11), (Some(name("stripe")), 12)].into()));
     assert_eq!(store.forget_attempts(at(20)).await, Ok(1));
     assert_eq!(store.attempts_total().await, Ok(18));
 }
@@ -431,24 +338,15 @@ async fn attempts_are_filtered_summed_and_forgotten() {
 async fn baselines_are_kept_with_their_attempts_and_dropped_at_zero() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).await.unwrap();
-    let baseline = |set: &str, key: &[u8], packets| Baseline {
-        set: set.to_owned(),
-        key: key.to_vec(),
-        packets,
-    };
+    let baseline =
+        |set: &str, key: &[u8], packets| Baseline { set: set.to_owned(), key: key.to_vec(), packets };
     let two = [baseline("a", &[0, 255], 5), baseline("b", &[], 1)];
     store.put_counts(&[attempt(key(), 5, 1, 1)], &two).await.unwrap();
     store.reopen().await.unwrap();
     assert_eq!(store.load_baselines().await.unwrap(), two);
     assert_eq!(store.attempts_total().await, Ok(5));
-    store
-        .put_baselines(&[baseline("a", &[0, 255], 9), baseline("b", &[], 0)])
-        .await
-        .unwrap();
-    assert_eq!(
-        store.load_baselines().await.unwrap(),
-        [baseline("a", &[0, 255], 9)]
-    );
+    store.put_baselines(&[baseline("a", &[0, 255], 9), baseline("b", &[], 0)]).await.unwrap();
+    assert_eq!(store.load_baselines().await.unwrap(), [baseline("a", &[0, 255], 9)]);
     store.clear_baselines().await.unwrap();
     assert_eq!(store.load_baselines().await.unwrap(), []);
 }
@@ -474,12 +372,7 @@ async fn records_and_orders_are_kept() {
     let store = Store::open(root.path()).await.unwrap();
     let bare = Record {
         suspended: None,
-        decommissioned: Some(Decommissioned {
-            at: at(1),
-            cause: Cause::Time,
-            by: None,
-            reason: None,
-        }),
+        decommissioned: Some(Decommissioned { at: at(1), cause: Cause::Time, by: None, reason: None }),
     };
     store.put_record(&name("a"), &decommissioned(9)).await.unwrap();
     store.put_record(&name("b"), &decommissioned(9)).await.unwrap();
@@ -488,11 +381,7 @@ async fn records_and_orders_are_kept() {
     store.put_order(&order("a")).await.unwrap();
     store.put_order(&order("b")).await.unwrap();
     store.reopen().await.unwrap();
-    let expected = [
-        (name("a"), decommissioned(9)),
-        (name("b"), bare),
-        (name("c"), Record::default()),
-    ];
+    let expected = [(name("a"), decommissioned(9)), (name("b"), bare), (name("c"), Record::default())];
     assert_eq!(store.load_records().await, Ok(expected.into()));
     assert_eq!(store.orders(None).await, Ok(vec![order("a"), order("b")]));
     assert_eq!(store.orders(Some(&name("b"))).await, Ok(vec![order("b")]));

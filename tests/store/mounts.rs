@@ -25,15 +25,10 @@ fn on_a_file_system_of<F: Future<Output = ()>>(size: &str, test: impl FnOnce(tem
                 );
                 return;
             }
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(test(root));
         });
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
 }
 
@@ -43,13 +38,7 @@ fn mount_small(path: &Path, size: &str) -> nix::Result<()> {
     // Nothing that happens here reaches the host's mounts.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let options = format!("size={size}");
-    mount(
-        Some("tmpfs"),
-        path,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    )
+    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
 }
 
 fn remount(path: &Path, flags: MsFlags) {
@@ -67,10 +56,7 @@ fn fill(path: &Path) {
 
 fn decommission(service: &str) -> Vec<Fact> {
     vec![
-        Fact::Record {
-            service: name(service),
-            record: decommissioned(9),
-        },
+        Fact::Record { service: name(service), record: decommissioned(9) },
         Fact::Entry(entry(9, Some(service))),
     ]
 }
@@ -101,10 +87,7 @@ fn a_full_disk_stops_records_but_loses_none() {
     on_a_file_system_of("2m", |root| async move {
         let elsewhere = tempfile::tempdir().unwrap();
         let mut keeper = Keeper::open(root.path(), elsewhere.path()).await.keeper;
-        assert_eq!(
-            keeper.keep(decommission("before"), at(9)).await,
-            Kept::Recorded(vec![1])
-        );
+        assert_eq!(keeper.keep(decommission("before"), at(9)).await, Kept::Recorded(vec![1]));
         let ballast = root.path().join("ballast");
         fill(&ballast);
         let error = exhaust(keeper.store()).await;
@@ -121,10 +104,7 @@ fn a_full_disk_stops_records_but_loses_none() {
         fs::remove_file(&ballast).unwrap();
         keeper.heal().await.unwrap();
         assert!(keeper.records().await.unwrap().contains_key(&name("while-full")));
-        assert_eq!(
-            keeper.store().verify_ledger().await.unwrap().unwrap().seq,
-            seqs_before + 1
-        );
+        assert_eq!(keeper.store().verify_ledger().await.unwrap().unwrap().seq, seqs_before + 1);
         assert_eq!(keeper.store().health().await, Ok(()));
     });
 }
@@ -141,21 +121,12 @@ async fn exhaust(store: &Store) -> StoreError {
 #[test]
 fn a_full_disk_keeps_the_accepted_files_as_they_were() {
     on_a_file_system_of("64k", |root| async move {
-        let accepted = Accepted {
-            settings_text: Some("[paths]\n".to_owned()),
-            ..Accepted::default()
-        };
+        let accepted = Accepted { settings_text: Some("[paths]\n".to_owned()), ..Accepted::default() };
         accepted::write(root.path(), &accepted).unwrap();
         fill(&root.path().join("ballast"));
-        let longer = Accepted {
-            settings_text: Some("#\n".repeat(10_000)),
-            ..Accepted::default()
-        };
+        let longer = Accepted { settings_text: Some("#\n".repeat(10_000)), ..Accepted::default() };
         let error = accepted::write(root.path(), &longer).unwrap_err().to_string();
-        assert!(
-            error.starts_with("cannot write") && error.contains("accepted.json"),
-            "{error}"
-        );
+        assert!(error.starts_with("cannot write") && error.contains("accepted.json"), "{error}");
         assert_eq!(accepted::read(root.path()), Ok(Some(accepted)));
         assert!(!root.path().join("accepted.json.tmp").exists());
     });
@@ -172,10 +143,7 @@ fn a_read_only_file_system_is_named_and_closing_goes_on() {
 
         let error = keeper.heal().await.unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("read-only") || text.contains("Read-only"),
-            "{error:?}"
-        );
+        assert!(text.contains("read-only") || text.contains("Read-only"), "{error:?}");
         match keeper.keep(decommission("while-read-only"), at(9)).await {
             Kept::Waiting { keeping, .. } => assert_eq!(keeping.place, Place::Runtime, "{keeping:?}"),
             Kept::Recorded(seqs) => panic!("recorded as {seqs:?} on a read-only file system"),

@@ -69,10 +69,7 @@ impl Document {
                 Ok((name, service.into_service(&self.lists)?))
             })
             .collect::<Result<_, String>>()?;
-        Ok(Accepted {
-            settings_text: self.settings_text,
-            services,
-        })
+        Ok(Accepted { settings_text: self.settings_text, services })
     }
 }
 
@@ -86,14 +83,9 @@ struct Shelf {
 
 impl Shelf {
     fn put(&mut self, text: &Arc<str>) -> String {
-        let digest = self
-            .known
-            .entry(text.as_ptr())
-            .or_insert_with(|| hex(&Sha256::digest(text.as_bytes())))
-            .clone();
-        self.texts
-            .entry(digest.clone())
-            .or_insert_with(|| Arc::clone(text));
+        let digest =
+            self.known.entry(text.as_ptr()).or_insert_with(|| hex(&Sha256::digest(text.as_bytes()))).clone();
+        self.texts.entry(digest.clone()).or_insert_with(|| Arc::clone(text));
         digest
     }
 }
@@ -102,15 +94,11 @@ impl ServiceText {
     fn of(service: &AcceptedService, shelf: &mut Shelf) -> Self {
         Self {
             text: service.text.clone(),
-            lists: service
-                .lists
-                .iter()
-                .map(|(name, text)| (name.clone(), shelf.put(text)))
-                .collect(),
-            departed: service.departed.as_ref().map(|departed| DepartedText {
-                at: departed.at,
-                cause: departed.cause.as_str().to_owned(),
-            }),
+            lists: service.lists.iter().map(|(name, text)| (name.clone(), shelf.put(text))).collect(),
+            departed: service
+                .departed
+                .as_ref()
+                .map(|departed| DepartedText { at: departed.at, cause: departed.cause.as_str().to_owned() }),
         }
     }
 
@@ -119,9 +107,8 @@ impl ServiceText {
             .lists
             .into_iter()
             .map(|(name, digest)| {
-                let text = texts
-                    .get(&digest)
-                    .ok_or_else(|| format!("the text of list {name:?} is missing"))?;
+                let text =
+                    texts.get(&digest).ok_or_else(|| format!("the text of list {name:?} is missing"))?;
                 Ok((name, Arc::clone(text)))
             })
             .collect::<Result<_, String>>()?;

@@ -62,11 +62,7 @@ pub struct Departed {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AcceptedError {
     #[error("cannot {what} {}: {cause}", .path.display())]
-    Io {
-        path: PathBuf,
-        what: &'static str,
-        cause: String,
-    },
+    Io { path: PathBuf, what: &'static str, cause: String },
     #[error("{} is damaged: {cause}; once the files under /etc/picoseg are valid, it is written anew", .path.display())]
     Damaged { path: PathBuf, cause: String },
     #[error("{} was written by a newer picoseg (schema {found}, this one knows {SCHEMA})", .path.display())]
@@ -107,34 +103,22 @@ fn encode(path: &Path, accepted: &Accepted, max: u64) -> Result<Vec<u8>, Accepte
     let rest = format!("{}\n", body.get(1..).unwrap_or_default());
     let text = format!("{BEFORE}{}{BETWEEN}{rest}", hex(&Sha256::digest(&rest)));
     match text.len() as u64 {
-        length if length > max => Err(AcceptedError::TooLong {
-            path: path.to_owned(),
-            length,
-            max,
-        }),
+        length if length > max => Err(AcceptedError::TooLong { path: path.to_owned(), length, max }),
         _ => Ok(text.into_bytes()),
     }
 }
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Accepted, AcceptedError> {
-    let damaged = |cause: String| AcceptedError::Damaged {
-        path: path.to_owned(),
-        cause,
-    };
+    let damaged = |cause: String| AcceptedError::Damaged { path: path.to_owned(), cause };
     if bytes.len() as u64 > MAX {
         return Err(damaged(format!("it is longer than {MAX} bytes")));
     }
     if !is_whole(bytes) {
-        return Err(damaged(
-            "its checksum does not fit: it was cut or edited".to_owned(),
-        ));
+        return Err(damaged("its checksum does not fit: it was cut or edited".to_owned()));
     }
     let version: Version = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     if version.schema != SCHEMA {
-        return Err(AcceptedError::FromTheFuture {
-            path: path.to_owned(),
-            found: version.schema,
-        });
+        return Err(AcceptedError::FromTheFuture { path: path.to_owned(), found: version.schema });
     }
     let document: Document = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     document.into_accepted().map_err(damaged)
@@ -151,10 +135,8 @@ fn is_whole(bytes: &[u8]) -> bool {
 
 /// Reads one byte more than is allowed at most, so that too much is noticed.
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
@@ -187,11 +169,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn failed(path: &Path, what: &'static str, error: &io::Error) -> AcceptedError {
-    AcceptedError::Io {
-        path: path.to_owned(),
-        what,
-        cause: error.to_string(),
-    }
+    AcceptedError::Io { path: path.to_owned(), what, cause: error.to_string() }
 }
 
 #[cfg(test)]

@@ -12,10 +12,7 @@ fn name(text: &str) -> ServiceName {
 fn service(lists: &[(&str, &Arc<str>)]) -> AcceptedService {
     AcceptedService {
         text: "provider = \"Stripe, Inc.\"\n".to_owned(),
-        lists: lists
-            .iter()
-            .map(|(name, text)| ((*name).to_owned(), Arc::clone(text)))
-            .collect(),
+        lists: lists.iter().map(|(name, text)| ((*name).to_owned(), Arc::clone(text))).collect(),
         departed: None,
     }
 }
@@ -23,17 +20,12 @@ fn service(lists: &[(&str, &Arc<str>)]) -> AcceptedService {
 fn sample() -> Accepted {
     let list: Arc<str> = "192.0.2.1\n".into();
     let mut gone = service(&[("api", &list)]);
-    gone.departed = Some(Departed {
-        at: Utc.with_ymd_and_hms(2026, 1, 2, 3, 4, 5).unwrap(),
-        cause: Cause::Removed,
-    });
+    gone.departed =
+        Some(Departed { at: Utc.with_ymd_and_hms(2026, 1, 2, 3, 4, 5).unwrap(), cause: Cause::Removed });
     Accepted {
         settings_text: Some("[paths]\n".to_owned()),
-        services: [
-            (name("gone"), gone),
-            (name("stripe"), service(&[("api", &list), ("other", &list)])),
-        ]
-        .into(),
+        services: [(name("gone"), gone), (name("stripe"), service(&[("api", &list), ("other", &list)]))]
+            .into(),
     }
 }
 
@@ -65,9 +57,7 @@ fn equal_lists_stand_once_and_are_shared_when_read() {
     let mut accepted = sample();
     // The same text from another allocation.
     let again: Arc<str> = "192.0.2.1\n".into();
-    accepted
-        .services
-        .insert(name("third"), service(&[("api", &again)]));
+    accepted.services.insert(name("third"), service(&[("api", &again)]));
     write(directory.path(), &accepted).unwrap();
     let text = fs::read_to_string(directory.path().join(FILE)).unwrap();
     assert_eq!(text.matches("192.0.2.1").count(), 1);
@@ -81,10 +71,7 @@ fn a_file_that_was_cut_anywhere_is_an_error_that_names_it() {
     let bytes = encode(Path::new(FILE), &sample(), MAX).unwrap();
     for length in 0..bytes.len() {
         let error = decode(Path::new(FILE), &bytes[..length]).unwrap_err();
-        assert!(
-            error.to_string().starts_with("accepted.json is damaged"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("accepted.json is damaged"), "{error}");
     }
 }
 
@@ -105,10 +92,7 @@ fn a_file_that_is_too_long_is_refused_unread() {
     let file = File::create(directory.path().join(FILE)).unwrap();
     // Sparse: takes no space.
     file.set_len(MAX * 1024).unwrap();
-    assert!(matches!(
-        read(directory.path()),
-        Err(AcceptedError::Damaged { .. })
-    ));
+    assert!(matches!(read(directory.path()), Err(AcceptedError::Damaged { .. })));
 }
 
 #[test]
@@ -128,29 +112,18 @@ fn signed(rest: &str) -> Vec<u8> {
 #[test]
 fn a_newer_schema_is_told_from_damage() {
     let bytes = signed("\"schema\":2,\"more\":true}\n");
-    assert!(matches!(
-        decode(Path::new(FILE), &bytes),
-        Err(AcceptedError::FromTheFuture { found: 2, .. })
-    ));
+    assert!(matches!(decode(Path::new(FILE), &bytes), Err(AcceptedError::FromTheFuture { found: 2, .. })));
 }
 
 #[test]
 fn contents_that_do_not_belong_together_are_damage() {
     let with = |services: &str| {
-        signed(&format!(
-            "\"schema\":1,\"settings_text\":null,\"lists\":{{}},\"services\":{services}}}"
-        ))
+        signed(&format!("\"schema\":1,\"settings_text\":null,\"lists\":{{}},\"services\":{services}}}"))
     };
     assert!(decode(Path::new(FILE), &with("{}")).is_ok());
     for (services, cause) in [
-        (
-            r#"{"a":{"text":"","lists":{"api":"00"},"departed":null}}"#,
-            "the text of list \"api\" is missing",
-        ),
-        (
-            r#"{"A":{"text":"","lists":{},"departed":null}}"#,
-            "not a service name",
-        ),
+        (r#"{"a":{"text":"","lists":{"api":"00"},"departed":null}}"#, "the text of list \"api\" is missing"),
+        (r#"{"A":{"text":"","lists":{},"departed":null}}"#, "not a service name"),
         (
             r#"{"a":{"text":"","lists":{},"departed":{"at":"2026-01-01T00:00:00Z","cause":"x"}}}"#,
             "\"x\" is not a cause",
