@@ -10,7 +10,7 @@ use crate::model::Time;
 impl Store {
     /// The latest time ever noted.
     pub async fn latest_seen(&self) -> Result<Option<Time>, StoreError> {
-        self.writing("read the latest time seen", async {
+        self.promptly("read the latest time seen", async {
             let mut connection = self.reader().await?;
             latest_seen(&mut connection).await
         })
@@ -19,7 +19,7 @@ impl Store {
 
     /// Notes a time and returns the latest one noted; an earlier one changes nothing.
     pub async fn note_time(&self, now: Time) -> Result<Time, StoreError> {
-        self.writing("note the time", async {
+        self.promptly("note the time", async {
             let mut transaction = self.begin().await?;
             let latest = latest_seen(&mut transaction).await?.map_or(now, |seen| seen.max(now));
             // Compared as times: beyond the year 9999 texts do not sort.

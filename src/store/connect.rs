@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -47,9 +48,12 @@ impl Connected {
     }
 
     pub async fn close(self) {
-        self.readers.close().await;
-        // Last, since the last connection to close folds the write-ahead log into the database.
-        self.writer.close().await;
+        // The writer last, since the last connection to close folds the write-ahead log into the database.
+        for pool in [&self.readers, &self.writer] {
+            pool.close().await;
+            // Again: a connection that was on its way back lies idle after the first round (sqlx 0.8.6).
+            pool.close().await;
+        }
     }
 }
 
@@ -73,7 +77,10 @@ async fn prepare(directory: &Path, path: &Path) -> Result<Opened, StoreError> {
     let (parent, file) = (directory.to_owned(), path.to_owned());
     let created = tokio::task::spawn_blocking(move || {
         create_directory(&parent)?;
-        create_file(&file)
+        let opened = create_file(&file)?;
+        may_write(&parent)?;
+        may_write(&file)?;
+        Ok(opened)
     });
     created
         .await
@@ -81,11 +88,10 @@ async fn prepare(directory: &Path, path: &Path) -> Result<Opened, StoreError> {
 }
 
 fn create_directory(directory: &Path) -> Result<(), StoreError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|error| StoreError::Directory { path: directory.to_owned(), cause: error.to_string() })
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull => cannot_open(directory, &error),
+        _ => StoreError::Directory { path: directory.to_owned(), cause: error.to_string() },
+    })
 }
 
 /// Creates the file before SQLite does, which would ask the umask who may read it.
@@ -102,6 +108,12 @@ fn create_file(path: &Path) -> Result<Opened, StoreError> {
     }
 }
 
+/// Asks the file system, which names a reason that SQLite does not. Never by opening the database: closing that again would
+/// drop the locks of every connection of this process.
+fn may_write(path: &Path) -> Result<(), StoreError> {
+    access(path, Access::WRITE_OK).map_err(|error| cannot_open(path, &error.into()))
+}
+
 fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
@@ -116,7 +128,12 @@ fn restrict(path: &Path) -> Result<(), StoreError> {
 }
 
 fn cannot_open(path: &Path, error: &io::Error) -> StoreError {
-    StoreError::Open { path: path.to_owned(), cause: error.to_string() }
+    let path = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { path, what: OPEN },
+        io::ErrorKind::StorageFull => StoreError::Full { path, what: OPEN },
+        _ => StoreError::Open { path, cause: error.to_string() },
+    }
 }
 
 fn options(path: &Path) -> Result<SqliteConnectOptions, StoreError> {

@@ -190,14 +190,15 @@ impl Directory {
         }
         let (answer, answered) = tokio::sync::oneshot::channel();
         let path = self.path.clone();
-        self.stuck = Some(tokio::task::spawn_blocking(move || {
+        let call = tokio::task::spawn_blocking(move || {
             // Nobody listens any more when the call was given up.
             let _ = answer.send(work(&path));
-        }));
-        match tokio::time::timeout(PATIENCE, answered).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) | Err(_) => Err(slow),
+        });
+        if let Ok(Ok(outcome)) = tokio::time::timeout(PATIENCE, answered).await {
+            return outcome;
         }
+        self.stuck = Some(call);
+        Err(slow)
     }
 }
 

@@ -11,6 +11,8 @@
 //!
 //! A list's text stands once, under its SHA-256, however many services use it. All calls block.
 
+mod document;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -19,11 +21,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::text::hex;
 use crate::model::{Cause, ServiceName, Time};
+use document::{Document, Version};
 
 /// The file's name in the state directory.
 pub const FILE: &str = "accepted.json";
@@ -65,8 +67,8 @@ pub enum AcceptedError {
     Damaged { path: PathBuf, cause: String },
     #[error("{} was written by a newer picoseg (schema {found}, this one knows {SCHEMA})", .path.display())]
     FromTheFuture { path: PathBuf, found: u32 },
-    #[error("the files are too long to be kept in {}: {length} bytes of at most {MAX}", .path.display())]
-    TooLong { path: PathBuf, length: u64 },
+    #[error("the files are too long to be kept in {}: {length} bytes of at most {max}", .path.display())]
+    TooLong { path: PathBuf, length: u64, max: u64 },
 }
 
 /// Reads the snapshot of a state directory; `None` where there is none.
@@ -82,18 +84,16 @@ pub fn read(directory: &Path) -> Result<Option<Accepted>, AcceptedError> {
 /// Replaces the snapshot of a state directory, whole or not at all.
 pub fn write(directory: &Path, accepted: &Accepted) -> Result<(), AcceptedError> {
     let path = directory.join(FILE);
-    let bytes = encode(&path, accepted)?;
+    let bytes = encode(&path, accepted, MAX)?;
     replace(directory, &path, &bytes).map_err(|error| failed(&path, "write", &error))
 }
-
-// --- bytes -----------------------------------------------------------------------------------------------------
 
 /// What stands before the checksum, and between it and what it is over.
 const BEFORE: &str = "{\"sha256\":\"";
 const BETWEEN: &str = "\",";
 const DIGITS: usize = 64;
 
-fn encode(path: &Path, accepted: &Accepted) -> Result<Vec<u8>, AcceptedError> {
+fn encode(path: &Path, accepted: &Accepted, max: u64) -> Result<Vec<u8>, AcceptedError> {
     let body = serde_json::to_string(&Document::of(accepted)).map_err(|error| AcceptedError::Io {
         path: path.to_owned(),
         what: "write",
@@ -103,7 +103,7 @@ fn encode(path: &Path, accepted: &Accepted) -> Result<Vec<u8>, AcceptedError> {
     let rest = format!("{}\n", body.get(1..).unwrap_or_default());
     let text = format!("{BEFORE}{}{BETWEEN}{rest}", hex(&Sha256::digest(&rest)));
     match text.len() as u64 {
-        length if length > MAX => Err(AcceptedError::TooLong { path: path.to_owned(), length }),
+        length if length > max => Err(AcceptedError::TooLong { path: path.to_owned(), length, max }),
         _ => Ok(text.into_bytes()),
     }
 }
@@ -113,135 +113,25 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Accepted, AcceptedError> {
     if bytes.len() as u64 > MAX {
         return Err(damaged(format!("it is longer than {MAX} bytes")));
     }
-    let rest = checked(bytes)
-        .ok_or_else(|| damaged("its checksum does not fit: it was cut or edited".to_owned()))?;
-    let json = || [b"{", rest].concat();
-    let version: Version = serde_json::from_slice(&json()).map_err(|error| damaged(error.to_string()))?;
+    if !is_whole(bytes) {
+        return Err(damaged("its checksum does not fit: it was cut or edited".to_owned()));
+    }
+    let version: Version = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     if version.schema != SCHEMA {
         return Err(AcceptedError::FromTheFuture { path: path.to_owned(), found: version.schema });
     }
-    let document: Document = serde_json::from_slice(&json()).map_err(|error| damaged(error.to_string()))?;
+    let document: Document = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     document.into_accepted().map_err(damaged)
 }
 
-/// What the checksum is over, when it fits.
-fn checked(bytes: &[u8]) -> Option<&[u8]> {
-    let (digits, rest) = bytes.strip_prefix(BEFORE.as_bytes())?.split_at_checked(DIGITS)?;
-    let rest = rest.strip_prefix(BETWEEN.as_bytes())?;
-    (hex(&Sha256::digest(rest)).as_bytes() == digits).then_some(rest)
+/// True when the checksum in front fits everything behind it.
+fn is_whole(bytes: &[u8]) -> bool {
+    let parts = bytes
+        .strip_prefix(BEFORE.as_bytes())
+        .and_then(|bytes| bytes.split_at_checked(DIGITS))
+        .and_then(|(digits, rest)| Some((digits, rest.strip_prefix(BETWEEN.as_bytes())?)));
+    parts.is_some_and(|(digits, rest)| hex(&Sha256::digest(rest)).as_bytes() == digits)
 }
-
-// --- the document ----------------------------------------------------------------------------------------------
-
-#[derive(Deserialize)]
-struct Version {
-    schema: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    schema: u32,
-    settings_text: Option<String>,
-    lists: BTreeMap<String, Arc<str>>,
-    services: BTreeMap<String, ServiceText>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ServiceText {
-    text: String,
-    lists: BTreeMap<String, String>,
-    departed: Option<DepartedText>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DepartedText {
-    at: Time,
-    cause: String,
-}
-
-impl Document {
-    fn of(accepted: &Accepted) -> Self {
-        let mut shelf = Shelf::default();
-        let services = accepted
-            .services
-            .iter()
-            .map(|(name, service)| (name.to_string(), ServiceText::of(service, &mut shelf)))
-            .collect();
-        Self { schema: SCHEMA, settings_text: accepted.settings_text.clone(), lists: shelf.texts, services }
-    }
-
-    fn into_accepted(self) -> Result<Accepted, String> {
-        let services = self
-            .services
-            .into_iter()
-            .map(|(name, service)| {
-                let name = ServiceName::new(&name).map_err(|error| error.to_string())?;
-                Ok((name, service.into_service(&self.lists)?))
-            })
-            .collect::<Result<_, String>>()?;
-        Ok(Accepted { settings_text: self.settings_text, services })
-    }
-}
-
-/// Every list text once.
-#[derive(Default)]
-struct Shelf {
-    texts: BTreeMap<String, Arc<str>>,
-    /// Digests of texts by address: a shared text of many megabytes is hashed once.
-    known: BTreeMap<*const u8, String>,
-}
-
-impl Shelf {
-    fn put(&mut self, text: &Arc<str>) -> String {
-        let digest =
-            self.known.entry(text.as_ptr()).or_insert_with(|| hex(&Sha256::digest(text.as_bytes()))).clone();
-        self.texts.entry(digest.clone()).or_insert_with(|| Arc::clone(text));
-        digest
-    }
-}
-
-impl ServiceText {
-    fn of(service: &AcceptedService, shelf: &mut Shelf) -> Self {
-        Self {
-            text: service.text.clone(),
-            lists: service.lists.iter().map(|(name, text)| (name.clone(), shelf.put(text))).collect(),
-            departed: service
-                .departed
-                .as_ref()
-                .map(|departed| DepartedText { at: departed.at, cause: departed.cause.as_str().to_owned() }),
-        }
-    }
-
-    fn into_service(self, texts: &BTreeMap<String, Arc<str>>) -> Result<AcceptedService, String> {
-        let lists = self
-            .lists
-            .into_iter()
-            .map(|(name, digest)| {
-                let text =
-                    texts.get(&digest).ok_or_else(|| format!("the text of list {name:?} is missing"))?;
-                Ok((name, Arc::clone(text)))
-            })
-            .collect::<Result<_, String>>()?;
-        Ok(AcceptedService {
-            text: self.text,
-            lists,
-            departed: self.departed.map(DepartedText::into_departed).transpose()?,
-        })
-    }
-}
-
-impl DepartedText {
-    fn into_departed(self) -> Result<Departed, String> {
-        let cause = Cause::parse(&self.cause)
-            .ok_or_else(|| format!("{:?} is not a cause of a decommission", self.cause))?;
-        Ok(Departed { at: self.at, cause })
-    }
-}
-
-// --- files -----------------------------------------------------------------------------------------------------
 
 /// Reads one byte more than is allowed at most, so that too much is noticed.
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
@@ -283,5 +173,4 @@ fn failed(path: &Path, what: &'static str, error: &io::Error) -> AcceptedError {
 }
 
 #[cfg(test)]
-#[path = "accepted_tests.rs"]
 mod tests;
