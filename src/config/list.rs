@@ -19,7 +19,7 @@ pub fn parse_list(path: &Path, bytes: &[u8]) -> (Vec<Prefix>, Vec<Diagnostic>) {
         return (Vec::new(), vec![too_large(path, MAX_LIST)]);
     }
     let text = String::from_utf8_lossy(bytes);
-    let report = Report::new(path, &text);
+    let report = Report::of_lines(path, &text);
     let prefixes = read_lines(&report);
     if prefixes.is_empty() && report.is_clean() {
         report.error(
@@ -84,7 +84,7 @@ pub(super) fn parse_prefix(entry: &str) -> Result<Prefix, Mistake> {
         PrefixError::TooWide(_) => Mistake::new(
             error.to_string(),
             format!(
-                "a policy for every address says \"any\"; {LATER}. Until then list the provider's own prefixes"
+                "for every address there is \"any\": {LATER}. Until then list the provider's own prefixes"
             ),
         ),
     })

@@ -143,8 +143,11 @@ fn service_name(source: &Source, stem: &str, found: &mut Vec<Diagnostic>) -> Opt
             .take(ServiceName::MAX)
             .collect();
         let guess = guess.trim_start_matches('-');
-        let help = ServiceName::new(guess).map(|name| format!("rename the file, for example to {name}.toml"));
-        found.push(Diagnostic::of_file(&source.path, error.to_string(), help.ok()));
+        let help = match ServiceName::new(guess) {
+            Ok(name) => format!("rename the file, for example to {name}.toml"),
+            Err(_) => "rename the file".to_owned(),
+        };
+        found.push(Diagnostic::of_file(&source.path, error.to_string(), Some(help)));
     };
     ServiceName::new(stem).map_err(report).ok()
 }

@@ -40,14 +40,11 @@ pub(super) fn policies(root: &Table<'_>, context: &Context<'_>) -> Vec<Placed> {
         .map(|value| value.tables("[[ingress]]", &INGRESS_KEYS));
     if egress.is_none() && ingress.is_none() {
         let help = "write at least one [[egress]] or [[ingress]]: a schedule says who may exchange packets";
-        let report = root.report();
-        // Either word may be in what a syntax error has swallowed.
-        for word in ["egress", "ingress"] {
-            if report.is_swallowed(root.header(), word) {
-                return Vec::new();
-            }
-        }
-        report.error(root.header(), "the schedule has no policy", help);
+        root.missing(
+            &["egress", "ingress"],
+            "the schedule has no policy".to_owned(),
+            help,
+        );
     }
     let egress = read_all(egress.unwrap_or_default(), Direction::Egress, context);
     let ingress = read_all(ingress.unwrap_or_default(), Direction::Ingress, context);
@@ -186,6 +183,9 @@ fn ports(table: &Table<'_>) -> Option<Vec<Port>> {
 
 /// Reads one entry of `ports`.
 pub(super) fn port(entry: &Value<'_>) -> Option<Port> {
+    if let Some(digits) = entry.as_digits() {
+        return entry.wrong_type("a string", &port_help(digits));
+    }
     entry.read(|text| {
         Port::parse(text).map_err(|error| match error {
             PortError::Zero => Mistake::new(

@@ -96,18 +96,36 @@ pub(super) fn check_openings(root: &Table<'_>, lifetime: &Placed, windows: &[Ent
         if !openings::any(opening, lifetime.span, &[], &mut budget) {
             report_outside(root, entry, opening, lifetime);
         } else if !openings::any(opening, lifetime.span, &closed, &mut budget) {
-            let at = last_of(&entry.at, exceptions);
-            let help = "shorten an exception, or remove the window";
+            let at = last_of(&entry.at, exceptions.iter().filter(|one| may_meet(one, opening)));
+            let message = format!(
+                "the window never opens: exceptions cover all of {}",
+                describe(opening)
+            );
             root.report()
-                .error(at, "the window never opens: exceptions cover all of it", help);
+                .error(at, message, "shorten an exception, or remove the window");
         }
+    }
+}
+
+/// True when the exception may cut something out of the window.
+fn may_meet(exception: &Placed, opening: &Opening) -> bool {
+    match opening {
+        Opening::Absolute(span) => exception.span.clip(*span).is_some(),
+        Opening::Recurring { .. } => true,
+    }
+}
+
+fn describe(opening: &Opening) -> String {
+    match opening {
+        Opening::Absolute(span) => format!("{} to {}", rfc3339(span.opens_at()), rfc3339(span.closes_at())),
+        Opening::Recurring { cron, .. } => format!("{:?}", cron.text()),
     }
 }
 
 fn check_lifetime(root: &Table<'_>, lifetime: &Placed, exceptions: &[Placed], closed: &[Span]) {
     let whole = Opening::Absolute(lifetime.span);
     if !openings::any(&whole, lifetime.span, closed, &mut Budget::default()) {
-        let at = last_of(&lifetime.closes, exceptions);
+        let at = last_of(&lifetime.closes, exceptions.iter());
         let message = "the service never opens: exceptions cover its whole lifetime";
         let help = "shorten an exception, or suspend the service with state = \"suspended\"";
         root.report().error(at, message, help);
@@ -115,8 +133,8 @@ fn check_lifetime(root: &Table<'_>, lifetime: &Placed, exceptions: &[Placed], cl
 }
 
 /// A conflict points at the later of the two.
-fn last_of<'r>(at: &'r Range<usize>, exceptions: &'r [Placed]) -> &'r Range<usize> {
-    exceptions.iter().fold(at, |last, one| later(last, &one.opens))
+fn last_of<'r>(at: &'r Range<usize>, exceptions: impl Iterator<Item = &'r Placed>) -> &'r Range<usize> {
+    exceptions.fold(at, |last, one| later(last, &one.opens))
 }
 
 fn report_outside(root: &Table<'_>, entry: &Entry, opening: &Opening, lifetime: &Placed) {
@@ -187,9 +205,7 @@ fn window(table: &Table<'_>) -> Entry {
         (None, None) => {
             let message = "[[window]] has neither `cron` nor `open` and `close`".to_owned();
             let help = "say when it opens; without any window the service is open for its whole lifetime";
-            table
-                .report()
-                .missing(table.header(), "cron", message, help.to_owned());
+            table.missing(&["cron", "open", "close"], message, help);
             None
         }
     };
@@ -256,8 +272,8 @@ fn until(table: &Table<'_>) -> Option<Until> {
         (None, Some(until)) => until.read(local_time).map(Until::LocalTime),
         (None, None) => {
             let message = "[[window]] has neither `duration` nor `until`".to_owned();
-            let help = "say when it closes: duration = \"9h\", or until = \"18:00\"".to_owned();
-            table.report().missing(table.header(), "duration", message, help);
+            let help = "say when it closes: duration = \"9h\", or until = \"18:00\"";
+            table.missing(&["duration", "until"], message, help);
             None
         }
     }
