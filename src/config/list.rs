@@ -19,7 +19,7 @@ pub fn parse_list(path: &Path, bytes: &[u8]) -> (Vec<Prefix>, Vec<Diagnostic>) {
         return (Vec::new(), vec![too_large(path, MAX_LIST)]);
     }
     let text = String::from_utf8_lossy(bytes);
-    let report = Report::new(path, &text);
+    let report = Report::of_lines(path, &text);
     let prefixes = read_lines(&report);
     if prefixes.is_empty() && report.is_clean() {
         report.error(
@@ -68,7 +68,10 @@ fn parse_entry(entry: &str) -> Result<Prefix, Mistake> {
         ));
     }
     if entry.contains([' ', '\t', ',', ';']) {
-        return Err(Mistake::new(format!("{entry:?} is more than one entry"), "write one entry a line"));
+        return Err(Mistake::new(
+            format!("{entry:?} is more than one entry"),
+            "write one entry a line",
+        ));
     }
     parse_prefix(entry)
 }
@@ -81,7 +84,7 @@ pub(super) fn parse_prefix(entry: &str) -> Result<Prefix, Mistake> {
         PrefixError::TooWide(_) => Mistake::new(
             error.to_string(),
             format!(
-                "a policy for every address says \"any\"; {LATER}. Until then list the provider's own prefixes"
+                "for every address there is \"any\": {LATER}. Until then list the provider's own prefixes"
             ),
         ),
     })
@@ -111,7 +114,9 @@ fn no_prefix(entry: &str) -> Mistake {
 fn is_host_name(entry: &str) -> bool {
     let name = entry.strip_suffix('.').unwrap_or(entry);
     let is_label = |label: &str| {
-        let plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let plain = label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
     };
     let last = name.rsplit('.').next().unwrap_or_default();
@@ -142,7 +147,10 @@ pub(super) struct ByFunction<'f> {
 
 impl<'f> ByFunction<'f> {
     pub fn new(text: &'f dyn Fn(&str) -> Option<Arc<str>>) -> Self {
-        Self { text, read: RefCell::default() }
+        Self {
+            text,
+            read: RefCell::default(),
+        }
     }
 }
 
@@ -155,7 +163,9 @@ impl Lists for ByFunction<'_> {
             };
             let label = format!("{name}.txt");
             let (prefixes, mistakes) = parse_list(Path::new(&label), text.as_bytes());
-            let first = mistakes.first().map(|one| format!("line {}: {}", one.line, one.message));
+            let first = mistakes
+                .first()
+                .map(|one| format!("line {}: {}", one.line, one.message));
             read.insert(name.to_owned(), (prefixes.into(), first));
         }
         match read.get(name) {
@@ -185,7 +195,10 @@ struct ReadList {
 
 impl<'f> ByFile<'f> {
     pub fn new(files: &'f BTreeMap<String, Source>) -> Self {
-        Self { files, read: RefCell::default() }
+        Self {
+            files,
+            read: RefCell::default(),
+        }
     }
 
     /// The text of a list that some schedule used.
@@ -223,11 +236,18 @@ fn read_file(source: &Source) -> ReadList {
     let bytes = match source.bytes(MAX_LIST) {
         Ok(bytes) => bytes,
         Err(mistake) => {
-            return ReadList { mistakes: vec![mistake], ..ReadList::default() };
+            return ReadList {
+                mistakes: vec![mistake],
+                ..ReadList::default()
+            };
         }
     };
     let (prefixes, mistakes) = parse_list(&source.path, bytes);
-    ReadList { prefixes: prefixes.into(), text: std::str::from_utf8(bytes).ok().map(Arc::from), mistakes }
+    ReadList {
+        prefixes: prefixes.into(),
+        text: std::str::from_utf8(bytes).ok().map(Arc::from),
+        mistakes,
+    }
 }
 
 #[cfg(test)]
@@ -237,7 +257,10 @@ mod tests {
     fn read(text: &str) -> (Vec<String>, Vec<String>) {
         let (prefixes, found) = parse_list(Path::new("x.txt"), text.as_bytes());
         let place = |one: &Diagnostic| format!("{}:{}: {}", one.line, one.column, one.message);
-        (prefixes.iter().map(ToString::to_string).collect(), found.iter().map(place).collect())
+        (
+            prefixes.iter().map(ToString::to_string).collect(),
+            found.iter().map(place).collect(),
+        )
     }
 
     #[test]

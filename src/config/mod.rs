@@ -7,6 +7,7 @@
 
 mod cron;
 mod diagnostic;
+mod lines;
 mod list;
 mod load;
 mod nearest;
@@ -14,6 +15,7 @@ mod openings;
 mod overlap;
 mod policy;
 mod reader;
+mod repair;
 mod report;
 mod service;
 mod settings;

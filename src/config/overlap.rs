@@ -35,7 +35,10 @@ pub(super) fn find(services: &[&Service]) -> Vec<Shared> {
     let mut enclosing: Vec<Listed> = Vec::new();
     for same in all.chunk_by(|a, b| a.prefix == b.prefix) {
         let Some(current) = same.first() else { continue };
-        while enclosing.last().is_some_and(|last| !encloses(last.prefix, current.prefix)) {
+        while enclosing
+            .last()
+            .is_some_and(|last| !encloses(last.prefix, current.prefix))
+        {
             enclosing.pop();
         }
         enclosing.extend(same);
@@ -45,7 +48,11 @@ pub(super) fn find(services: &[&Service]) -> Vec<Shared> {
                 return pairs.into_values().collect();
             };
             budget = left;
-            let (first, second) = if one.service < other.service { (one, other) } else { (other, one) };
+            let (first, second) = if one.service < other.service {
+                (one, other)
+            } else {
+                (other, one)
+            };
             let key = (first.service, second.service);
             if counted.insert(key) {
                 count(&mut pairs, key, second.policy);
@@ -60,7 +67,11 @@ fn listed(services: &[&Service]) -> Vec<Listed> {
     for (service, one) in services.iter().enumerate() {
         for (policy, listing) in one.policies.iter().enumerate() {
             let prefixes = listing.prefixes.iter();
-            all.extend(prefixes.map(|prefix| Listed { prefix: *prefix, service, policy }));
+            all.extend(prefixes.map(|prefix| Listed {
+                prefix: *prefix,
+                service,
+                policy,
+            }));
         }
     }
     all.sort();
@@ -71,7 +82,9 @@ fn meetings<'l>(
     same: &'l [Listed],
     enclosing: &'l [Listed],
 ) -> impl Iterator<Item = (&'l Listed, &'l Listed)> {
-    let pairs = same.iter().flat_map(move |one| enclosing.iter().map(move |other| (one, other)));
+    let pairs = same
+        .iter()
+        .flat_map(move |one| enclosing.iter().map(move |other| (one, other)));
     pairs.filter(|(one, other)| one.service != other.service)
 }
 
@@ -80,6 +93,11 @@ fn encloses(outer: Prefix, inner: Prefix) -> bool {
 }
 
 fn count(pairs: &mut BTreeMap<(usize, usize), Shared>, key: (usize, usize), policy: usize) {
-    let shared = pairs.entry(key).or_insert(Shared { first: key.0, second: key.1, count: 0, policy });
+    let shared = pairs.entry(key).or_insert(Shared {
+        first: key.0,
+        second: key.1,
+        count: 0,
+        policy,
+    });
     shared.count += 1;
 }

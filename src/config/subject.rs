@@ -18,13 +18,17 @@ pub(super) fn read(policy: &Table<'_>) -> Option<Subject> {
         let key = if text.starts_with('/') { "cgroup" } else { "unit" };
         return value.wrong_type("a table", &format!("write subject = {{ {key} = {text:?} }}"));
     }
-    let table = value.table(EXAMPLE, &KEYS)?;
+    let table = value.table("`subject`", &KEYS)?;
     let mut written: Vec<Value<'_>> = KINDS.iter().filter_map(|kind| table.get(kind)).collect();
     written.sort_by_key(|kind| kind.key().start);
     check_digest(&table);
     match written.as_slice() {
         [] => {
-            value.error("the subject names no process", format!("write {EXAMPLE}"));
+            table.missing(
+                &KINDS,
+                "the subject names no process".to_owned(),
+                &format!("write {EXAMPLE}"),
+            );
             None
         }
         [one] => read_kind(one),
@@ -40,7 +44,9 @@ pub(super) fn read(policy: &Table<'_>) -> Option<Subject> {
 fn check_digest(table: &Table<'_>) {
     if let (Some(digest), None) = (table.get("sha256"), table.get("exe")) {
         let message = "`sha256` belongs to a subject with `exe`";
-        table.report().error(digest.key(), message, "remove it, or name the file with `exe`");
+        table
+            .report()
+            .error(digest.key(), message, "remove it, or name the file with `exe`");
     }
 }
 
@@ -93,5 +99,7 @@ fn read_cgroup(value: &Value<'_>) -> Option<Subject> {
         value.error(format!("{path:?} is a path of the file system"), help());
         return None;
     }
-    Subject::cgroup(path).map_err(|_| value.error(format!("{path:?} is no cgroup path"), help())).ok()
+    Subject::cgroup(path)
+        .map_err(|_| value.error(format!("{path:?} is no cgroup path"), help()))
+        .ok()
 }

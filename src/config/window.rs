@@ -45,26 +45,39 @@ impl Entry {
 /// Reads `[lifetime]`.
 pub(super) fn lifetime(root: &Table<'_>) -> Option<Placed> {
     let help = "nothing is open-ended: write [lifetime] with commission and decommission";
-    let table = root.required("lifetime", help)?.table("[lifetime]", &LIFETIME_KEYS)?;
+    let table = root
+        .required("lifetime", help)?
+        .table("[lifetime]", &LIFETIME_KEYS)?;
     span(&table, "commission", "decommission")
 }
 
 /// Reads every `[[except]]`.
 pub(super) fn exceptions(root: &Table<'_>) -> Vec<Placed> {
-    let tables = root.get("except").map(|value| value.tables("[[except]]", &EXCEPT_KEYS));
-    tables.unwrap_or_default().iter().filter_map(|table| span(table, "open", "close")).collect()
+    let tables = root
+        .get("except")
+        .map(|value| value.tables("[[except]]", &EXCEPT_KEYS));
+    tables
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|table| span(table, "open", "close"))
+        .collect()
 }
 
 /// Reads every `[[window]]`, the broken ones too: a policy may name them.
 pub(super) fn windows(root: &Table<'_>) -> Vec<Entry> {
-    let tables = root.get("window").map(|value| value.tables("[[window]]", &WINDOW_KEYS));
+    let tables = root
+        .get("window")
+        .map(|value| value.tables("[[window]]", &WINDOW_KEYS));
     let mut entries: Vec<Entry> = Vec::new();
     let mut names = std::collections::BTreeSet::new();
     for table in tables.unwrap_or_default() {
         let entry = window(&table);
         let is_new = entry.name.as_ref().is_none_or(|name| names.insert(name.clone()));
         if let (false, Some(value)) = (is_new, table.get("name")) {
-            value.error("another window of this file has this name", "give each window a name of its own");
+            value.error(
+                "another window of this file has this name",
+                "give each window a name of its own",
+            );
         }
         entries.push(entry);
     }
@@ -83,17 +96,36 @@ pub(super) fn check_openings(root: &Table<'_>, lifetime: &Placed, windows: &[Ent
         if !openings::any(opening, lifetime.span, &[], &mut budget) {
             report_outside(root, entry, opening, lifetime);
         } else if !openings::any(opening, lifetime.span, &closed, &mut budget) {
-            let at = last_of(&entry.at, exceptions);
-            let help = "shorten an exception, or remove the window";
-            root.report().error(at, "the window never opens: exceptions cover all of it", help);
+            let at = last_of(&entry.at, exceptions.iter().filter(|one| may_meet(one, opening)));
+            let message = format!(
+                "the window never opens: exceptions cover all of {}",
+                describe(opening)
+            );
+            root.report()
+                .error(at, message, "shorten an exception, or remove the window");
         }
+    }
+}
+
+/// True when the exception may cut something out of the window.
+fn may_meet(exception: &Placed, opening: &Opening) -> bool {
+    match opening {
+        Opening::Absolute(span) => exception.span.clip(*span).is_some(),
+        Opening::Recurring { .. } => true,
+    }
+}
+
+fn describe(opening: &Opening) -> String {
+    match opening {
+        Opening::Absolute(span) => format!("{} to {}", rfc3339(span.opens_at()), rfc3339(span.closes_at())),
+        Opening::Recurring { cron, .. } => format!("{:?}", cron.text()),
     }
 }
 
 fn check_lifetime(root: &Table<'_>, lifetime: &Placed, exceptions: &[Placed], closed: &[Span]) {
     let whole = Opening::Absolute(lifetime.span);
     if !openings::any(&whole, lifetime.span, closed, &mut Budget::default()) {
-        let at = last_of(&lifetime.closes, exceptions);
+        let at = last_of(&lifetime.closes, exceptions.iter());
         let message = "the service never opens: exceptions cover its whole lifetime";
         let help = "shorten an exception, or suspend the service with state = \"suspended\"";
         root.report().error(at, message, help);
@@ -101,25 +133,31 @@ fn check_lifetime(root: &Table<'_>, lifetime: &Placed, exceptions: &[Placed], cl
 }
 
 /// A conflict points at the later of the two.
-fn last_of<'r>(at: &'r Range<usize>, exceptions: &'r [Placed]) -> &'r Range<usize> {
-    exceptions.iter().fold(at, |last, one| later(last, &one.opens))
+fn last_of<'r>(at: &'r Range<usize>, exceptions: impl Iterator<Item = &'r Placed>) -> &'r Range<usize> {
+    exceptions.fold(at, |last, one| later(last, &one.opens))
 }
 
 fn report_outside(root: &Table<'_>, entry: &Entry, opening: &Opening, lifetime: &Placed) {
     let (message, conflict) = match opening {
-        Opening::Absolute(span) if span.closes_at() <= lifetime.span.opens_at() => {
-            ("the window never opens: it ends before the lifetime begins", &lifetime.opens)
-        }
-        Opening::Absolute(_) => {
-            ("the window never opens: it begins after the lifetime has ended", &lifetime.closes)
-        }
-        Opening::Recurring { .. } => {
-            ("the window never opens: its cron does not fire in the lifetime", &lifetime.closes)
-        }
+        Opening::Absolute(span) if span.closes_at() <= lifetime.span.opens_at() => (
+            "the window never opens: it ends before the lifetime begins",
+            &lifetime.opens,
+        ),
+        Opening::Absolute(_) => (
+            "the window never opens: it begins after the lifetime has ended",
+            &lifetime.closes,
+        ),
+        Opening::Recurring { .. } => (
+            "the window never opens: its cron does not fire in the lifetime",
+            &lifetime.closes,
+        ),
     };
     let Placed { span, .. } = lifetime;
-    let help =
-        format!("the lifetime goes from {} to {}", rfc3339(span.opens_at()), rfc3339(span.closes_at()));
+    let help = format!(
+        "the lifetime goes from {} to {}",
+        rfc3339(span.opens_at()),
+        rfc3339(span.closes_at())
+    );
     root.report().error(later(&entry.at, conflict), message, help);
 }
 
@@ -157,7 +195,9 @@ fn window(table: &Table<'_>) -> Entry {
         (Some(cron), Some(absolute)) => {
             let message = format!("a window has either `cron` or `{}`", absolute.name());
             let help = "keep one: a window recurs or is open once";
-            table.report().error(later(cron.key(), absolute.key()), message, help);
+            table
+                .report()
+                .error(later(cron.key(), absolute.key()), message, help);
             None
         }
         (Some(cron), None) => recurring(table, &cron),
@@ -165,7 +205,7 @@ fn window(table: &Table<'_>) -> Entry {
         (None, None) => {
             let message = "[[window]] has neither `cron` nor `open` and `close`".to_owned();
             let help = "say when it opens; without any window the service is open for its whole lifetime";
-            table.report().missing(table.header(), "cron", message, help.to_owned());
+            table.missing(&["cron", "open", "close"], message, help);
             None
         }
     };
@@ -190,7 +230,11 @@ fn recurring(table: &Table<'_>, cron: &Value<'_>) -> Option<Opening> {
         None => Some(Tz::UTC),
     };
     let until = until(table);
-    Some(Opening::Recurring { cron: cron?, until: until?, timezone: timezone? })
+    Some(Opening::Recurring {
+        cron: cron?,
+        until: until?,
+        timezone: timezone?,
+    })
 }
 
 fn expression(value: &Value<'_>) -> Option<CronExpression> {
@@ -217,15 +261,19 @@ fn until(table: &Table<'_>) -> Option<Until> {
         (Some(duration), Some(until)) => {
             let message = "a window has either `duration` or `until`";
             let at = later(duration.key(), until.key());
-            table.report().error(at, message, "keep one: elapsed time, or the local time of the close");
+            table.report().error(
+                at,
+                message,
+                "keep one: elapsed time, or the local time of the close",
+            );
             None
         }
         (Some(duration), None) => duration.duration().map(Until::Elapsed),
         (None, Some(until)) => until.read(local_time).map(Until::LocalTime),
         (None, None) => {
             let message = "[[window]] has neither `duration` nor `until`".to_owned();
-            let help = "say when it closes: duration = \"9h\", or until = \"18:00\"".to_owned();
-            table.report().missing(table.header(), "duration", message, help);
+            let help = "say when it closes: duration = \"9h\", or until = \"18:00\"";
+            table.missing(&["duration", "until"], message, help);
             None
         }
     }
