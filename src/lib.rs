@@ -18,15 +18,19 @@
 //!
 //! | edge | duty |
 //! |---|---|
+//! | [`files`] | the configuration's directories to their texts |
 //! | [`kernel`] | transactions, sockets, NFLOG, cgroups, the clock |
 //! | [`store`] | ledger, attempts, orders, accepted files |
 //! | [`api`] | requests and answers over the unix sockets |
+//! | [`cli`] | the command line |
 
 pub mod api;
+pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod daemon;
 pub mod explain;
+pub mod files;
 pub mod kernel;
 pub mod model;
 pub mod owners;

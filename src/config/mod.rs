@@ -32,10 +32,10 @@ pub use settings::parse_settings;
 pub use source::{Files, Source};
 
 /// The largest schedule or settings file, in bytes. A schedule of 1,000 policies has about 150 KiB.
-const MAX_FILE: usize = 1 << 20;
+pub const MAX_FILE: usize = 1 << 20;
 
 /// The largest endpoint list, in bytes; the contract names it.
-const MAX_LIST: usize = 64 << 20;
+pub const MAX_LIST: usize = 64 << 20;
 
 /// The longest array that is read, of whatever; bounds the work that a hostile file can cause.
 const MAX_ENTRIES: usize = 100_000;
