@@ -4,7 +4,6 @@
 //! delivers in batches of up to 100 ms, are usually there first and rows need not be corrected.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 
 use super::tally::{Changes, Detail, Tally, Target};
 use crate::compile::{self, CountSets, Standing};
@@ -244,9 +243,10 @@ fn protocol_name(number: u8) -> String {
     }
 }
 
-/// The address of a row's remote end, for tests.
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::kernel::nflog::Packet;
 

@@ -12,8 +12,9 @@ use super::record;
 use super::teardown::{self, Proofs};
 use crate::api::body::Teardown;
 use crate::compile::{self, Openings, Place};
-use crate::config::{Diagnostic, Files, Loaded};
+use crate::config::{Diagnostic, Loaded};
 use crate::kernel::cgroups::{Cgroup, Change, Hierarchy, Watcher};
+use crate::kernel::wait::Waiting;
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
 use crate::model::{Order, OrderKind, ServiceName, Settings, Subject, Time};
@@ -32,7 +33,8 @@ pub struct Engine {
     pub in_force_since: Time,
     pub table: Table,
     pub keeper: Keeper,
-    pub watcher: Watcher,
+    pub watcher: Waiting<Watcher>,
+    pub hierarchy: Hierarchy,
     pub attempts: Attempts,
     pub accepted: Accepted,
     /// Why the last files were not accepted.
@@ -76,7 +78,8 @@ impl Engine {
         world: World,
         table: Table,
         keeper: Keeper,
-        watcher: Watcher,
+        watcher: Waiting<Watcher>,
+        hierarchy: Hierarchy,
         attempts: Attempts,
         accepted: Accepted,
         config_error: Option<String>,
@@ -94,6 +97,7 @@ impl Engine {
             table,
             keeper,
             watcher,
+            hierarchy,
             attempts,
             accepted,
             config_error,
@@ -122,7 +126,7 @@ impl Engine {
         let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
         let changes = self.watch(&next);
         for change in changes {
-            next.resolve(change.subject.clone(), places(self.watcher.hierarchy(), change.cgroups));
+            next.resolve(change.subject.clone(), places(&self.hierarchy, change.cgroups));
         }
         next.forget_unused_subjects();
         let table = self.put_in_force(next, &BTreeSet::new())?;
@@ -187,7 +191,7 @@ impl Engine {
     /// Watches the subjects of a world; returns where those are that are new or moved.
     fn watch(&mut self, world: &World) -> Vec<Change> {
         let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
-        match self.watcher.set_subjects(&subjects) {
+        match self.watcher.get_mut().set_subjects(&subjects) {
             Ok(changes) => changes,
             Err(error) => {
                 tracing::error!(%error, "cannot watch cgroups: new subjects stay unresolved");
@@ -258,7 +262,7 @@ impl Engine {
         let mut sets = BTreeMap::new();
         let mut next = self.world.clone();
         for change in changes {
-            let places = places(self.watcher.hierarchy(), change.cgroups);
+            let places = places(&self.hierarchy, change.cgroups);
             tracing::info!(subject = %change.subject, places = places.len(), "subject changed");
             sets.extend(compile::subject_sets(&change.subject, &places));
             next.resolve(change.subject, places);
@@ -329,7 +333,7 @@ impl Engine {
         // Timeouts count from here; a clock that was turned back must not make them longer.
         let committed = self.table.commit(changeset, &|| clock::now().max(latest))?;
         tracing::debug!(?committed, "committed");
-        for difference in self.table.verify(changeset)? {
+        for difference in self.table.verify(changeset, &clock::now)? {
             tracing::error!(%difference, "the kernel holds something else than was committed");
         }
         Ok(())
@@ -337,7 +341,7 @@ impl Engine {
 
     async fn teardown(&mut self, needed: bool) -> Proofs {
         match needed {
-            true => teardown::sweep(&self.world, &self.owners, self.watcher.hierarchy()).await,
+            true => teardown::sweep(&self.world, &self.owners, &self.hierarchy).await,
             false => Proofs::new(),
         }
     }
@@ -424,8 +428,9 @@ impl Engine {
         self.digest.clone().unwrap_or_default()
     }
 
-    pub fn hierarchy(&self) -> &Hierarchy {
-        self.watcher.hierarchy()
+    /// When the loop has to look at the time again.
+    pub fn deadline(&self) -> Time {
+        self.world.next_deadline()
     }
 }
 
@@ -462,9 +467,4 @@ pub fn merged(before: &Accepted, loaded: &Loaded, world: &World) -> Accepted {
         services.insert(name.clone(), AcceptedService { departed, ..old.clone() });
     }
     Accepted { settings_text: loaded.settings_text.clone(), services }
-}
-
-/// Reads the files anew.
-pub fn load(files: &Files) -> Result<Loaded, ChangeError> {
-    crate::config::load(files).map_err(ChangeError::Invalid)
 }

@@ -1,11 +1,8 @@
 //! The loop: waits for whatever comes first and hands it on.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
@@ -18,6 +15,7 @@ use crate::api::server;
 use crate::files::SettingsFile;
 use crate::kernel::clock::{self, ClockWatch, Tick};
 use crate::kernel::nflog::Reader;
+use crate::kernel::wait::Waiting;
 use crate::store::LedgerKind;
 
 /// Requests that may wait for the loop.
@@ -35,10 +33,8 @@ const HEAL: Duration = Duration::from_secs(2);
 
 /// The inputs of the loop that have a file descriptor.
 struct Inputs {
-    clock: ClockWatch,
-    clock_fd: AsyncFd<RawFd>,
-    cgroups_fd: AsyncFd<RawFd>,
-    log: Option<(Reader, AsyncFd<RawFd>)>,
+    clock: Waiting<ClockWatch>,
+    log: Option<Waiting<Reader>>,
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
@@ -66,14 +62,9 @@ pub async fn run(options: &Options) -> Result<(), StartError> {
 
 fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
     let failed = |what| move |source| StartError::Io { what, source };
-    let clock = ClockWatch::new().map_err(failed("watch the wall clock"))?;
-    let clock_fd = readable(&clock).map_err(failed("watch the wall clock"))?;
-    let cgroups_fd = readable(&engine.watcher).map_err(failed("watch cgroups"))?;
+    let clock = ClockWatch::new().and_then(Waiting::new).map_err(failed("watch the wall clock"))?;
     let log = match Reader::open(engine.world.settings().attempts.log_group) {
-        Ok(reader) => {
-            let fd = readable(&reader).map_err(failed("wait for log records"))?;
-            Some((reader, fd))
-        }
+        Ok(reader) => Some(Waiting::new(reader).map_err(failed("wait for log records"))?),
         Err(error) => {
             tracing::error!(%error, "attempts are counted without details");
             engine.weaker.push(format!("attempts are counted without details: {error}"));
@@ -83,18 +74,11 @@ fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
     let signal = |kind| signal(kind).map_err(failed("wait for signals"));
     Ok(Inputs {
         clock,
-        clock_fd,
-        cgroups_fd,
         log,
         hangup: signal(SignalKind::hangup())?,
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
     })
-}
-
-/// The descriptor stays open as long as its owner, which outlives the loop.
-fn readable(owner: &impl AsFd) -> std::io::Result<AsyncFd<RawFd>> {
-    AsyncFd::with_interest(owner.as_fd().as_raw_fd(), Interest::READABLE)
 }
 
 /// What woke the loop.
@@ -127,8 +111,8 @@ async fn turn(
             biased;
             _ = inputs.terminate.recv() => Woken::Stop,
             _ = inputs.interrupt.recv() => Woken::Stop,
-            ready = inputs.clock_fd.readable() => { ready.map(|mut ready| ready.clear_ready()).ok(); Woken::Clock }
-            ready = inputs.cgroups_fd.readable() => { ready.map(|mut ready| ready.clear_ready()).ok(); Woken::Cgroups }
+            _ = inputs.clock.readable() => Woken::Clock,
+            _ = engine.watcher.readable() => Woken::Cgroups,
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
             () = sleep_until(counts_at) => Woken::Counts,
@@ -153,29 +137,28 @@ async fn turn(
     }
 }
 
-async fn logged(log: &mut Option<(Reader, AsyncFd<RawFd>)>) {
+async fn logged(log: &mut Option<Waiting<Reader>>) {
     match log {
-        Some((_, fd)) => {
-            if let Ok(mut ready) = fd.readable().await {
-                ready.clear_ready();
-            }
+        Some(reader) => {
+            // An error shows again when the reader is read.
+            let _ = reader.readable().await;
         }
         None => std::future::pending().await,
     }
 }
 
 /// Sets the alarm for the next deadline. Setting it may tell that the clock was stepped.
-async fn arm(engine: &mut Engine, inputs: &Inputs) {
+async fn arm(engine: &mut Engine, inputs: &mut Inputs) {
     let deadline = engine.deadline();
-    match inputs.clock.arm(deadline) {
+    match inputs.clock.get_mut().arm(deadline) {
         Ok(Some(Tick::ClockStepped)) => tick(engine, true).await,
         Ok(Some(Tick::Due) | None) => {}
         Err(error) => tracing::error!(%error, "cannot set the alarm for the next transition"),
     }
 }
 
-async fn on_clock(engine: &mut Engine, inputs: &Inputs) {
-    match inputs.clock.read() {
+async fn on_clock(engine: &mut Engine, inputs: &mut Inputs) {
+    match inputs.clock.get_mut().read() {
         Ok(Tick::Due) => tick(engine, false).await,
         Ok(Tick::ClockStepped) => tick(engine, true).await,
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
@@ -193,7 +176,7 @@ async fn tick(engine: &mut Engine, stepped: bool) {
 }
 
 fn on_cgroups(engine: &mut Engine) {
-    let changes = match engine.watcher.next_changes() {
+    let changes = match engine.watcher.get_mut().next_changes() {
         Ok(changes) => changes,
         Err(error) => {
             tracing::error!(%error, "cannot read what happened to cgroups");
@@ -221,7 +204,7 @@ async fn on_asked(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
 }
 
 fn on_log(engine: &mut Engine, inputs: &mut Inputs) {
-    let Some((reader, _)) = &mut inputs.log else { return };
+    let Some(reader) = inputs.log.as_mut().map(Waiting::get_mut) else { return };
     let mut records = Vec::new();
     loop {
         match reader.read_batch(&mut records) {

@@ -16,6 +16,7 @@ use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::{CgroupError, Hierarchy, Watcher};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
+use crate::kernel::wait::Waiting;
 use crate::model::{Record, Service, ServiceName, Settings, Subject, Time};
 use crate::reconcile::{Outcome, World};
 use crate::store::accepted::{self, Accepted, AcceptedError};
@@ -105,7 +106,9 @@ pub async fn start(options: &Options) -> Result<Engine, StartError> {
     }
     let store_error = match &opened.store {
         Ok(Opened::Created | Opened::Existing) => None,
-        Err(error) if error.is_from_the_future() => return Err(error.clone().into()),
+        Err(error @ (StoreError::FromTheFuture { .. } | StoreError::Directory { .. } | StoreError::Foreign { .. })) => {
+            return Err(error.clone().into());
+        }
         Err(error) => Some(error.to_string()),
     };
     let keeper = opened.keeper;
@@ -125,16 +128,18 @@ async fn assemble(
     outcome: Outcome,
 ) -> Result<Engine, StartError> {
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
-    let watcher = Watcher::new(hierarchy, &subjects)?;
+    let watcher = Watcher::new(hierarchy.clone(), &subjects)?;
     for (subject, cgroups) in watcher.resolved() {
-        world.resolve(subject.clone(), engine::places(watcher.hierarchy(), cgroups));
+        world.resolve(subject.clone(), engine::places(&hierarchy, cgroups));
     }
+    let watcher = Waiting::new(watcher)
+        .map_err(|source| StartError::Io { what: "watch cgroups", source })?;
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;
     let accepted = engine::merged(&before.unwrap_or_default(), &files.loaded, &world);
     let attempts = Attempts::new(baselines);
     let mut engine =
-        Engine::new(world, table, keeper, watcher, attempts, accepted, files.error, store_error, weaker);
+        Engine::new(world, table, keeper, watcher, hierarchy, attempts, accepted, files.error, store_error, weaker);
     engine.first()?;
     engine.started(&outcome).await;
     Ok(engine)
@@ -283,7 +288,7 @@ impl Engine {
     /// Tears down what ended while no daemon ran, and records the start.
     async fn started(&mut self, outcome: &Outcome) {
         let mut facts = record::facts(outcome);
-        let proofs = super::teardown::sweep(&self.world, &self.owners, self.hierarchy()).await;
+        let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy).await;
         let closing = outcome.closing();
         for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {
             let proof = proofs.get(service).cloned().unwrap_or_default();

@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use super::attempts::{Attempt, AttemptKey, Verdict};
 use super::error::Fault;
 use super::text;
-use crate::model::{Direction, Reason, ServiceName};
+use crate::model::{Direction, Reason, ServiceName, Time};
 
 /// The columns of the table, in its order.
 pub(super) fn write(attempt: &Attempt) -> Value {
@@ -20,6 +20,17 @@ pub(super) fn write(attempt: &Attempt) -> Value {
     row.push(text::from_count(attempt.count).into());
     row.push(text::from_time(attempt.first_seen).into());
     row.push(text::from_time(attempt.last_seen).into());
+    Value::from(row)
+}
+
+/// The columns with a change in place of the count.
+pub(super) fn change(key: &AttemptKey, by: i64, at: Time) -> Value {
+    let key = columns(key);
+    let mut row = vec![Value::from(identity(&key))];
+    row.extend(key);
+    row.push(by.into());
+    row.push(text::from_time(at).into());
+    row.push(text::from_time(at).into());
     Value::from(row)
 }
 

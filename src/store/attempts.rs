@@ -96,6 +96,24 @@ impl Store {
         .await
     }
 
+    /// Adds changes to the counts of rows, and writes the counters they come from, in one transaction: a crash neither
+    /// loses nor repeats a packet. A row that comes down to zero goes.
+    pub async fn add_counts(
+        &self,
+        changes: &[(AttemptKey, i64)],
+        baselines: &[Baseline],
+        at: Time,
+    ) -> Result<(), StoreError> {
+        self.in_bulk("write the attempts", async {
+            let mut transaction = self.begin().await?;
+            add(&mut transaction, changes, at).await?;
+            baselines::put(&mut transaction, baselines).await?;
+            transaction.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// The rows that fit, the latest first.
     pub async fn attempts(&self, filter: &AttemptFilter) -> Result<Vec<Attempt>, StoreError> {
         self.in_bulk("read the attempts", async {
@@ -168,6 +186,29 @@ const PUT: &str = "INSERT INTO attempts
 
 const DROP: &str = "DELETE FROM attempts WHERE identity IN
     (SELECT unhex(value ->> 0) FROM json_each(?) WHERE value ->> 15 = 0)";
+
+async fn add(connection: &mut SqliteConnection, changes: &[(AttemptKey, i64)], at: Time) -> Result<(), Fault> {
+    let rows: Vec<Value> = changes.iter().map(|(key, by)| attempt_row::change(key, *by, at)).collect();
+    let rows = Value::from(rows).to_string();
+    for statement in [BEGIN, ADD, CLEAR] {
+        sqlx::query(statement).bind(&rows).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+const BEGIN: &str = "INSERT INTO attempts
+    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+           value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13,
+           value ->> 14, 0, value ->> 16, value ->> 17
+    FROM json_each(?) WHERE true ON CONFLICT (identity) DO NOTHING";
+
+const ADD: &str = "UPDATE attempts SET
+        count = max(0, count + (change.value ->> 15)),
+        last_seen = CASE WHEN (change.value ->> 15) > 0 THEN max(last_seen, change.value ->> 17) ELSE last_seen END
+    FROM json_each(?) AS change WHERE identity = unhex(change.value ->> 0)";
+
+const CLEAR: &str = "DELETE FROM attempts WHERE count = 0 AND identity IN
+    (SELECT unhex(value ->> 0) FROM json_each(?))";
 
 async fn select(connection: &mut SqliteConnection, filter: &AttemptFilter) -> Result<Vec<Attempt>, Fault> {
     let rows = sqlx::query(
