@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::engine::Engine;
@@ -42,12 +42,18 @@ struct Inputs {
 
 /// Starts and runs until SIGTERM or SIGINT. The table stays in force.
 pub async fn run(options: &Options) -> Result<(), StartError> {
-    let mut engine = start::start(options).await?;
-    let mut inputs = inputs(&mut engine)?;
+    let files = start::files(options)?;
     let (line, asked) = mpsc::channel(WAITING);
-    let server = server::serve(engine.world.settings(), line)
+    // The sockets come first: a second daemon stops here, before it touches the table.
+    let (stop_serving, stopped) = oneshot::channel::<()>();
+    let server = server::serve(&files.loaded.settings, line, async {
+        // Also when the sender is dropped.
+        let _ = stopped.await;
+    })
         .await
         .map_err(|error| StartError::Api(error.to_string()))?;
+    let mut engine = start::start(files).await?;
+    let mut inputs = inputs(&mut engine)?;
     tracing::info!(services = engine.world.standings().len(), "in force");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "cannot tell the service manager that we are ready");
@@ -55,7 +61,8 @@ pub async fn run(options: &Options) -> Result<(), StartError> {
     let settings = start::settings_file(options);
     turn(&mut engine, &mut inputs, asked, &settings).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    server.stop().await;
+    drop(stop_serving);
+    server.ended().await;
     stop(&mut engine).await;
     Ok(())
 }

@@ -77,14 +77,15 @@ pub fn unload(options: &Options) -> Result<(), StartError> {
 }
 
 /// What a start runs on.
-struct Files {
-    loaded: Loaded,
+pub struct Files {
+    pub loaded: Loaded,
+    before: Option<Accepted>,
     /// Why these are the last accepted files and not those that are there.
     error: Option<String>,
 }
 
-/// Opens everything and puts the table in force.
-pub async fn start(options: &Options) -> Result<Engine, StartError> {
+/// Reads the files, or falls back on the last accepted ones.
+pub fn files(options: &Options) -> Result<Files, StartError> {
     let wanted = files::load(&settings_file(options));
     let directory = state_directory(options, &wanted);
     // A damaged snapshot is no reason not to run on files that are in order.
@@ -96,7 +97,11 @@ pub async fn start(options: &Options) -> Result<Engine, StartError> {
         }
         Err(error) => return Err(error.into()),
     };
-    let files = choose(wanted, before.as_ref())?;
+    choose(wanted, before)
+}
+
+/// Opens everything and puts the table in force.
+pub async fn start(files: Files) -> Result<Engine, StartError> {
     let settings = &files.loaded.settings;
     let hierarchy = Hierarchy::find()?;
     let table = Table::open(&settings.enforcement.table, settings.enforcement.protect)?;
@@ -112,14 +117,13 @@ pub async fn start(options: &Options) -> Result<Engine, StartError> {
         Err(error) => Some(error.to_string()),
     };
     let keeper = opened.keeper;
-    let (world, outcome) = world(&files.loaded, before.as_ref(), &keeper, store_error.is_some()).await;
-    assemble(files, before, hierarchy, table, keeper, store_error, world, outcome).await
+    let (world, outcome) =
+        world(&files.loaded, files.before.as_ref(), &keeper, store_error.is_some()).await;
+    assemble(files, hierarchy, table, keeper, store_error, world, outcome).await
 }
 
-#[expect(clippy::too_many_arguments, reason = "the end of start, split off for its length")]
 async fn assemble(
     files: Files,
-    before: Option<Accepted>,
     hierarchy: Hierarchy,
     mut table: Table,
     keeper: Keeper,
@@ -136,7 +140,7 @@ async fn assemble(
         .map_err(|source| StartError::Io { what: "watch cgroups", source })?;
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;
-    let accepted = engine::merged(&before.unwrap_or_default(), &files.loaded, &world);
+    let accepted = engine::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
     let attempts = Attempts::new(baselines);
     let mut engine =
         Engine::new(world, table, keeper, watcher, hierarchy, attempts, accepted, files.error, store_error, weaker);
@@ -168,17 +172,17 @@ fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) 
 }
 
 /// The files that are there, else the last accepted ones.
-fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<&Accepted>) -> Result<Files, StartError> {
+fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> Result<Files, StartError> {
     let diagnostics = match wanted {
-        Ok(loaded) => return Ok(Files { loaded, error: None }),
+        Ok(loaded) => return Ok(Files { loaded, before, error: None }),
         Err(diagnostics) => diagnostics,
     };
-    let Some(loaded) = before.and_then(|accepted| reload(accepted, |departed| !departed)) else {
+    let Some(loaded) = before.as_ref().and_then(|accepted| reload(accepted, |departed| !departed)) else {
         return Err(StartError::Invalid(diagnostics));
     };
     let error = format!("running on the last accepted files: {}", list(&diagnostics));
     tracing::error!(%error, "invalid configuration");
-    Ok(Files { loaded, error: Some(error) })
+    Ok(Files { loaded, before, error: Some(error) })
 }
 
 /// Parses accepted texts again; `None` when they do not parse any more.
