@@ -21,6 +21,8 @@ mod service;
 mod settings;
 mod source;
 mod subject;
+#[cfg(test)]
+mod tests;
 mod time;
 mod window;
 
