@@ -323,6 +323,8 @@ proptest! {
         let (service, found) = parse(&text);
         let is_clean = found.iter().all(|one| one.severity == Severity::Warning);
         prop_assert_eq!(service.is_some(), is_clean);
+        // A repair is for reading on, never for accepting.
+        prop_assert!(!is_clean || toml::de::DeTable::parse(&text).is_ok(), "{}", text);
         let lines = text.split('\n').count();
         for one in &found {
             prop_assert!((1..=lines).contains(&one.line) && one.column >= 1, "{}", one);
