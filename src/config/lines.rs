@@ -23,11 +23,17 @@ impl<'t> Lines<'t> {
     pub fn position(&self, byte: usize) -> (usize, usize) {
         let byte = byte.min(self.text.len());
         let line = self.starts.partition_point(|start| *start <= byte).max(1);
-        let start = self.starts.get(line - 1).copied().unwrap_or(0);
+        let start = self.start(line);
         let before = self.text.as_bytes().get(start..byte).unwrap_or_default();
         // Bytes of the form 10xxxxxx continue a character.
         let characters = before.iter().filter(|b| (**b & 0xc0) != 0x80).count();
         (line, characters + 1)
+    }
+
+    /// The byte at which a line begins.
+    pub fn start(&self, line: usize) -> usize {
+        let start = line.checked_sub(1).and_then(|index| self.starts.get(index));
+        start.copied().unwrap_or(self.text.len())
     }
 }
 

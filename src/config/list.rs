@@ -142,7 +142,13 @@ pub(super) trait Lists {
 /// Lists by a function, each read once.
 pub(super) struct ByFunction<'f> {
     text: &'f dyn Fn(&str) -> Option<Arc<str>>,
-    read: RefCell<BTreeMap<String, (Arc<[Prefix]>, Option<String>)>>,
+    read: RefCell<BTreeMap<String, ReadText>>,
+}
+
+struct ReadText {
+    prefixes: Arc<[Prefix]>,
+    /// Line and message of its first mistake.
+    mistake: Option<String>,
 }
 
 impl<'f> ByFunction<'f> {
@@ -163,14 +169,19 @@ impl Lists for ByFunction<'_> {
             };
             let label = format!("{name}.txt");
             let (prefixes, mistakes) = parse_list(Path::new(&label), text.as_bytes());
-            let first = mistakes
-                .first()
-                .map(|one| format!("line {}: {}", one.line, one.message));
-            read.insert(name.to_owned(), (prefixes.into(), first));
+            let first = mistakes.first();
+            let text = ReadText {
+                prefixes: prefixes.into(),
+                mistake: first.map(|one| format!("line {}: {}", one.line, one.message)),
+            };
+            read.insert(name.to_owned(), text);
         }
         match read.get(name) {
-            Some((prefixes, None)) => Found::Entries(Arc::clone(prefixes)),
-            Some((_, mistake)) => Found::Broken(mistake.clone()),
+            Some(ReadText {
+                prefixes,
+                mistake: None,
+            }) => Found::Entries(Arc::clone(prefixes)),
+            Some(ReadText { mistake, .. }) => Found::Broken(mistake.clone()),
             None => Found::Missing,
         }
     }

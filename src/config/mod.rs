@@ -1,6 +1,6 @@
 //! Texts to values, or every mistake in them at once.
 //!
-//! The caller reads the files and hands their bytes over as [`Files`]; [`load`] returns services and settings, or
+//! The caller reads the files and hands their bytes over as [`Files`]; [`load()`] returns services and settings, or
 //! all mistakes of all files as [`Diagnostic`]s. All or nothing: a set of files with one mistake has no meaning here,
 //! so that nobody can enforce half of it. Knows [`crate::model`] only. Deliberately absent: the file system (a path is
 //! a label), clocks (a lifetime that is over is no mistake), resolving of subjects.
@@ -21,6 +21,8 @@ mod service;
 mod settings;
 mod source;
 mod subject;
+#[cfg(test)]
+mod tests;
 mod time;
 mod window;
 

@@ -91,10 +91,8 @@ fn remedy(message: &str, line: &str, column: usize) -> Option<Remedy> {
     }
     let indent = line.chars().take_while(|c| c.is_whitespace()).count();
     let brackets = line.trim().chars().take_while(|c| *c == '[').count();
-    if message.starts_with("string values must be quoted")
-        && column == indent + brackets + 1
-        && is_header(line)
-    {
+    let is_no_value = message.starts_with("string values must be quoted") || message.starts_with("invalid ");
+    if is_no_value && column == indent + brackets + 1 && is_header(line) {
         // Behind a comma a header looks like one more array.
         return Some(Remedy::CloseBefore("]"));
     }
@@ -194,7 +192,12 @@ fn code(line: &str) -> &str {
 
 /// What to do about a fault, by the words of the `toml` crate.
 pub(super) fn help(message: &str) -> &'static str {
-    const HELP: [(&str, &str); 9] = [
+    const HELP: [(&str, &str); 11] = [
+        (
+            "invalid boolean",
+            "write true or false, or put the value into quotes",
+        ),
+        ("invalid float", "write a number, or put the value into quotes"),
         ("string values must be quoted", "put the value into quotes"),
         ("key with no value", "write key = value"),
         ("unclosed", "close it"),
@@ -240,6 +243,11 @@ mod tests {
             (
                 "a = [1,\n[b]\nc = 1",
                 "a = [1,]\n[b]\nc = 1",
+                "1:8: unclosed array, expected `]`",
+            ),
+            (
+                "a = [1,\n [[in]]",
+                "a = [1,]\n [[in]]",
                 "1:8: unclosed array, expected `]`",
             ),
             (

@@ -18,7 +18,9 @@ pub(super) struct Report<'t> {
     /// Lines that are no TOML. What follows from them is guesswork, so nothing else is said about them.
     broken: RefCell<BTreeSet<usize>>,
     found: RefCell<Vec<Diagnostic>>,
-    left_out: Cell<usize>,
+    /// The worst that was found, shown or not.
+    worst: Cell<Severity>,
+    is_full: Cell<bool>,
 }
 
 impl<'t> Report<'t> {
@@ -38,7 +40,8 @@ impl<'t> Report<'t> {
             lines: Lines::new(text),
             broken: RefCell::default(),
             found: RefCell::default(),
-            left_out: Cell::new(0),
+            worst: Cell::new(Severity::Warning),
+            is_full: Cell::new(false),
         }
     }
 
@@ -83,24 +86,24 @@ impl<'t> Report<'t> {
 
     /// True once more mistakes were found than are shown: the caller may stop looking for more.
     pub fn is_full(&self) -> bool {
-        self.left_out.get() > 0
+        self.is_full.get()
     }
 
     /// True when nothing but warnings was found.
     pub fn is_clean(&self) -> bool {
-        self.found
-            .borrow()
-            .iter()
-            .all(|one| one.severity == Severity::Warning)
+        match self.worst.get() {
+            Severity::Error => false,
+            Severity::Warning => true,
+        }
     }
 
     /// All findings, sorted.
     pub fn finish(self) -> Vec<Diagnostic> {
-        let left_out = self.left_out.get();
-        if left_out > 0 {
+        if self.is_full() {
             let message =
-                format!("this file has more mistakes: only the first {MAX_MISTAKES} found are shown");
-            let last = Diagnostic::of_file(self.path, message, Some("correct these first".to_owned()));
+                format!("more was found in this file than the {MAX_MISTAKES} findings that are shown");
+            let mut last = Diagnostic::of_file(self.path, message, Some("correct these first".to_owned()));
+            last.severity = self.worst.get();
             self.found.borrow_mut().push(last);
         }
         let mut found = self.found.into_inner();
@@ -113,9 +116,12 @@ impl<'t> Report<'t> {
         if self.broken.borrow().contains(&line) {
             return;
         }
+        if severity == Severity::Error {
+            self.worst.set(severity);
+        }
         let mut found = self.found.borrow_mut();
         if found.len() >= MAX_MISTAKES {
-            self.left_out.set(self.left_out.get() + 1);
+            self.is_full.set(true);
             return;
         }
         found.push(Diagnostic {
@@ -131,17 +137,20 @@ impl<'t> Report<'t> {
     /// True when the part of the text that belongs to this header is broken and has the word at the
     /// beginning of a line or of an inline table's entry.
     pub fn is_swallowed(&self, header: &Range<usize>, key: &str) -> bool {
+        if self.broken.borrow().is_empty() {
+            return false;
+        }
         let (first, _) = self.position(header.start);
-        let lines = self.text().split('\n').enumerate().skip(first - 1);
         let whole_file = header.is_empty();
+        let below = self.text().get(self.lines.start(first)..).unwrap_or_default();
         let mut is_broken = false;
         let mut has_word = false;
-        for (index, line) in lines {
-            let is_next_header = line.trim_start().starts_with('[') && index + 1 > first;
+        for (number, line) in (first..).zip(below.split('\n')) {
+            let is_next_header = number > first && line.trim_start().starts_with('[');
             if is_next_header && !whole_file {
                 break;
             }
-            is_broken |= self.broken.borrow().contains(&(index + 1));
+            is_broken |= self.broken.borrow().contains(&number);
             has_word |= line
                 .split(['{', ',', '['])
                 .any(|part| part.trim_start().starts_with(key));

@@ -165,10 +165,7 @@ fn read_text(
             .and_then(|value| value.word(&STATES))
             .unwrap_or_default(),
         watch: watch(&root),
-        windows: windows
-            .into_iter()
-            .filter_map(window::Entry::into_window)
-            .collect(),
+        windows: windows.into_windows(),
         exceptions: exceptions.iter().map(|one| one.span).collect(),
         policies: policies.into_iter().map(|one| one.policy).collect(),
         lifetime: match lifetime {
