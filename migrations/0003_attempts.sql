@@ -16,7 +16,7 @@ CREATE TABLE attempts (
     subject     TEXT,
     uid         INTEGER,
     also        TEXT NOT NULL,
-    count       INTEGER NOT NULL CHECK (count > 0),
+    count       INTEGER NOT NULL CHECK (count >= 0),
     first_seen  TEXT NOT NULL,
     last_seen   TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;

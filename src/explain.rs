@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use crate::compile::Standing;
-use crate::model::{Direction, PolicyId, Protocol, Reason, ServiceName, ServiceState, Subject, Time};
+use crate::model::{
+    Direction, PolicyId, Port, Protocol, Reason, ServiceName, ServiceState, Settings, Subject, Time,
+};
 use crate::schedule;
 
 /// A connection, or an exchange of datagrams, as a schedule sees it.
@@ -86,4 +88,17 @@ fn owner(services: &[Standing<'_>], remote: IpAddr, at: Time) -> Option<(Service
         Some((std::cmp::Reverse(length), state, standing.service.name.clone()))
     });
     listing.min().map(|(_, state, name)| (name, state))
+}
+
+/// True when the fail-safe keeps a local port reachable for an address: no service lists the address for that port.
+pub fn failsafe(settings: &Settings, services: &[Standing<'_>], packet: &Packet) -> bool {
+    let covers = |port: &Port| port.protocol == packet.protocol && port.range.contains(packet.port);
+    let reachable = packet.direction == Direction::Ingress
+        && settings.failsafe.ports.iter().any(covers)
+        && settings.failsafe.from.iter().any(|prefix| prefix.contains(packet.remote));
+    let policies = services.iter().flat_map(|standing| &standing.service.policies);
+    let scheduled = policies.filter(|policy| policy.id.direction == Direction::Ingress).any(|policy| {
+        policy.ports.iter().any(covers) && policy.prefixes.iter().any(|prefix| prefix.contains(packet.remote))
+    });
+    reachable && !scheduled
 }

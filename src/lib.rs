@@ -28,6 +28,7 @@ pub mod api;
 pub mod cli;
 pub mod compile;
 pub mod config;
+pub mod daemon;
 pub mod explain;
 pub mod files;
 pub mod kernel;

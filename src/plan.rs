@@ -53,6 +53,22 @@ pub fn plan(in_force: &Ruleset, wanted: &Ruleset, rearm: &BTreeSet<String>) -> O
     draft.finish(&wanted.table)
 }
 
+/// Returns the step that brings some sets of the table in force to their wanted elements. The sets must be there.
+pub fn plan_sets(
+    in_force: &Ruleset,
+    wanted: &BTreeMap<String, Set>,
+    rearm: &BTreeSet<String>,
+) -> Option<Changeset> {
+    let mut draft = Draft::default();
+    for (name, set) in wanted {
+        match in_force.sets.get(name) {
+            Some(old) => draft.elements(name, old, set, rearm.contains(name)),
+            None => draft.add_set(name, set),
+        }
+    }
+    draft.finish(&in_force.table)
+}
+
 /// Returns the step from a table about which only names are known: what a former daemon left.
 ///
 /// Everything is replaced in the same transaction but counters and dynamic sets, so that neither counts nor the

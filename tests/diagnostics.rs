@@ -12,17 +12,9 @@ use picoseg::config::{Diagnostic, Files, Source, load};
 fn every_mistake_is_said_as_expected() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/diagnostics");
     let folders = entries(&root);
-    assert!(
-        folders.len() > 50,
-        "only {} folders in {}",
-        folders.len(),
-        root.display()
-    );
+    assert!(folders.len() > 50, "only {} folders in {}", folders.len(), root.display());
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    let wrong: Vec<String> = folders
-        .iter()
-        .filter_map(|folder| check(folder, update).err())
-        .collect();
+    let wrong: Vec<String> = folders.iter().filter_map(|folder| check(folder, update).err()).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -37,10 +29,7 @@ fn check(folder: &Path, update: bool) -> Result<(), String> {
     if said == expected {
         return Ok(());
     }
-    Err(format!(
-        "=== {}\n--- expected\n{expected}--- said\n{said}",
-        folder.display()
-    ))
+    Err(format!("=== {}\n--- expected\n{expected}--- said\n{said}", folder.display()))
 }
 
 fn render(result: &Result<Vec<Diagnostic>, Vec<Diagnostic>>) -> String {
@@ -60,12 +49,7 @@ fn files(folder: &Path) -> Files {
     let settings = folder.join("picoseg.toml");
     let lists: BTreeMap<String, Source> = below("lists")
         .into_iter()
-        .map(|source| {
-            (
-                source.path.file_stem().unwrap().to_string_lossy().into_owned(),
-                source,
-            )
-        })
+        .map(|source| (source.path.file_stem().unwrap().to_string_lossy().into_owned(), source))
         .collect();
     Files {
         settings: settings.exists().then(|| source(folder, &settings)),

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use picoseg::kernel::cgroups::{Change, Hierarchy, Watcher};
+use picoseg::kernel::clock::{self, ClockWatch, Tick};
 use picoseg::kernel::conntrack::{self, Flow};
 use picoseg::kernel::netlink::{self, Connection, Request};
 use picoseg::kernel::nflog::{Batch, Hook, NflogError, Options, Reader, Record};
 use picoseg::kernel::sockets::{Protocol, Socket, SocketTable, TcpState, TimeWait};
+use picoseg::kernel::wait::Waiting;
 use picoseg::model::Subject;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -33,9 +35,7 @@ fn say(line: &str) {
 fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        say(&format!(
-            "SKIPPED {test}: it takes root to make namespaces and cgroups"
-        ));
+        say(&format!("SKIPPED {test}: it takes root to make namespaces and cgroups"));
     }
     root
 }
@@ -101,10 +101,7 @@ struct Cgroup {
 
 impl Cgroup {
     fn new(suffix: &str) -> Self {
-        let cgroup = Self {
-            hierarchy: Hierarchy::find().unwrap(),
-            name: unique() + suffix,
-        };
+        let cgroup = Self { hierarchy: Hierarchy::find().unwrap(), name: unique() + suffix };
         std::fs::create_dir(cgroup.directory()).unwrap();
         cgroup
     }
@@ -157,7 +154,11 @@ impl Process {
         });
         let wrapped = format!("{enter}exec setpriv --reuid {uid} --clear-groups bash -c '{script}'");
         let mut command = Command::new("bash");
-        command.arg("-c").arg(wrapped).stdin(Stdio::null());
+        command
+            .arg("-c")
+            .arg(wrapped)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
         Self(command.spawn().unwrap())
     }
 }
@@ -176,10 +177,7 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
 
 fn report(what: &str, times: &mut [Duration]) {
     let [half, most, worst] = [50, 99, 100].map(|percent| percentile(times, percent));
-    say(&format!(
-        "{what}: p50 {half:?}, p99 {most:?}, max {worst:?} of {}",
-        times.len()
-    ));
+    say(&format!("{what}: p50 {half:?}, p99 {most:?}, max {worst:?} of {}", times.len()));
 }
 
 // ---------------------------------------------------------------------------------------------- sockets
@@ -239,10 +237,7 @@ fn a_dump_knows_user_and_cgroup_of_a_connection() {
             let mut table = SocketTable::open().unwrap();
 
             let theirs = find(&mut table, client);
-            assert_eq!(
-                (theirs.protocol, theirs.state),
-                (Protocol::Tcp, TcpState::Established)
-            );
+            assert_eq!((theirs.protocol, theirs.state), (Protocol::Tcp, TcpState::Established));
             assert_eq!(theirs.remote, listener.local_addr().unwrap());
             assert_eq!(theirs.uid, 4321);
             assert_eq!(theirs.cgroup, Some(cgroup.id("")));
@@ -269,10 +264,7 @@ fn destroying_a_connection_tells_both_ends_and_nobody_else() {
         for (listen, connect) in ways {
             for server_side in [false, true] {
                 let mut bystander = Pair::new(listen, connect);
-                let Pair {
-                    mut client,
-                    mut server,
-                } = Pair::new(listen, connect);
+                let Pair { mut client, mut server } = Pair::new(listen, connect);
                 let cut = if server_side { &mut server } else { &mut client };
                 let socket = find(&mut table, cut.local_addr().unwrap());
                 let start = Instant::now();
@@ -330,9 +322,7 @@ fn half_open_connections_are_listed_and_can_be_destroyed() {
             let peer = client.local_addr().unwrap();
             let half_open = |table: &mut SocketTable| {
                 let listed = table.dump(TimeWait::Skip).unwrap();
-                listed
-                    .into_iter()
-                    .find(|socket| socket.remote == peer && socket.local.port() == 7000)
+                listed.into_iter().find(|socket| socket.remote == peer && socket.local.port() == 7000)
             };
             let socket = half_open(&mut table).unwrap();
             assert_eq!((socket.state, socket.cgroup), (TcpState::SynReceived, None));
@@ -344,26 +334,21 @@ fn half_open_connections_are_listed_and_can_be_destroyed() {
 
 #[test]
 fn what_is_left_of_a_closed_connection_is_listed_only_on_request() {
-    in_namespace(
-        "what_is_left_of_a_closed_connection_is_listed_only_on_request",
-        || {
-            let Pair { client, mut server } = Pair::new("127.0.0.1:0", "127.0.0.1");
-            let own = client.local_addr().unwrap();
-            let mut table = SocketTable::open().unwrap();
-            drop(client);
-            assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
-            drop(server);
-            let mut states = |time_wait| -> Vec<_> {
-                let listed = table.dump(time_wait).unwrap();
-                let ours = listed.into_iter().filter(|socket| socket.local == own);
-                ours.map(|socket| socket.state).collect()
-            };
-            until("TIME_WAIT", || {
-                (states(TimeWait::Include) == [TcpState::TimeWait]).then_some(())
-            });
-            assert_eq!(states(TimeWait::Skip), []);
-        },
-    );
+    in_namespace("what_is_left_of_a_closed_connection_is_listed_only_on_request", || {
+        let Pair { client, mut server } = Pair::new("127.0.0.1:0", "127.0.0.1");
+        let own = client.local_addr().unwrap();
+        let mut table = SocketTable::open().unwrap();
+        drop(client);
+        assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
+        drop(server);
+        let mut states = |time_wait| -> Vec<_> {
+            let listed = table.dump(time_wait).unwrap();
+            let ours = listed.into_iter().filter(|socket| socket.local == own);
+            ours.map(|socket| socket.state).collect()
+        };
+        until("TIME_WAIT", || (states(TimeWait::Include) == [TcpState::TimeWait]).then_some(()));
+        assert_eq!(states(TimeWait::Skip), []);
+    });
 }
 
 #[test]
@@ -375,17 +360,11 @@ fn fifteen_thousand_sockets_are_listed_once_each() {
                 "SKIPPED fifteen_thousand_sockets_are_listed_once_each: the limit of open files is too low",
             );
         }
-        let sockets: Vec<_> = (0..COUNT)
-            .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
-            .collect();
+        let sockets: Vec<_> = (0..COUNT).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         let mut table = SocketTable::open().unwrap();
         let start = Instant::now();
         let listed = table.dump(TimeWait::Skip).unwrap();
-        say(&format!(
-            "dump of {} sockets: {:?}",
-            listed.len(),
-            start.elapsed()
-        ));
+        say(&format!("dump of {} sockets: {:?}", listed.len(), start.elapsed()));
         let mut ports: Vec<_> = listed.iter().map(|socket| socket.local.port()).collect();
         ports.sort_unstable();
         ports.dedup();
@@ -399,10 +378,7 @@ fn allow_open_files(count: u64) -> bool {
     if limit.current.is_none_or(|current| current >= count) {
         return true;
     }
-    let wanted = Rlimit {
-        current: Some(count),
-        maximum: limit.maximum.map(|maximum| maximum.max(count)),
-    };
+    let wanted = Rlimit { current: Some(count), maximum: limit.maximum.map(|maximum| maximum.max(count)) };
     setrlimit(Resource::Nofile, wanted).is_ok()
 }
 
@@ -416,12 +392,7 @@ fn tracked() -> Vec<(u16, u16)> {
     let ports = |message: &netlink::Message<'_>| {
         let tuple = message.attributes(4).find(|attribute| attribute.kind == 1)?;
         let protocol = tuple.nested().find(|attribute| attribute.kind == 2)?;
-        let port = |kind| {
-            protocol
-                .nested()
-                .find(|attribute| attribute.kind == kind)?
-                .be_u16()
-        };
+        let port = |kind| protocol.nested().find(|attribute| attribute.kind == kind)?.be_u16();
         Some((port(2)?, port(3)?))
     };
     let mut flows = connection.dump(&request, ports).unwrap();
@@ -431,33 +402,52 @@ fn tracked() -> Vec<(u16, u16)> {
 
 #[test]
 fn a_flow_leaves_connection_tracking_and_its_neighbours_stay() {
-    in_namespace(
-        "a_flow_leaves_connection_tracking_and_its_neighbours_stay",
-        || {
-            nft("table inet t { chain c { type filter hook output priority 0
+    in_namespace("a_flow_leaves_connection_tracking_and_its_neighbours_stay", || {
+        nft("table inet t { chain c { type filter hook output priority 0
              ct state new counter
  }
 }");
-            for own in ["127.0.0.1", "::1"] {
-                let own: IpAddr = own.parse().unwrap();
-                let send = |port: u16| {
-                    let socket = UdpSocket::bind((own, 0)).unwrap();
-                    socket.send_to(b"x", (own, port)).unwrap();
-                    socket.local_addr().unwrap()
-                };
-                let ends = [7001, 7002, 7003].map(|port| (send(port), SocketAddr::new(own, port)));
-                assert_eq!(tracked().len(), 3);
-                let [kept, gone, turned] = ends.map(|(from, to)| Flow::new(Protocol::Udp, from, to).unwrap());
-                assert_eq!(conntrack::delete(&[gone]).unwrap(), 1);
-                assert_eq!(conntrack::delete(&[gone]).unwrap(), 0);
-                assert_eq!(conntrack::delete(&[turned.reversed()]).unwrap(), 1);
-                assert_eq!(tracked(), [(ends[0].0.port(), 7001)]);
-                assert_eq!(conntrack::delete(&[]).unwrap(), 0);
-                assert_eq!(tracked().len(), 1);
-                assert_eq!(conntrack::delete(&[kept, gone]).unwrap(), 1);
-            }
-        },
-    );
+        for own in ["127.0.0.1", "::1"] {
+            let own: IpAddr = own.parse().unwrap();
+            let send = |port: u16| {
+                let socket = UdpSocket::bind((own, 0)).unwrap();
+                socket.send_to(b"x", (own, port)).unwrap();
+                socket.local_addr().unwrap()
+            };
+            let ends = [7001, 7002, 7003].map(|port| (send(port), SocketAddr::new(own, port)));
+            assert_eq!(tracked().len(), 3);
+            let [kept, gone, turned] = ends.map(|(from, to)| Flow::new(Protocol::Udp, from, to).unwrap());
+            assert_eq!(conntrack::delete(&[gone]).unwrap(), 1);
+            assert_eq!(conntrack::delete(&[gone]).unwrap(), 0);
+            assert_eq!(conntrack::delete(&[turned.reversed()]).unwrap(), 1);
+            assert_eq!(tracked(), [(ends[0].0.port(), 7001)]);
+            assert_eq!(conntrack::delete(&[]).unwrap(), 0);
+            assert_eq!(tracked().len(), 1);
+            assert_eq!(conntrack::delete(&[kept, gone]).unwrap(), 1);
+        }
+    });
+}
+
+/// The receiving socket knows neither the port that was asked for nor the tuple of the first packet.
+#[test]
+fn a_redirected_flow_is_found_by_what_its_socket_knows() {
+    in_namespace("a_redirected_flow_is_found_by_what_its_socket_knows", || {
+        nft("table ip t { chain c { type nat hook output priority -100
+             udp dport 7001 redirect to :7002
+ }
+}");
+        let receiver = UdpSocket::bind("127.0.0.1:7002").unwrap();
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for turned in [false, true] {
+            sender.send_to(b"x", "127.0.0.1:7001").unwrap();
+            let (_, from) = receiver.recv_from(&mut [0; 8]).unwrap();
+            assert_eq!(tracked(), [(from.port(), 7001)]);
+            let flow = Flow::new(Protocol::Udp, from, receiver.local_addr().unwrap()).unwrap();
+            let flow = if turned { flow.reversed() } else { flow };
+            assert_eq!(conntrack::delete(&[flow]).unwrap(), 1);
+        }
+    });
 }
 
 #[test]
@@ -499,33 +489,21 @@ fn refused_packets_are_read_with_prefix_user_and_ports() {
         let mut reader = Reader::open(4748).unwrap();
         for own in ["127.0.0.1", "::1"] {
             let address: IpAddr = own.parse().unwrap();
-            let mut sender = Process::bash(4321, None, &format!("echo x > /dev/udp/{own}/7000 || true"));
+            let mut sender = Process::bash(4321, None, &format!("echo x > /dev/udp/{own}/7000"));
             sender.0.wait().unwrap();
             let (records, _) = read_records(&mut reader, 1);
             let record = &records[0];
-            assert_eq!(
-                (record.prefix.as_str(), record.hook),
-                ("egress/closed ", Some(Hook::Output))
-            );
+            assert_eq!((record.prefix.as_str(), record.hook), ("egress/closed ", Some(Hook::Output)));
             assert_eq!((record.uid, record.gid), (Some(4321), Some(0)));
             assert_eq!((record.indev, record.outdev), (None, Some(1)));
-            assert_eq!(
-                (record.packet.source, record.packet.destination),
-                (address, address)
-            );
+            assert_eq!((record.packet.source, record.packet.destination), (address, address));
             assert_eq!(record.packet.protocol, 17);
-            assert_eq!(
-                record.packet.ports.map(|(_, destination)| destination),
-                Some(7000)
-            );
+            assert_eq!(record.packet.ports.map(|(_, destination)| destination), Some(7000));
 
             let start = Instant::now();
             TcpStream::connect((address, 7001)).unwrap_err();
             let (records, batch) = read_records(&mut reader, 1);
-            say(&format!(
-                "connect until its record is read: {:?}",
-                start.elapsed()
-            ));
+            say(&format!("connect until its record is read: {:?}", start.elapsed()));
             let record = &records[0];
             assert_eq!((record.prefix.as_str(), record.uid), ("egress/pending ", Some(0)));
             assert_eq!(record.packet.tcp_flags, Some(0x02));
@@ -534,10 +512,7 @@ fn refused_packets_are_read_with_prefix_user_and_ports() {
             let kind = send_echo_request(address);
             let (records, _) = read_records(&mut reader, 1);
             let record = &records[0];
-            assert_eq!(
-                (record.prefix.as_str(), record.hook),
-                ("ingress/expired ", Some(Hook::Input))
-            );
+            assert_eq!((record.prefix.as_str(), record.hook), ("ingress/expired ", Some(Hook::Input)));
             assert_eq!((record.indev, record.outdev), (Some(1), None));
             assert_eq!((record.packet.icmp, record.packet.ports), (Some((kind, 0)), None));
         }
@@ -553,13 +528,7 @@ fn send_echo_request(address: IpAddr) -> u8 {
     };
     let socket = socket(family, SocketType::RAW, Some(protocol)).unwrap();
     let request = [kind, 0, 0, 0, 0, 1, 0, 1];
-    sendto(
-        &socket,
-        &request,
-        SendFlags::empty(),
-        &SocketAddr::new(address, 0),
-    )
-    .unwrap();
+    sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(address, 0)).unwrap();
     kind
 }
 
@@ -568,10 +537,7 @@ fn a_group_has_one_reader_and_is_free_when_it_ends() {
     in_namespace("a_group_has_one_reader_and_is_free_when_it_ends", || {
         let reader = Reader::open(4749).unwrap();
         let second = Reader::open(4749);
-        assert!(
-            matches!(second, Err(NflogError::Taken { group: 4749 })),
-            "{second:?}"
-        );
+        assert!(matches!(second, Err(NflogError::Taken { group: 4749 })), "{second:?}");
         Reader::open(4750).unwrap();
         drop(reader);
         Reader::open(4749).unwrap();
@@ -598,22 +564,13 @@ const LOG_AND_DROP: &str = "table inet t { chain o { type filter hook output pri
 fn a_burst_into_a_full_buffer_is_accounted_exactly() {
     in_namespace("a_burst_into_a_full_buffer_is_accounted_exactly", || {
         nft(LOG_AND_DROP);
-        let small = Options {
-            receive_buffer: 256 * 1024,
-            batch_bytes: 16 * 1024,
-            ..Options::default()
-        };
+        let small = Options { receive_buffer: 256 * 1024, batch_bytes: 16 * 1024, ..Options::default() };
         let mut reader = Reader::open_with(4751, small).unwrap();
         for round in 0..3 {
             // Nobody reads meanwhile; the packet after the burst makes its end known.
             send_burst(BURST);
             let (mut records, mut lost) = (Vec::new(), 0);
-            while !reader
-                .read_batch(&mut records)
-                .map(|b| (lost += b.lost, b.drained))
-                .unwrap()
-                .1
-            {}
+            while !reader.read_batch(&mut records).map(|b| (lost += b.lost, b.drained)).unwrap().1 {}
             send_burst(1);
             let seen = records.len() + lost as usize;
             let (last, batch) = read_records(&mut reader, BURST + 1 - seen);
@@ -678,10 +635,7 @@ fn a_unit_that_comes_goes_and_comes_again_has_its_present_id() {
     for _ in 0..50 {
         let start = Instant::now();
         let id = slice.make(&name);
-        assert_eq!(
-            only_change(&mut watcher),
-            (subject.clone(), vec![(slice.path(&name), id)])
-        );
+        assert_eq!(only_change(&mut watcher), (subject.clone(), vec![(slice.path(&name), id)]));
         times.push(start.elapsed());
         ids.push(id);
         slice.remove(&name);
@@ -700,10 +654,7 @@ fn nested_slices_and_instances_are_followed_and_look_alikes_are_not() {
     }
     let slice = Cgroup::new(".slice");
     let stem = unique();
-    let (template, look_alike) = (
-        unit(&format!("{stem}@.service")),
-        unit(&format!("{stem}.service")),
-    );
+    let (template, look_alike) = (unit(&format!("{stem}@.service")), unit(&format!("{stem}.service")));
     let subjects = [template.clone(), look_alike];
     let mut watcher = Watcher::new(slice.hierarchy.clone(), &subjects).unwrap();
     // What a user manager or a container may make below its own service.
@@ -712,15 +663,9 @@ fn nested_slices_and_instances_are_followed_and_look_alikes_are_not() {
     slice.make(&format!("a.scope/system.slice/{stem}.service"));
     let first = format!("a.slice/a-b.slice/{stem}@1.service");
     let id = slice.make(&first);
-    assert_eq!(
-        only_change(&mut watcher),
-        (template.clone(), vec![(slice.path(&first), id)])
-    );
+    assert_eq!(only_change(&mut watcher), (template.clone(), vec![(slice.path(&first), id)]));
     let second = format!("{stem}@two.service");
-    let both = vec![
-        (slice.path(&first), id),
-        (slice.path(&second), slice.make(&second)),
-    ];
+    let both = vec![(slice.path(&first), id), (slice.path(&second), slice.make(&second))];
     assert_eq!(only_change(&mut watcher), (template.clone(), both));
     slice.remove(&first);
     assert_eq!(only_change(&mut watcher).1.len(), 1);
@@ -728,6 +673,81 @@ fn nested_slices_and_instances_are_followed_and_look_alikes_are_not() {
         let expected = usize::from(subject == template);
         assert_eq!(slice.hierarchy.resolve(&subject).unwrap().len(), expected);
     }
+}
+
+/// The daemon's way to wait: nothing may be left unread when the readiness is cleared.
+#[test]
+fn every_change_wakes_an_async_reader() {
+    if !is_root("every_change_wakes_an_async_reader") {
+        return;
+    }
+    let slice = Cgroup::new(".slice");
+    let name = unique() + ".service";
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(async {
+        let watcher = Watcher::new(slice.hierarchy.clone(), &[unit(&name)]).unwrap();
+        let mut watcher = Waiting::new(watcher).unwrap();
+        for round in 0..200 {
+            let count = round % 2;
+            if count == 0 {
+                slice.make(&name);
+            } else {
+                slice.remove(&name);
+            }
+            let changes = tokio::time::timeout(PATIENCE, next_change_async(&mut watcher)).await;
+            assert_eq!(
+                changes.expect("a change wakes the reader")[0].cgroups.len(),
+                1 - count
+            );
+        }
+    });
+}
+
+async fn next_change_async(watcher: &mut Waiting<Watcher>) -> Vec<Change> {
+    loop {
+        let changes = watcher.readable().await.unwrap().next_changes().unwrap();
+        if !changes.is_empty() {
+            return changes;
+        }
+    }
+}
+
+/// All three kinds of readers wait beside each other, as in the daemon's loop.
+#[test]
+fn packets_and_the_clock_wake_their_readers() {
+    in_namespace("packets_and_the_clock_wake_their_readers", || {
+        nft(LOG_AND_DROP);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let mut log = Waiting::new(Reader::open(4751).unwrap()).unwrap();
+            let mut clock = Waiting::new(ClockWatch::new().unwrap()).unwrap();
+            let (mut records, mut ticks) = (Vec::new(), 0);
+            send_burst(1);
+            clock.get_mut().arm(clock::now()).unwrap();
+            let both = async {
+                while records.len() < 200 || ticks < 100 {
+                    tokio::select! {
+                        reader = log.readable() => {
+                            let reader = reader.unwrap();
+                            while !reader.read_batch(&mut records).unwrap().drained {}
+                            send_burst(20);
+                        }
+                        watch = clock.readable() => {
+                            let watch = watch.unwrap();
+                            ticks += usize::from(matches!(watch.read(), Ok(Tick::Due)));
+                            watch.arm(clock::now() + Duration::from_millis(1)).unwrap();
+                        }
+                    }
+                }
+            };
+            tokio::time::timeout(PATIENCE, both)
+                .await
+                .expect("both readers wake");
+        });
+    });
 }
 
 #[test]
@@ -740,10 +760,7 @@ fn a_path_is_followed_through_cgroups_that_are_not_slices() {
     let mut watcher = Watcher::new(top.hierarchy.clone(), std::slice::from_ref(&subject)).unwrap();
     for _ in 0..20 {
         let id = top.make("a/b");
-        assert_eq!(
-            only_change(&mut watcher),
-            (subject.clone(), vec![(top.path("a/b"), id)])
-        );
+        assert_eq!(only_change(&mut watcher), (subject.clone(), vec![(top.path("a/b"), id)]));
         top.remove("a/b");
         top.remove("a");
         assert_eq!(only_change(&mut watcher), (subject.clone(), vec![]));
@@ -756,7 +773,9 @@ fn a_thousand_restarts_among_five_hundred_units_are_each_seen() {
         return;
     }
     let slice = Cgroup::new(".slice");
-    (0..500).for_each(|number| drop(slice.make(&format!("other{number}.service"))));
+    for number in 0..500 {
+        slice.make(&format!("other{number}.service"));
+    }
     let name = unique() + ".service";
     let subject = unit(&name);
     slice.make(&name);
@@ -779,9 +798,7 @@ fn more_events_than_the_kernel_queues_lose_nothing() {
     let queue = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events");
     let queue: usize = queue.unwrap().trim().parse().unwrap();
     if !is_root(TEST) || queue > 100_000 {
-        return say(&format!(
-            "SKIPPED {TEST}: it takes root and a queue below 100,000 events, not {queue}"
-        ));
+        return say(&format!("SKIPPED {TEST}: it takes root and a queue below 100,000 events, not {queue}"));
     }
     let slice = Cgroup::new(".slice");
     let name = unique() + ".service";
@@ -794,10 +811,7 @@ fn more_events_than_the_kernel_queues_lose_nothing() {
     let id = slice.make(&inner);
     let start = Instant::now();
     assert_eq!(only_change(&mut watcher).1, [(slice.path(&inner), id)]);
-    say(&format!(
-        "overflow until everything was read again: {:?}",
-        start.elapsed()
-    ));
+    say(&format!("overflow until everything was read again: {:?}", start.elapsed()));
     // What is made after it is watched, too.
     slice.remove(&inner);
     assert_eq!(only_change(&mut watcher).1, []);
@@ -838,11 +852,7 @@ fn after_a_storm_the_watcher_knows_what_the_file_system_says() {
         });
         watcher.next_changes().unwrap();
         for (subject, known) in watcher.resolved() {
-            assert_eq!(
-                known,
-                slice.hierarchy.resolve(subject).unwrap(),
-                "{subject} after {round}"
-            );
+            assert_eq!(known, slice.hierarchy.resolve(subject).unwrap(), "{subject} after {round}");
         }
     }
 }

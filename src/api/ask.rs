@@ -11,10 +11,20 @@ pub enum Ask {
     Status,
     Services,
     Show(ServiceName),
-    Attempts { service: Option<ServiceName>, since: Option<Time> },
+    Attempts {
+        service: Option<ServiceName>,
+        since: Option<Time>,
+    },
     /// Loads the files.
-    Apply { by: String },
-    Order { service: ServiceName, kind: OrderKind, by: String, reason: String },
+    Apply {
+        by: String,
+    },
+    Order {
+        service: ServiceName,
+        kind: OrderKind,
+        by: String,
+        reason: String,
+    },
 }
 
 /// How an answer ends; each has an HTTP status and an exit code of the command line.

@@ -422,7 +422,10 @@ fn count_and_log(input: &Input<'_>, direction: Direction, reason: Reason) -> Vec
     for sets in names::count_sets().filter(|s| s.direction == direction && s.reason == reason) {
         let address = Load::Address(sets.family, remote);
         rules.push(vec![update(sets.hosts, &[address, Load::Protocol])]);
-        rules.push(vec![update(sets.ports, &[address, Load::Protocol, Load::Port(Side::Destination)])]);
+        let ports = [address, Load::Protocol, Load::Port(Side::Destination)];
+        for number in [protocol::TCP, protocol::UDP] {
+            rules.push(vec![Statement::Protocol(number), update(sets.ports.clone(), &ports)]);
+        }
     }
     rules.extend(Family::ALL.map(|family| {
         let details = Statement::Update {

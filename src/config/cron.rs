@@ -318,7 +318,7 @@ fn name_days(item: &str) -> Option<String> {
     let (first, last) = (day(first)?, day(last)?);
     let days = || {
         (first..=last)
-            .step_by(step.unwrap_or(1) as usize)
+            .step_by(step.and_then(|step| usize::try_from(step).ok()).unwrap_or(1))
             .map(short)
             .collect::<Option<Vec<_>>>()
     };

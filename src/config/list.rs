@@ -19,7 +19,7 @@ pub fn parse_list(path: &Path, bytes: &[u8]) -> (Vec<Prefix>, Vec<Diagnostic>) {
         return (Vec::new(), vec![too_large(path, MAX_LIST)]);
     }
     let text = String::from_utf8_lossy(bytes);
-    let report = Report::new(path, &text);
+    let report = Report::of_lines(path, &text);
     let prefixes = read_lines(&report);
     if prefixes.is_empty() && report.is_clean() {
         report.error(
@@ -84,7 +84,7 @@ pub(super) fn parse_prefix(entry: &str) -> Result<Prefix, Mistake> {
         PrefixError::TooWide(_) => Mistake::new(
             error.to_string(),
             format!(
-                "a policy for every address says \"any\"; {LATER}. Until then list the provider's own prefixes"
+                "for every address there is \"any\": {LATER}. Until then list the provider's own prefixes"
             ),
         ),
     })
@@ -142,7 +142,13 @@ pub(super) trait Lists {
 /// Lists by a function, each read once.
 pub(super) struct ByFunction<'f> {
     text: &'f dyn Fn(&str) -> Option<Arc<str>>,
-    read: RefCell<BTreeMap<String, (Arc<[Prefix]>, Option<String>)>>,
+    read: RefCell<BTreeMap<String, ReadText>>,
+}
+
+struct ReadText {
+    prefixes: Arc<[Prefix]>,
+    /// Line and message of its first mistake.
+    mistake: Option<String>,
 }
 
 impl<'f> ByFunction<'f> {
@@ -163,14 +169,19 @@ impl Lists for ByFunction<'_> {
             };
             let label = format!("{name}.txt");
             let (prefixes, mistakes) = parse_list(Path::new(&label), text.as_bytes());
-            let first = mistakes
-                .first()
-                .map(|one| format!("line {}: {}", one.line, one.message));
-            read.insert(name.to_owned(), (prefixes.into(), first));
+            let first = mistakes.first();
+            let text = ReadText {
+                prefixes: prefixes.into(),
+                mistake: first.map(|one| format!("line {}: {}", one.line, one.message)),
+            };
+            read.insert(name.to_owned(), text);
         }
         match read.get(name) {
-            Some((prefixes, None)) => Found::Entries(Arc::clone(prefixes)),
-            Some((_, mistake)) => Found::Broken(mistake.clone()),
+            Some(ReadText {
+                prefixes,
+                mistake: None,
+            }) => Found::Entries(Arc::clone(prefixes)),
+            Some(ReadText { mistake, .. }) => Found::Broken(mistake.clone()),
             None => Found::Missing,
         }
     }

@@ -16,6 +16,8 @@ pub struct Loaded {
     pub services: BTreeMap<ServiceName, Service>,
     /// What each service was read from.
     pub texts: BTreeMap<ServiceName, ServiceText>,
+    /// The settings file; `None` where there is none.
+    pub settings_text: Option<String>,
     /// Sorted by file, line and column.
     pub warnings: Vec<Diagnostic>,
 }
@@ -46,10 +48,17 @@ pub fn load(files: &Files) -> Result<Loaded, Vec<Diagnostic>> {
             settings,
             services: drafts.into_iter().map(Draft::into_service).collect(),
             texts,
+            settings_text: settings_text(files),
             warnings: found,
         }),
         Some(_) | None => Err(found),
     }
+}
+
+/// The text of settings that were read without a mistake.
+fn settings_text(files: &Files) -> Option<String> {
+    let bytes = files.settings.as_ref()?.text.as_ref().ok()?;
+    String::from_utf8(bytes.clone()).ok()
 }
 
 /// A service whose own file is in order.
@@ -143,8 +152,11 @@ fn service_name(source: &Source, stem: &str, found: &mut Vec<Diagnostic>) -> Opt
             .take(ServiceName::MAX)
             .collect();
         let guess = guess.trim_start_matches('-');
-        let help = ServiceName::new(guess).map(|name| format!("rename the file, for example to {name}.toml"));
-        found.push(Diagnostic::of_file(&source.path, error.to_string(), help.ok()));
+        let help = match ServiceName::new(guess) {
+            Ok(name) => format!("rename the file, for example to {name}.toml"),
+            Err(_) => "rename the file".to_owned(),
+        };
+        found.push(Diagnostic::of_file(&source.path, error.to_string(), Some(help)));
     };
     ServiceName::new(stem).map_err(report).ok()
 }

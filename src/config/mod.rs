@@ -1,12 +1,13 @@
 //! Texts to values, or every mistake in them at once.
 //!
-//! The caller reads the files and hands their bytes over as [`Files`]; [`load`] returns services and settings, or
+//! The caller reads the files and hands their bytes over as [`Files`]; [`load()`] returns services and settings, or
 //! all mistakes of all files as [`Diagnostic`]s. All or nothing: a set of files with one mistake has no meaning here,
 //! so that nobody can enforce half of it. Knows [`crate::model`] only. Deliberately absent: the file system (a path is
 //! a label), clocks (a lifetime that is over is no mistake), resolving of subjects.
 
 mod cron;
 mod diagnostic;
+mod lines;
 mod list;
 mod load;
 mod nearest;
@@ -14,11 +15,14 @@ mod openings;
 mod overlap;
 mod policy;
 mod reader;
+mod repair;
 mod report;
 mod service;
 mod settings;
 mod source;
 mod subject;
+#[cfg(test)]
+mod tests;
 mod time;
 mod window;
 

@@ -30,7 +30,10 @@ pub(super) fn zone_help(word: &str) -> String {
         return format!("did you mean `{zone}`?");
     }
     let names: Vec<&str> = TZ_VARIANTS.iter().map(|zone| zone.name()).collect();
-    format!("{}; zones are named as in \"Europe/Berlin\"", help(word, &names))
+    match nearest(word, &names).as_slice() {
+        [] => format!("zones are named as in \"Europe/Berlin\"; {}", help(word, &names)),
+        near => format!("did you mean {}?", alternatives(near)),
+    }
 }
 
 /// `a`, `b` or `c`.
@@ -49,7 +52,7 @@ pub(super) fn listing(words: &[&str]) -> String {
 }
 
 /// Up to three of the valid words that differ by few letters, the nearest first.
-fn nearest<'v>(word: &str, valid: &[&'v str]) -> Vec<&'v str> {
+pub(super) fn nearest<'v>(word: &str, valid: &[&'v str]) -> Vec<&'v str> {
     if word.chars().count() > LONGEST {
         return Vec::new();
     }
@@ -109,6 +112,6 @@ mod tests {
         assert_eq!(zone_help("berlin"), "did you mean `Europe/Berlin`?");
         assert_eq!(zone_help("New York"), "did you mean `America/New_York`?");
         assert!(zone_help("Europe/Berln").starts_with("did you mean `Europe/Berlin`"));
-        assert!(zone_help("Mars/Olympus").starts_with("the nearest are "));
+        assert!(zone_help("Mars/Olympus").contains("the nearest are "));
     }
 }

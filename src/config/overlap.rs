@@ -101,3 +101,59 @@ fn count(pairs: &mut BTreeMap<(usize, usize), Shared>, key: (usize, usize), poli
     });
     shared.count += 1;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse_service;
+    use crate::model::{ServiceName, Settings};
+    use std::path::Path;
+
+    fn service(name: &str, to: &str) -> Service {
+        let text = format!(
+            "provider = \"x\"\nowner = \"x\"\nlifetime = {{ commission = 2026-01-01T00:00:00Z, decommission = \
+             2027-01-01T00:00:00Z }}\negress = [{{ subject = {{ cgroup = \"/\" }}, to = {to}, ports = [\"1/tcp\"] }}]\n"
+        );
+        let name = ServiceName::new(name).unwrap();
+        parse_service(Path::new("x"), &name, &text, &|_| None, &Settings::default())
+            .0
+            .unwrap()
+    }
+
+    fn counts(lists: &[&str]) -> Vec<(usize, usize, usize)> {
+        let services: Vec<Service> = ["a", "b", "c"]
+            .iter()
+            .zip(lists)
+            .map(|(name, to)| service(name, to))
+            .collect();
+        let services: Vec<&Service> = services.iter().collect();
+        find(&services)
+            .iter()
+            .map(|one| (one.first, one.second, one.count))
+            .collect()
+    }
+
+    #[test]
+    fn prefixes_inside_of_each_other_are_shared() {
+        assert_eq!(
+            counts(&[
+                r#"["10.0.0.0/8"]"#,
+                r#"["10.1.0.0/16", "11.0.0.0/16"]"#,
+                r#"["10.1.2.3", "10.2.0.0/24"]"#
+            ]),
+            [(0, 1, 1), (0, 2, 2), (1, 2, 1)]
+        );
+    }
+
+    #[test]
+    fn equal_prefixes_count_once_and_families_are_apart() {
+        assert_eq!(
+            counts(&[r#"["192.0.2.1", "::2"]"#, r#"["192.0.2.1", "192.0.2.1"]"#]),
+            [(0, 1, 1)]
+        );
+        assert_eq!(
+            counts(&[r#"["192.0.2.1"]"#, r#"["192.0.2.2", "::192.0.2.1"]"#]),
+            []
+        );
+    }
+}

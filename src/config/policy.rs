@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::list::{Found, Lists, parse_prefix};
 use super::reader::{Table, Value};
 use super::time::Mistake;
-use super::window::Entry;
+use super::window::Windows;
 use super::{LATER, nearest, subject};
 use crate::model::{
     Direction, Endpoint, ListName, Policy, PolicyId, Port, PortError, Prefix, ServiceName, Settings,
@@ -18,7 +18,7 @@ const INGRESS_KEYS: [&str; 4] = ["subject", "from", "ports", "windows"];
 /// What policies refer to.
 pub(super) struct Context<'c> {
     pub service: &'c ServiceName,
-    pub windows: &'c [Entry],
+    pub windows: &'c Windows,
     pub lists: &'c dyn Lists,
     /// `None` while the settings are broken: then nothing is said about the fail-safe.
     pub settings: Option<&'c Settings>,
@@ -40,14 +40,11 @@ pub(super) fn policies(root: &Table<'_>, context: &Context<'_>) -> Vec<Placed> {
         .map(|value| value.tables("[[ingress]]", &INGRESS_KEYS));
     if egress.is_none() && ingress.is_none() {
         let help = "write at least one [[egress]] or [[ingress]]: a schedule says who may exchange packets";
-        let report = root.report();
-        // Either word may be in what a syntax error has swallowed.
-        for word in ["egress", "ingress"] {
-            if report.is_swallowed(root.header(), word) {
-                return Vec::new();
-            }
-        }
-        report.error(root.header(), "the schedule has no policy", help);
+        root.missing(
+            &["egress", "ingress"],
+            "the schedule has no policy".to_owned(),
+            help,
+        );
     }
     let egress = read_all(egress.unwrap_or_default(), Direction::Egress, context);
     let ingress = read_all(ingress.unwrap_or_default(), Direction::Ingress, context);
@@ -110,6 +107,9 @@ fn endpoints(table: &Table<'_>, direction: Direction, lists: &dyn Lists) -> Opti
     let mut endpoints = Vec::new();
     let mut prefixes = BTreeSet::new();
     for entry in value.entries(example)? {
+        if table.report().is_full() {
+            return None;
+        }
         if let Some((endpoint, listed)) = endpoint(&entry, lists) {
             endpoints.push(endpoint);
             prefixes.extend(listed.iter().copied());
@@ -186,6 +186,9 @@ fn ports(table: &Table<'_>) -> Option<Vec<Port>> {
 
 /// Reads one entry of `ports`.
 pub(super) fn port(entry: &Value<'_>) -> Option<Port> {
+    if let Some(digits) = entry.as_digits() {
+        return entry.wrong_type("a string", &port_help(digits));
+    }
     entry.read(|text| {
         Port::parse(text).map_err(|error| match error {
             PortError::Zero => Mistake::new(
@@ -217,17 +220,17 @@ fn port_help(text: &str) -> String {
 }
 
 /// The windows that the policy names: `Some(None)` when it names none and means all.
-fn windows(table: &Table<'_>, known: &[Entry]) -> Option<Option<Vec<usize>>> {
+fn windows(table: &Table<'_>, known: &Windows) -> Option<Option<Vec<usize>>> {
     let Some(value) = table.get("windows") else {
         return Some(None);
     };
     let mut indices = BTreeSet::new();
     for entry in value.entries("[\"office\"]")? {
+        if table.report().is_full() {
+            return None;
+        }
         let Some(name) = entry.string() else { continue };
-        match known
-            .iter()
-            .position(|window| window.name.as_deref() == Some(name))
-        {
+        match known.index(name) {
             Some(index) => {
                 indices.insert(index);
             }
@@ -237,8 +240,8 @@ fn windows(table: &Table<'_>, known: &[Entry]) -> Option<Option<Vec<usize>>> {
     Some(Some(indices.into_iter().collect()))
 }
 
-fn report_unknown_window(entry: &Value<'_>, name: &str, known: &[Entry]) {
-    let names: Vec<&str> = known.iter().filter_map(|window| window.name.as_deref()).collect();
+fn report_unknown_window(entry: &Value<'_>, name: &str, known: &Windows) {
+    let names = known.names();
     let help = match names.is_empty() {
         true => "no window of this file has a name".to_owned(),
         false => nearest::help(name, &names),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::is_unprintable;
+use super::repair::Fault;
 use super::report::Report;
 use super::time::{self, Mistake};
 use super::{MAX_ENTRIES, nearest};
@@ -34,8 +35,12 @@ pub(super) fn parse<'t>(report: &Report<'t>) -> DeTable<'t> {
         );
     }
     for error in broken {
-        let at = error.span().unwrap_or_default();
-        report.syntax(&at, error.message(), None);
+        let (line, column) = report.position(error.span().unwrap_or_default().start);
+        report.fault(&Fault {
+            line,
+            column,
+            message: error.message().to_owned(),
+        });
     }
     root.into_inner()
 }
@@ -46,18 +51,21 @@ pub(super) struct Table<'r> {
     report: &'r Report<'r>,
     entries: &'r DeTable<'r>,
     header: Range<usize>,
-    /// As the messages call it: `[lifetime]`.
-    name: &'static str,
+    /// As the messages say it: `in [lifetime]`.
+    place: String,
+    /// Valid keys that an unknown one was probably meant to be.
+    misspelt: Vec<String>,
 }
 
 impl<'r> Table<'r> {
     /// The top level, which has only these keys.
     pub fn root(report: &'r Report<'r>, entries: &'r DeTable<'r>, keys: &[&str]) -> Self {
-        let root = Self {
+        let mut root = Self {
             report,
             entries,
             header: 0..0,
-            name: "the top level",
+            place: "at the top level".to_owned(),
+            misspelt: Vec::new(),
         };
         root.check_keys(keys);
         root
@@ -72,46 +80,52 @@ impl<'r> Table<'r> {
     }
 
     pub fn get(&self, key: &str) -> Option<Value<'r>> {
-        let (key, value) = self
-            .entries
-            .iter()
-            .find(|(name, _)| name.get_ref().as_ref() == key)?;
-        let value = Value {
-            report: self.report,
-            name: key.get_ref().to_string(),
-            key: key.span(),
-            at: value.span(),
-            value: value.get_ref(),
-        };
-        (!value.is_lost()).then_some(value)
+        self.iter().find(|value| value.name == key)
     }
 
     pub fn required(&self, key: &str, help: &str) -> Option<Value<'r>> {
         let is_written = self.entries.keys().any(|name| name.get_ref().as_ref() == key);
         if !is_written {
-            let message = format!("{} has no `{key}`", self.name);
-            self.report.missing(&self.header, key, message, help.to_owned());
+            self.missing(&[key], format!("`{key}` is missing {}", self.place), help);
         }
         self.get(key)
     }
 
-    /// Every key with its value, in the order of the keys.
-    pub fn iter(&self) -> impl Iterator<Item = Value<'r>> + '_ {
-        self.entries
-            .keys()
-            .filter_map(|key| self.get(key.get_ref().as_ref()))
+    /// Reports that none of these keys is there, unless one is there in other letters or lost in a syntax error.
+    pub fn missing(&self, keys: &[&str], message: String, help: &str) {
+        let is_misspelt = |key: &&str| self.misspelt.iter().any(|word| word == key);
+        let is_lost = |key: &&str| self.report.is_swallowed(&self.header, key);
+        if !keys.iter().any(|key| is_misspelt(key) || is_lost(key)) {
+            self.report.error(&self.header, message, help);
+        }
     }
 
-    fn check_keys(&self, keys: &[&str]) {
+    /// Every key with its value, in the order of the keys.
+    pub fn iter(&self) -> impl Iterator<Item = Value<'r>> + '_ {
+        let values = self.entries.iter().map(|(key, value)| Value {
+            report: self.report,
+            name: key.get_ref().as_ref(),
+            is_entry: false,
+            key: key.span(),
+            at: value.span(),
+            value: value.get_ref(),
+        });
+        values.filter(|value| !value.is_lost())
+    }
+
+    fn check_keys(&mut self, keys: &[&str]) {
         for key in self.entries.keys() {
             let word = key.get_ref().as_ref();
-            if !keys.contains(&word) {
-                let message = format!("unknown key {word:?} in {}", self.name);
-                self.report.error(&key.span(), message, nearest::help(word, keys));
+            if keys.contains(&word) {
+                continue;
             }
             if self.report.is_full() {
                 return;
             }
+            let message = format!("unknown key {word:?} {}", self.place);
+            self.report.error(&key.span(), message, nearest::help(word, keys));
+            let meant = nearest::nearest(word, keys);
+            self.misspelt.extend(meant.first().map(|key| (*key).to_owned()));
         }
     }
 }
@@ -120,7 +134,9 @@ impl<'r> Table<'r> {
 #[derive(Clone)]
 pub(super) struct Value<'r> {
     report: &'r Report<'r>,
-    name: String,
+    name: &'r str,
+    /// True for an entry of the array with that name.
+    is_entry: bool,
     key: Range<usize>,
     at: Range<usize>,
     value: &'r DeValue<'r>,
@@ -128,8 +144,8 @@ pub(super) struct Value<'r> {
 
 impl<'r> Value<'r> {
     /// The name of its key.
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn name(&self) -> &'r str {
+        self.name
     }
 
     /// Where its key stands.
@@ -159,7 +175,11 @@ impl<'r> Value<'r> {
     /// The string as it is.
     pub fn string(&self) -> Option<&'r str> {
         let DeValue::String(text) = self.value else {
-            return self.wrong_type("a string", "put it into quotes");
+            let help = match self.value {
+                DeValue::Array(_) | DeValue::Table(_) => "write one string in quotes",
+                _ => "put it into quotes",
+            };
+            return self.wrong_type("a string", help);
         };
         Some(text)
     }
@@ -169,15 +189,15 @@ impl<'r> Value<'r> {
         let text = self.string()?;
         if text.trim().is_empty() {
             self.error(
-                format!("`{}` is empty", self.name),
+                format!("{} is empty", self.label()),
                 "say something, or leave the key out",
             );
             return None;
         }
         if let Some(bad) = text.chars().find(|c| is_unprintable(*c)) {
             let message = format!(
-                "`{}` holds the control character U+{:04X}",
-                self.name,
+                "{} holds the control character U+{:04X}",
+                self.label(),
                 u32::from(bad)
             );
             self.error(message, "remove it: it could garble logs and terminals");
@@ -185,7 +205,7 @@ impl<'r> Value<'r> {
         }
         if text.chars().count() > most {
             self.error(
-                format!("`{}` is longer than {most} characters", self.name),
+                format!("{} is longer than {most} characters", self.label()),
                 "shorten it",
             );
             return None;
@@ -244,9 +264,7 @@ impl<'r> Value<'r> {
             DeValue::Datetime(written) => time::instant(written)
                 .map_err(|mistake| self.error(mistake.message, mistake.help))
                 .ok(),
-            DeValue::String(text) if text.parse::<toml::value::Datetime>().is_ok() => {
-                self.wrong_type("a time", &format!("remove the quotes: {} = {text}", self.name))
-            }
+            DeValue::String(text) => self.wrong_type("a time", &time::unquoted_help(text)),
             _ => self.wrong_type(
                 "a time",
                 "write a time with an offset, for example 2026-01-01T00:00:00Z",
@@ -259,7 +277,7 @@ impl<'r> Value<'r> {
         let entries = self.array(example)?;
         if entries.is_empty() {
             let help = format!("nothing listed, nothing allowed: write for example {example}");
-            self.error(format!("`{}` is empty", self.name), help);
+            self.error(format!("{} is empty", self.label()), help);
             return None;
         }
         Some(entries)
@@ -277,7 +295,8 @@ impl<'r> Value<'r> {
         }
         let entries = array.iter().map(|entry| Self {
             report: self.report,
-            name: self.name.clone(),
+            name: self.name,
+            is_entry: true,
             key: entry.span(),
             at: entry.span(),
             value: entry.get_ref(),
@@ -287,7 +306,7 @@ impl<'r> Value<'r> {
 
     /// A table with only these keys.
     pub fn table(&self, name: &'static str, keys: &[&str]) -> Option<Table<'r>> {
-        let table = self.open_table(name)?;
+        let mut table = self.open_table(name)?;
         table.check_keys(keys);
         Some(table)
     }
@@ -301,7 +320,8 @@ impl<'r> Value<'r> {
             report: self.report,
             entries,
             header: self.at.clone(),
-            name,
+            place: format!("in {name}"),
+            misspelt: Vec::new(),
         })
     }
 
@@ -321,7 +341,7 @@ impl<'r> Value<'r> {
     }
 
     pub fn wrong_type<T>(&self, wanted: &str, help: &str) -> Option<T> {
-        let message = format!("`{}` is {}, not {wanted}", self.name, self.kind());
+        let message = format!("{} is {}, not {wanted}", self.label(), self.kind());
         self.error(message, help);
         None
     }
@@ -334,6 +354,20 @@ impl<'r> Value<'r> {
     /// True when a syntax error left nothing of it: the parser then stands in a number at no place.
     fn is_lost(&self) -> bool {
         self.at.is_empty() && matches!(self.value, DeValue::Integer(_))
+    }
+
+    /// The digits of a number, such as a port that was written without its protocol.
+    pub fn as_digits(&self) -> Option<&'r str> {
+        match self.value {
+            DeValue::Integer(number) => Some(number.as_str()),
+            _ => None,
+        }
+    }
+
+    /// As messages call it.
+    fn label(&self) -> String {
+        let of = if self.is_entry { "an entry of " } else { "" };
+        format!("{of}`{}`", self.name)
     }
 
     fn kind(&self) -> &'static str {

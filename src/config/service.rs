@@ -9,6 +9,7 @@ use toml::de::DeTable;
 use super::list::{ByFunction, Lists};
 use super::policy::{self, Context};
 use super::reader::{self, MAX_TEXT, Table};
+use super::repair::repair;
 use super::report::Report;
 use super::source::too_large;
 use super::time::{self, Mistake};
@@ -67,7 +68,8 @@ pub fn lists_used(text: &str) -> Vec<String> {
     if text.len() > MAX_FILE {
         return Vec::new();
     }
-    let (root, _) = DeTable::parse_recoverable(text);
+    let repaired = repair(text);
+    let (root, _) = DeTable::parse_recoverable(&repaired.text);
     let policies = ["egress", "ingress"]
         .into_iter()
         .filter_map(|key| root.get_ref().get(key));
@@ -99,7 +101,8 @@ pub(super) fn read(
     lists: &dyn Lists,
     settings: Option<&Settings>,
 ) -> Read {
-    let report = Report::new(path, text);
+    let repaired = repair(text);
+    let report = Report::new(path, &repaired);
     let (service, endpoints) = read_text(&report, name, lists, settings);
     let service = service.filter(|_| report.is_clean());
     Read {
@@ -162,10 +165,7 @@ fn read_text(
             .and_then(|value| value.word(&STATES))
             .unwrap_or_default(),
         watch: watch(&root),
-        windows: windows
-            .into_iter()
-            .filter_map(window::Entry::into_window)
-            .collect(),
+        windows: windows.into_windows(),
         exceptions: exceptions.iter().map(|one| one.span).collect(),
         policies: policies.into_iter().map(|one| one.policy).collect(),
         lifetime: match lifetime {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::reader::{self, MAX_TEXT, Table, Value};
+use super::repair::repair;
 use super::report::Report;
 use super::service::MODES;
 use super::source::too_large;
@@ -55,7 +56,8 @@ pub fn parse_settings(path: &Path, text: &str) -> (Option<Settings>, Vec<Diagnos
     if text.len() > MAX_FILE {
         return (None, vec![too_large(path, MAX_FILE)]);
     }
-    let report = Report::new(path, text);
+    let repaired = repair(text);
+    let report = Report::new(path, &repaired);
     let document = reader::parse(&report);
     let root = Table::root(&report, &document, &KEYS);
     let section = |name, title, keys: &[&str]| root.get(name).and_then(|value| value.table(title, keys));

@@ -34,7 +34,8 @@ impl Source {
         match &self.text {
             Err(reason) => {
                 let message = format!("cannot read this file: {reason}");
-                Err(Diagnostic::of_file(&self.path, message, None))
+                let help = "make it a readable file, or remove it".to_owned();
+                Err(Diagnostic::of_file(&self.path, message, Some(help)))
             }
             Ok(bytes) if bytes.len() > limit => Err(too_large(&self.path, limit)),
             Ok(bytes) => Ok(bytes),
@@ -51,7 +52,7 @@ impl Source {
 /// The diagnostic about a file with more bytes than `limit`.
 pub(super) fn too_large(path: &std::path::Path, limit: usize) -> Diagnostic {
     let message = format!("this file is larger than {} MiB", limit >> 20);
-    Diagnostic::of_file(path, message, None)
+    Diagnostic::of_file(path, message, Some("split it".to_owned()))
 }
 
 /// The diagnostic about the first byte that is not UTF-8.

@@ -18,13 +18,17 @@ pub(super) fn read(policy: &Table<'_>) -> Option<Subject> {
         let key = if text.starts_with('/') { "cgroup" } else { "unit" };
         return value.wrong_type("a table", &format!("write subject = {{ {key} = {text:?} }}"));
     }
-    let table = value.table(EXAMPLE, &KEYS)?;
+    let table = value.table("`subject`", &KEYS)?;
     let mut written: Vec<Value<'_>> = KINDS.iter().filter_map(|kind| table.get(kind)).collect();
     written.sort_by_key(|kind| kind.key().start);
     check_digest(&table);
     match written.as_slice() {
         [] => {
-            value.error("the subject names no process", format!("write {EXAMPLE}"));
+            table.missing(
+                &KINDS,
+                "the subject names no process".to_owned(),
+                &format!("write {EXAMPLE}"),
+            );
             None
         }
         [one] => read_kind(one),

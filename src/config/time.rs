@@ -135,6 +135,20 @@ pub(super) fn instant(written: &Datetime) -> Result<Time, Mistake> {
         .and_then(|instant| in_range(written, instant))
 }
 
+/// What to write in place of a time in quotes.
+pub(super) fn unquoted_help(text: &str) -> String {
+    match text
+        .parse::<Datetime>()
+        .map(|written| (instant(&written), written))
+    {
+        Ok((Ok(_), written)) => format!("remove the quotes: {written}"),
+        Ok((Err(mistake), _)) => format!("remove the quotes; {}", mistake.help),
+        Err(_) => {
+            "write a time with an offset and without quotes, for example 2026-01-01T00:00:00Z".to_owned()
+        }
+    }
+}
+
 /// The kernel counts wall-clock time in 63 bits of nanoseconds from 1970: an instant outside of them could not be armed.
 fn in_range(written: &Datetime, instant: Time) -> Result<Time, Mistake> {
     let known = DateTime::UNIX_EPOCH..DateTime::from_timestamp_nanos(i64::MAX);

@@ -1,5 +1,6 @@
 //! When a service is open: `[lifetime]`, `[[window]]`, `[[except]]`.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::str::FromStr as _;
 
@@ -27,16 +28,16 @@ pub(super) struct Placed {
 }
 
 /// One `[[window]]` as far as it could be read.
-pub(super) struct Entry {
-    pub name: Option<String>,
-    pub opening: Option<Opening>,
+struct Entry {
+    name: Option<String>,
+    opening: Option<Opening>,
     /// Where it says when it opens.
     at: Range<usize>,
 }
 
 impl Entry {
     /// The window, when it was in order.
-    pub fn into_window(self) -> Option<Window> {
+    fn into_window(self) -> Option<Window> {
         let Self { name, opening, .. } = self;
         opening.map(|opening| Window { name, opening })
     }
@@ -63,51 +64,103 @@ pub(super) fn exceptions(root: &Table<'_>) -> Vec<Placed> {
         .collect()
 }
 
-/// Reads every `[[window]]`, the broken ones too: a policy may name them.
-pub(super) fn windows(root: &Table<'_>) -> Vec<Entry> {
-    let tables = root
-        .get("window")
-        .map(|value| value.tables("[[window]]", &WINDOW_KEYS));
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut names = std::collections::BTreeSet::new();
-    for table in tables.unwrap_or_default() {
-        let entry = window(&table);
-        let is_new = entry.name.as_ref().is_none_or(|name| names.insert(name.clone()));
-        if let (false, Some(value)) = (is_new, table.get("name")) {
+/// Every `[[window]]` in file order, the broken ones too: a policy may name them.
+#[derive(Default)]
+pub(super) struct Windows {
+    entries: Vec<Entry>,
+    by_name: BTreeMap<String, usize>,
+}
+
+impl Windows {
+    /// The index of the window with this name.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    pub fn names(&self) -> Vec<&str> {
+        self.by_name.keys().map(String::as_str).collect()
+    }
+
+    /// The windows that were in order.
+    pub fn into_windows(self) -> Vec<Window> {
+        self.entries.into_iter().filter_map(Entry::into_window).collect()
+    }
+
+    fn add(&mut self, table: &Table<'_>) {
+        let entry = window(table);
+        let index = self.entries.len();
+        let before = entry
+            .name
+            .clone()
+            .and_then(|name| self.by_name.insert(name, index));
+        if let (Some(_), Some(value)) = (before, table.get("name")) {
             value.error(
                 "another window of this file has this name",
                 "give each window a name of its own",
             );
         }
-        entries.push(entry);
+        self.entries.push(entry);
     }
-    entries
+}
+
+/// Reads every `[[window]]`.
+pub(super) fn windows(root: &Table<'_>) -> Windows {
+    let tables = root
+        .get("window")
+        .map(|value| value.tables("[[window]]", &WINDOW_KEYS));
+    let mut windows = Windows::default();
+    for table in tables.unwrap_or_default() {
+        if !root.report().is_full() {
+            windows.add(&table);
+        }
+    }
+    windows
 }
 
 /// Reports what never opens: a window outside of the lifetime, and one that exceptions cover.
-pub(super) fn check_openings(root: &Table<'_>, lifetime: &Placed, windows: &[Entry], exceptions: &[Placed]) {
+pub(super) fn check_openings(root: &Table<'_>, lifetime: &Placed, windows: &Windows, exceptions: &[Placed]) {
     let closed = openings::merge(exceptions.iter().map(|one| one.span));
-    if windows.is_empty() {
+    if windows.entries.is_empty() {
         check_lifetime(root, lifetime, exceptions, &closed);
     }
     let mut budget = Budget::default();
-    for entry in windows {
-        let Some(opening) = &entry.opening else { continue };
+    for entry in &windows.entries {
+        let Some(opening) = entry.opening.as_ref().filter(|_| !root.report().is_full()) else {
+            continue;
+        };
         if !openings::any(opening, lifetime.span, &[], &mut budget) {
             report_outside(root, entry, opening, lifetime);
         } else if !openings::any(opening, lifetime.span, &closed, &mut budget) {
-            let at = last_of(&entry.at, exceptions);
-            let help = "shorten an exception, or remove the window";
+            let at = last_of(&entry.at, exceptions.iter().filter(|one| may_meet(one, opening)));
+            let message = format!(
+                "the window never opens: exceptions cover all of {}",
+                describe(opening)
+            );
             root.report()
-                .error(at, "the window never opens: exceptions cover all of it", help);
+                .error(at, message, "shorten an exception, or remove the window");
         }
+    }
+}
+
+/// True when the exception may cut something out of the window.
+fn may_meet(exception: &Placed, opening: &Opening) -> bool {
+    match opening {
+        Opening::Absolute(span) => exception.span.clip(*span).is_some(),
+        Opening::Recurring { .. } => true,
+    }
+}
+
+fn describe(opening: &Opening) -> String {
+    match opening {
+        Opening::Absolute(span) => format!("{} to {}", rfc3339(span.opens_at()), rfc3339(span.closes_at())),
+        Opening::Recurring { cron, .. } => format!("{:?}", cron.text()),
     }
 }
 
 fn check_lifetime(root: &Table<'_>, lifetime: &Placed, exceptions: &[Placed], closed: &[Span]) {
     let whole = Opening::Absolute(lifetime.span);
     if !openings::any(&whole, lifetime.span, closed, &mut Budget::default()) {
-        let at = last_of(&lifetime.closes, exceptions);
+        let at = last_of(&lifetime.closes, exceptions.iter());
         let message = "the service never opens: exceptions cover its whole lifetime";
         let help = "shorten an exception, or suspend the service with state = \"suspended\"";
         root.report().error(at, message, help);
@@ -115,8 +168,8 @@ fn check_lifetime(root: &Table<'_>, lifetime: &Placed, exceptions: &[Placed], cl
 }
 
 /// A conflict points at the later of the two.
-fn last_of<'r>(at: &'r Range<usize>, exceptions: &'r [Placed]) -> &'r Range<usize> {
-    exceptions.iter().fold(at, |last, one| later(last, &one.opens))
+fn last_of<'r>(at: &'r Range<usize>, exceptions: impl Iterator<Item = &'r Placed>) -> &'r Range<usize> {
+    exceptions.fold(at, |last, one| later(last, &one.opens))
 }
 
 fn report_outside(root: &Table<'_>, entry: &Entry, opening: &Opening, lifetime: &Placed) {
@@ -187,9 +240,9 @@ fn window(table: &Table<'_>) -> Entry {
         (None, None) => {
             let message = "[[window]] has neither `cron` nor `open` and `close`".to_owned();
             let help = "say when it opens; without any window the service is open for its whole lifetime";
-            table
-                .report()
-                .missing(table.header(), "cron", message, help.to_owned());
+            table.missing(&["cron", "open", "close"], message, help);
+            // What it says beside may be wrong as well.
+            let _ = (timezone(table), written_until(table));
             None
         }
     };
@@ -209,10 +262,7 @@ fn once(table: &Table<'_>) -> Option<Opening> {
 
 fn recurring(table: &Table<'_>, cron: &Value<'_>) -> Option<Opening> {
     let cron = expression(cron);
-    let timezone = match table.get("timezone") {
-        Some(value) => value.read(zone),
-        None => Some(Tz::UTC),
-    };
+    let timezone = timezone(table);
     let until = until(table);
     Some(Opening::Recurring {
         cron: cron?,
@@ -233,6 +283,13 @@ fn expression(value: &Value<'_>) -> Option<CronExpression> {
     }
 }
 
+fn timezone(table: &Table<'_>) -> Option<Tz> {
+    match table.get("timezone") {
+        Some(value) => value.read(zone),
+        None => Some(Tz::UTC),
+    }
+}
+
 fn zone(text: &str) -> Result<Tz, Mistake> {
     Tz::from_str(text).map_err(|_| {
         let message = format!("{text:?} is no time zone of the IANA database");
@@ -241,24 +298,27 @@ fn zone(text: &str) -> Result<Tz, Mistake> {
 }
 
 fn until(table: &Table<'_>) -> Option<Until> {
-    match (table.get("duration"), table.get("until")) {
-        (Some(duration), Some(until)) => {
-            let message = "a window has either `duration` or `until`";
-            let at = later(duration.key(), until.key());
-            table.report().error(
-                at,
-                message,
-                "keep one: elapsed time, or the local time of the close",
-            );
-            None
-        }
-        (Some(duration), None) => duration.duration().map(Until::Elapsed),
-        (None, Some(until)) => until.read(local_time).map(Until::LocalTime),
-        (None, None) => {
-            let message = "[[window]] has neither `duration` nor `until`".to_owned();
-            let help = "say when it closes: duration = \"9h\", or until = \"18:00\"".to_owned();
-            table.report().missing(table.header(), "duration", message, help);
-            None
-        }
+    if table.get("duration").is_none() && table.get("until").is_none() {
+        let message = "[[window]] has neither `duration` nor `until`".to_owned();
+        let help = "say when it closes: duration = \"9h\", or until = \"18:00\"";
+        table.missing(&["duration", "until"], message, help);
     }
+    written_until(table)
+}
+
+/// The end as far as one is written.
+fn written_until(table: &Table<'_>) -> Option<Until> {
+    let (duration, until) = (table.get("duration"), table.get("until"));
+    if let (Some(duration), Some(until)) = (&duration, &until) {
+        let message = "a window has either `duration` or `until`";
+        let help = "keep one: elapsed time, or the local time of the close";
+        table
+            .report()
+            .error(later(duration.key(), until.key()), message, help);
+    }
+    let elapsed = duration.and_then(|value| value.duration()).map(Until::Elapsed);
+    let local = until
+        .and_then(|value| value.read(local_time))
+        .map(Until::LocalTime);
+    elapsed.or(local)
 }

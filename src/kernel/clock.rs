@@ -3,7 +3,7 @@
 //! The only place outside the daemon's loop that may look at a clock. Deliberately absent: elapsed time (tokio's).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::time::{
@@ -43,9 +43,7 @@ impl ClockWatch {
     /// Watches for steps; no instant is due until [`ClockWatch::arm`].
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let watch = Self {
-            fd: timerfd_create(TimerfdClockId::Realtime, flags)?,
-        };
+        let watch = Self { fd: timerfd_create(TimerfdClockId::Realtime, flags)? };
         watch.arm(Time::MAX_UTC)?;
         Ok(watch)
     }
@@ -67,13 +65,7 @@ impl ClockWatch {
 
     fn set(&self, at: Time) -> Result<(), Errno> {
         let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
-        let alarm = Itimerspec {
-            it_interval: Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
-            it_value: kernel_time(at),
-        };
+        let alarm = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: kernel_time(at) };
         timerfd_settime(&self.fd, flags, &alarm).map(|_| ())
     }
 
@@ -95,10 +87,7 @@ fn kernel_time(at: Time) -> Timespec {
     let seconds = at.timestamp();
     let nanoseconds = i64::from(at.timestamp_subsec_nanos().min(999_999_999));
     match (seconds, nanoseconds) {
-        (i64::MIN..0, _) | (0, 0) => Timespec {
-            tv_sec: 0,
-            tv_nsec: 1,
-        },
+        (i64::MIN..0, _) | (0, 0) => Timespec { tv_sec: 0, tv_nsec: 1 },
         (tv_sec, tv_nsec) => Timespec { tv_sec, tv_nsec },
     }
 }
@@ -109,12 +98,6 @@ impl AsFd for ClockWatch {
     }
 }
 
-impl AsRawFd for ClockWatch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,10 +105,7 @@ mod tests {
 
     /// Waits until the alarm goes off; at most 5 seconds.
     fn wait(watch: &ClockWatch) -> usize {
-        let patience = Timespec {
-            tv_sec: 5,
-            tv_nsec: 0,
-        };
+        let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
         poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&patience)).unwrap()
     }
 

@@ -47,11 +47,7 @@ impl Flow {
     pub fn new(protocol: Protocol, source: SocketAddr, destination: SocketAddr) -> Option<Self> {
         let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
         let (source, destination) = (canonical(source), canonical(destination));
-        (source.is_ipv4() == destination.is_ipv4()).then_some(Self {
-            protocol,
-            source,
-            destination,
-        })
+        (source.is_ipv4() == destination.is_ipv4()).then_some(Self { protocol, source, destination })
     }
 
     /// The flow of a connected socket.
@@ -61,11 +57,7 @@ impl Flow {
 
     /// The same flow as its other end sees it.
     pub fn reversed(self) -> Self {
-        Self {
-            source: self.destination,
-            destination: self.source,
-            ..self
-        }
+        Self { source: self.destination, destination: self.source, ..self }
     }
 }
 
@@ -101,9 +93,7 @@ pub fn delete(flows: &[Flow]) -> Result<usize, ConntrackError> {
 /// (net/netfilter/nfnetlink.c), which a refused tuple would be as well.
 fn is_absent(connection: &mut Connection) -> bool {
     let probe = Request::new(GET_STATS, &netfilter_header(libc::AF_UNSPEC as u8, 0));
-    connection
-        .transact(&probe)
-        .is_err_and(|error| is_unsupported(&error))
+    connection.transact(&probe).is_err_and(|error| is_unsupported(&error))
 }
 
 fn is_unsupported(error: &io::Error) -> bool {
@@ -115,22 +105,17 @@ fn is_unsupported(error: &io::Error) -> bool {
 
 /// The only place that writes `IPCTNL_MSG_CT_DELETE`; the tuple is not optional.
 fn delete_request(flow: Flow) -> Request {
-    let family = if flow.source.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    };
+    let family = if flow.source.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     Request::new(DELETE, &netfilter_header(family as u8, 0)).nest(TUPLE, |tuple| {
-        tuple
-            .nest(TUPLE_IP, |ip| {
-                address(address(ip, 1, flow.source.ip()), 2, flow.destination.ip())
-            })
-            .nest(TUPLE_PROTOCOL, |protocol| {
+        tuple.nest(TUPLE_IP, |ip| address(address(ip, 1, flow.source.ip()), 2, flow.destination.ip())).nest(
+            TUPLE_PROTOCOL,
+            |protocol| {
                 protocol
                     .attribute(NUMBER, &[flow.protocol.number()])
                     .attribute(SOURCE_PORT, &flow.source.port().to_be_bytes())
                     .attribute(DESTINATION_PORT, &flow.destination.port().to_be_bytes())
-            })
+            },
+        )
     })
 }
 
@@ -149,11 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn flow(source: &str, destination: &str) -> Option<Flow> {
-        Flow::new(
-            Protocol::Udp,
-            source.parse().unwrap(),
-            destination.parse().unwrap(),
-        )
+        Flow::new(Protocol::Udp, source.parse().unwrap(), destination.parse().unwrap())
     }
 
     #[test]

@@ -24,25 +24,13 @@ const TIMER_TIME_WAIT: u8 = 3;
 pub enum SocketError {
     #[error("cannot ask the kernel for sockets (NETLINK_SOCK_DIAG): {0}")]
     Open(#[source] io::Error),
-    #[error(
-        "cannot list the {protocol} sockets of {family}: {source}{}",
-        list_help(source)
-    )]
-    List {
-        protocol: &'static str,
-        family: &'static str,
-        source: io::Error,
-    },
+    #[error("cannot list the {protocol} sockets of {family}: {source}{}", list_help(source))]
+    List { protocol: &'static str, family: &'static str, source: io::Error },
     #[error(
         "cannot destroy the {protocol} socket from {local} to {remote}: {source}{}",
         destroy_help(source)
     )]
-    Destroy {
-        protocol: &'static str,
-        local: SocketAddr,
-        remote: SocketAddr,
-        source: io::Error,
-    },
+    Destroy { protocol: &'static str, local: SocketAddr, remote: SocketAddr, source: io::Error },
 }
 
 /// Without the module the sockets are there but cannot be seen: an empty list would pass for a proof.
@@ -193,11 +181,9 @@ impl SocketTable {
         time_wait: TimeWait,
     ) -> Result<Vec<Socket>, SocketError> {
         let wanted = |socket: &Socket| time_wait == TimeWait::Include || !socket.remnant;
-        let listed = self
-            .connection
-            .dump(&request(BY_FAMILY, family as u8, protocol, &[0; ID]), |message| {
-                Socket::parse(protocol, message).filter(wanted)
-            });
+        let listed = self.connection.dump(&request(BY_FAMILY, family as u8, protocol, &[0; ID]), |message| {
+            Socket::parse(protocol, message).filter(wanted)
+        });
         listed.map_err(|source| SocketError::List {
             protocol: protocol.as_str(),
             family: if family == libc::AF_INET { "IPv4" } else { "IPv6" },
@@ -297,12 +283,7 @@ mod tests {
     }
 
     fn parse(payload: &[u8]) -> Option<Socket> {
-        let message = Message {
-            kind: BY_FAMILY,
-            flags: 0,
-            sequence: 1,
-            payload,
-        };
+        let message = Message { kind: BY_FAMILY, flags: 0, sequence: 1, payload };
         Socket::parse(Protocol::Tcp, &message)
     }
 

@@ -41,11 +41,7 @@ impl<'a> Windows<'a> {
         let whole = service.windows.is_empty().then_some(service.lifetime);
         Self {
             lifetime: service.lifetime,
-            reach: recurrences
-                .iter()
-                .map(Recurrence::reach)
-                .max()
-                .unwrap_or_default(),
+            reach: recurrences.iter().map(Recurrence::reach).max().unwrap_or_default(),
             recurrences,
             absolutes: sorted(chosen.into_iter().filter_map(absolute).chain(whole)),
             exceptions: merge(sorted(service.exceptions.iter().copied()).into_iter()).collect(),
@@ -106,9 +102,7 @@ impl<'a> Windows<'a> {
     }
 
     fn first_exception_in(&self, span: Span) -> Option<Span> {
-        let ended = self
-            .exceptions
-            .partition_point(|exception| exception.closes_at() <= span.opens_at());
+        let ended = self.exceptions.partition_point(|exception| exception.closes_at() <= span.opens_at());
         let next = self.exceptions.get(ended).copied();
         next.filter(|exception| exception.opens_at() < span.closes_at())
     }
@@ -161,20 +155,13 @@ impl Openings<'_> {
 fn chosen<'a>(service: &'a Service, which: Option<&[usize]>) -> Vec<&'a Window> {
     match which {
         None => service.windows.iter().collect(),
-        Some(which) => which
-            .iter()
-            .filter_map(|index| service.windows.get(*index))
-            .collect(),
+        Some(which) => which.iter().filter_map(|index| service.windows.get(*index)).collect(),
     }
 }
 
 fn recurrence(window: &Window) -> Option<Recurrence<'_>> {
     match &window.opening {
-        Opening::Recurring {
-            cron,
-            until,
-            timezone,
-        } => Some(Recurrence::new(cron, *until, *timezone)),
+        Opening::Recurring { cron, until, timezone } => Some(Recurrence::new(cron, *until, *timezone)),
         Opening::Absolute(_) => None,
     }
 }
@@ -198,6 +185,5 @@ fn before(at: Time, distance: TimeDelta) -> Time {
 
 /// The smallest limit that is not before `at`.
 fn after(at: Time) -> Time {
-    at.checked_add_signed(TimeDelta::nanoseconds(1))
-        .unwrap_or(Time::MAX_UTC)
+    at.checked_add_signed(TimeDelta::nanoseconds(1)).unwrap_or(Time::MAX_UTC)
 }

@@ -33,12 +33,7 @@ impl<'a> Recurrence<'a> {
     pub fn new(cron: &'a CronExpression, until: Until, zone: Tz) -> Self {
         let calendar = Calendar::new(cron);
         let runs = runs(calendar.times(), until);
-        Self {
-            calendar,
-            runs,
-            until,
-            zone,
-        }
+        Self { calendar, runs, until, zone }
     }
 
     /// No opening is longer.
@@ -74,10 +69,7 @@ impl<'a> Recurrence<'a> {
         let last_opens_at = local_time::first_instant(self.zone, date.and_time(*last));
         if times.len() == 1 || self.runs_through(opens_at, last_opens_at, *last - *first) {
             let closes_at = self.closes_at(last_opens_at);
-            return closes_at
-                .and_then(|at| Span::new(opens_at, at).ok())
-                .into_iter()
-                .collect();
+            return closes_at.and_then(|at| Span::new(opens_at, at).ok()).into_iter().collect();
         }
         let (early, late) = times.split_at(times.len() / 2);
         [self.on(date, early), self.on(date, late)].concat()
@@ -94,11 +86,9 @@ impl<'a> Recurrence<'a> {
 
     fn closes_at(&self, opens_at: Time) -> Option<Time> {
         match self.until {
-            Until::Elapsed(duration) => Some(
-                opens_at
-                    .checked_add_signed(elapsed(duration))
-                    .unwrap_or(Time::MAX_UTC),
-            ),
+            Until::Elapsed(duration) => {
+                Some(opens_at.checked_add_signed(elapsed(duration)).unwrap_or(Time::MAX_UTC))
+            }
             Until::LocalTime(time) => local_time::next(self.zone, time, opens_at),
         }
     }

@@ -11,9 +11,7 @@ pub type Spans<'a> = Box<dyn Iterator<Item = Span> + 'a>;
 pub fn interleave(sources: Vec<Spans<'_>>) -> impl Iterator<Item = Span> {
     let mut sources: Vec<_> = sources.into_iter().map(Iterator::peekable).collect();
     iter::from_fn(move || {
-        let heads = sources
-            .iter_mut()
-            .filter_map(|source| Some((source.peek()?.opens_at(), source)));
+        let heads = sources.iter_mut().filter_map(|source| Some((source.peek()?.opens_at(), source)));
         let (_, first) = heads.min_by_key(|(opens_at, _)| *opens_at)?;
         first.next()
     })
@@ -49,10 +47,7 @@ mod tests {
     #[test]
     fn spans_that_overlap_touch_or_nest_become_one() {
         let spans = [span(0, 9), span(1, 2), span(9, 10), span(11, 12), span(11, 13)];
-        assert_eq!(
-            merge(spans.into_iter()).collect::<Vec<_>>(),
-            [span(0, 10), span(11, 13)]
-        );
+        assert_eq!(merge(spans.into_iter()).collect::<Vec<_>>(), [span(0, 10), span(11, 13)]);
     }
 
     #[test]

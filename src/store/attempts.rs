@@ -7,14 +7,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use sqlx::sqlite::SqliteRow;
+use serde_json::Value;
 use sqlx::{Row, SqliteConnection};
 
 use super::baselines::{self, Baseline};
 use super::error::Fault;
-use super::{Store, StoreError, text};
+use super::{Store, StoreError, attempt_row, text};
 use crate::model::{Direction, Reason, ServiceName, Time};
 
 /// What became of the packet.
@@ -85,9 +83,10 @@ impl Store {
 
     /// Writes attempts and the counters they come from in one transaction.
     ///
-    /// Decisions wait for it: give what changed since the last call, some ten thousand rows at most.
+    /// Decisions wait for it: give what changed since the last call, ten thousand rows at most (some tenths
+    /// of a second).
     pub async fn put_counts(&self, attempts: &[Attempt], baselines: &[Baseline]) -> Result<(), StoreError> {
-        self.reading("write the attempts", async {
+        self.in_bulk("write the attempts", async {
             let mut transaction = self.begin().await?;
             put(&mut transaction, attempts).await?;
             baselines::put(&mut transaction, baselines).await?;
@@ -97,9 +96,27 @@ impl Store {
         .await
     }
 
+    /// Adds changes to the counts of rows, and writes the counters they come from, in one transaction: a crash neither
+    /// loses nor repeats a packet. A row that comes down to zero goes.
+    pub async fn add_counts(
+        &self,
+        changes: &[(AttemptKey, i64)],
+        baselines: &[Baseline],
+        at: Time,
+    ) -> Result<(), StoreError> {
+        self.in_bulk("write the attempts", async {
+            let mut transaction = self.begin().await?;
+            add(&mut transaction, changes, at).await?;
+            baselines::put(&mut transaction, baselines).await?;
+            transaction.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// The rows that fit, the latest first.
     pub async fn attempts(&self, filter: &AttemptFilter) -> Result<Vec<Attempt>, StoreError> {
-        self.reading("read the attempts", async {
+        self.in_bulk("read the attempts", async {
             let mut connection = self.reader().await?;
             select(&mut connection, filter).await
         })
@@ -108,7 +125,7 @@ impl Store {
 
     /// The sum of all counts.
     pub async fn attempts_total(&self) -> Result<u64, StoreError> {
-        self.reading("count the attempts", async {
+        self.in_bulk("count the attempts", async {
             let mut connection = self.reader().await?;
             let row = sqlx::query("SELECT coalesce(sum(count), 0) AS total FROM attempts")
                 .fetch_one(&mut *connection)
@@ -120,13 +137,13 @@ impl Store {
 
     /// The sum of counts of each service; `None` stands for segments.
     pub async fn attempts_by_service(&self) -> Result<BTreeMap<Option<ServiceName>, u64>, StoreError> {
-        self.reading("count the attempts", async {
+        self.in_bulk("count the attempts", async {
             let mut connection = self.reader().await?;
             let rows = sqlx::query("SELECT service, sum(count) AS total FROM attempts GROUP BY service")
                 .fetch_all(&mut *connection)
                 .await?;
             rows.iter()
-                .map(|row| Ok((service(row)?, text::to_count(row.try_get("total")?)?)))
+                .map(|row| Ok((attempt_row::service(row)?, text::to_count(row.try_get("total")?)?)))
                 .collect()
         })
         .await
@@ -134,7 +151,7 @@ impl Store {
 
     /// Removes the rows that were last seen before a time, and returns how many.
     pub async fn forget_attempts(&self, before: Time) -> Result<u64, StoreError> {
-        self.reading("remove old attempts", async {
+        self.in_bulk("remove old attempts", async {
             let mut transaction = self.begin().await?;
             let done = sqlx::query("DELETE FROM attempts WHERE last_seen < ?")
                 .bind(text::from_time(before))
@@ -149,13 +166,10 @@ impl Store {
 
 /// One statement for all rows: a statement each would cost a turn through the connection's thread each.
 async fn put(connection: &mut SqliteConnection, attempts: &[Attempt]) -> Result<(), Fault> {
-    let rows: Vec<Value> = attempts.iter().map(row).collect();
+    let rows: Vec<Value> = attempts.iter().map(attempt_row::write).collect();
     let rows = Value::from(rows).to_string();
     for statement in [PUT, DROP] {
-        sqlx::query(statement)
-            .bind(&rows)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(statement).bind(&rows).execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -173,41 +187,28 @@ const PUT: &str = "INSERT INTO attempts
 const DROP: &str = "DELETE FROM attempts WHERE identity IN
     (SELECT unhex(value ->> 0) FROM json_each(?) WHERE value ->> 15 = 0)";
 
-/// The columns of the table, in its order.
-fn row(attempt: &Attempt) -> Value {
-    let key = columns(&attempt.key);
-    let mut row = vec![Value::from(identity(&key))];
-    row.extend(key);
-    row.push(text::from_count(attempt.count).into());
-    row.push(text::from_time(attempt.first_seen).into());
-    row.push(text::from_time(attempt.last_seen).into());
-    Value::from(row)
+async fn add(connection: &mut SqliteConnection, changes: &[(AttemptKey, i64)], at: Time) -> Result<(), Fault> {
+    let rows: Vec<Value> = changes.iter().map(|(key, by)| attempt_row::change(key, *by, at)).collect();
+    let rows = Value::from(rows).to_string();
+    for statement in [BEGIN, ADD, CLEAR] {
+        sqlx::query(statement).bind(&rows).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
-fn columns(key: &AttemptKey) -> [Value; 14] {
-    let also: Vec<_> = key.also.iter().map(ServiceName::as_str).collect();
-    [
-        json!(key.service.as_ref().map(ServiceName::as_str)),
-        json!(key.provider),
-        json!(key.policy),
-        json!(key.direction.as_str()),
-        json!(key.reason.as_str()),
-        json!(key.verdict.as_str()),
-        json!(key.protocol),
-        json!(key.remote),
-        json!(key.remote_port),
-        json!(key.local),
-        json!(key.local_port),
-        json!(key.subject),
-        json!(key.uid),
-        json!(json!(also).to_string()),
-    ]
-}
+const BEGIN: &str = "INSERT INTO attempts
+    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+           value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13,
+           value ->> 14, 0, value ->> 16, value ->> 17
+    FROM json_each(?) WHERE true ON CONFLICT (identity) DO NOTHING";
 
-/// JSON tells `null` from `"null"` and quotes what it separates: no two keys have the same text.
-fn identity(columns: &[Value; 14]) -> String {
-    text::hex(&Sha256::digest(json!(columns).to_string()))
-}
+const ADD: &str = "UPDATE attempts SET
+        count = max(0, count + (change.value ->> 15)),
+        last_seen = CASE WHEN (change.value ->> 15) > 0 THEN max(last_seen, change.value ->> 17) ELSE last_seen END
+    FROM json_each(?) AS change WHERE identity = unhex(change.value ->> 0)";
+
+const CLEAR: &str = "DELETE FROM attempts WHERE count = 0 AND identity IN
+    (SELECT unhex(value ->> 0) FROM json_each(?))";
 
 async fn select(connection: &mut SqliteConnection, filter: &AttemptFilter) -> Result<Vec<Attempt>, Fault> {
     let rows = sqlx::query(
@@ -218,63 +219,5 @@ async fn select(connection: &mut SqliteConnection, filter: &AttemptFilter) -> Re
     .bind(filter.since.map(text::from_time))
     .fetch_all(connection)
     .await?;
-    rows.iter().map(attempt).collect()
-}
-
-fn attempt(row: &SqliteRow) -> Result<Attempt, Fault> {
-    Ok(Attempt {
-        key: key(row)?,
-        count: text::to_count(row.try_get("count")?)?,
-        first_seen: text::to_time(&row.try_get::<String, _>("first_seen")?)?,
-        last_seen: text::to_time(&row.try_get::<String, _>("last_seen")?)?,
-    })
-}
-
-fn key(row: &SqliteRow) -> Result<AttemptKey, Fault> {
-    Ok(AttemptKey {
-        service: service(row)?,
-        provider: row.try_get("provider")?,
-        policy: row.try_get("policy")?,
-        direction: word(row, "direction", |text| {
-            Direction::ALL.into_iter().find(|word| word.as_str() == text)
-        })?,
-        reason: word(row, "reason", Reason::parse)?,
-        verdict: word(row, "verdict", |text| {
-            Verdict::ALL.into_iter().find(|word| word.as_str() == text)
-        })?,
-        protocol: row.try_get("protocol")?,
-        remote: word(row, "remote", |text| text.parse().ok())?,
-        remote_port: row.try_get("remote_port")?,
-        local: local(row)?,
-        local_port: row.try_get("local_port")?,
-        subject: row.try_get("subject")?,
-        uid: row.try_get("uid")?,
-        also: also(row)?,
-    })
-}
-
-fn service(row: &SqliteRow) -> Result<Option<ServiceName>, Fault> {
-    let text: Option<String> = row.try_get("service")?;
-    text.as_deref().map(text::to_service).transpose()
-}
-
-fn local(row: &SqliteRow) -> Result<Option<IpAddr>, Fault> {
-    let text: Option<String> = row.try_get("local")?;
-    text.map(|text| text.parse().map_err(|_| unknown("local", &text)))
-        .transpose()
-}
-
-fn also(row: &SqliteRow) -> Result<Vec<ServiceName>, Fault> {
-    let text: String = row.try_get("also")?;
-    let names: Vec<String> = serde_json::from_str(&text).map_err(|_| unknown("also", &text))?;
-    names.iter().map(|name| text::to_service(name)).collect()
-}
-
-fn word<T>(row: &SqliteRow, column: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, Fault> {
-    let text: String = row.try_get(column)?;
-    read(&text).ok_or_else(|| unknown(column, &text))
-}
-
-fn unknown(column: &str, text: &str) -> Fault {
-    Fault::Value(format!("an attempt has {column} {text:?}"))
+    rows.iter().map(attempt_row::read).collect()
 }

@@ -23,7 +23,7 @@ pub struct Baseline {
 impl Store {
     /// Every baseline, sorted by set and key.
     pub async fn load_baselines(&self) -> Result<Vec<Baseline>, StoreError> {
-        self.reading("read the counters last seen", async {
+        self.in_bulk("read the counters last seen", async {
             let mut connection = self.reader().await?;
             let rows = sqlx::query("SELECT set_name, key, packets FROM counters ORDER BY set_name, key")
                 .fetch_all(&mut *connection)
@@ -40,11 +40,9 @@ impl Store {
 
     /// Forgets every baseline: the kernel's counters began anew.
     pub async fn clear_baselines(&self) -> Result<(), StoreError> {
-        self.writing("forget the counters last seen", async {
+        self.promptly("forget the counters last seen", async {
             let mut transaction = self.begin().await?;
-            sqlx::query("DELETE FROM counters")
-                .execute(&mut *transaction)
-                .await?;
+            sqlx::query("DELETE FROM counters").execute(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(())
         })
@@ -56,20 +54,11 @@ impl Store {
 pub(super) async fn put(connection: &mut SqliteConnection, baselines: &[Baseline]) -> Result<(), Fault> {
     let rows: Vec<_> = baselines
         .iter()
-        .map(|baseline| {
-            json!([
-                baseline.set,
-                text::hex(&baseline.key),
-                text::from_count(baseline.packets)
-            ])
-        })
+        .map(|baseline| json!([baseline.set, text::hex(&baseline.key), text::from_count(baseline.packets)]))
         .collect();
     let rows = Value::from(rows).to_string();
     for statement in [PUT, DROP] {
-        sqlx::query(statement)
-            .bind(&rows)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(statement).bind(&rows).execute(&mut *connection).await?;
     }
     Ok(())
 }

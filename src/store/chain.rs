@@ -33,10 +33,7 @@ pub struct Head {
 impl Default for Head {
     /// The head of the empty chain.
     fn default() -> Self {
-        Self {
-            seq: 0,
-            hash: GENESIS.to_owned(),
-        }
+        Self { seq: 0, hash: GENESIS.to_owned() }
     }
 }
 
@@ -137,10 +134,7 @@ impl Verifier {
         if row.prev != self.head.hash {
             return bad(row.seq, Problem::Disconnected);
         }
-        self.head = Head {
-            seq: row.seq,
-            hash: row.hash.clone(),
-        };
+        self.head = Head { seq: row.seq, hash: row.hash.clone() };
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::model::Time;
 impl Store {
     /// The latest time ever noted.
     pub async fn latest_seen(&self) -> Result<Option<Time>, StoreError> {
-        self.writing("read the latest time seen", async {
+        self.promptly("read the latest time seen", async {
             let mut connection = self.reader().await?;
             latest_seen(&mut connection).await
         })
@@ -19,11 +19,9 @@ impl Store {
 
     /// Notes a time and returns the latest one noted; an earlier one changes nothing.
     pub async fn note_time(&self, now: Time) -> Result<Time, StoreError> {
-        self.writing("note the time", async {
+        self.promptly("note the time", async {
             let mut transaction = self.begin().await?;
-            let latest = latest_seen(&mut transaction)
-                .await?
-                .map_or(now, |seen| seen.max(now));
+            let latest = latest_seen(&mut transaction).await?.map_or(now, |seen| seen.max(now));
             // Compared as times: beyond the year 9999 texts do not sort.
             sqlx::query(
                 "INSERT INTO clock (id, latest_seen) VALUES (1, ?1)
@@ -40,9 +38,6 @@ impl Store {
 }
 
 async fn latest_seen(connection: &mut SqliteConnection) -> Result<Option<Time>, Fault> {
-    let row = sqlx::query("SELECT latest_seen FROM clock WHERE id = 1")
-        .fetch_optional(connection)
-        .await?;
-    row.map(|row| text::to_time(&row.try_get::<String, _>("latest_seen")?))
-        .transpose()
+    let row = sqlx::query("SELECT latest_seen FROM clock WHERE id = 1").fetch_optional(connection).await?;
+    row.map(|row| text::to_time(&row.try_get::<String, _>("latest_seen")?)).transpose()
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -47,9 +48,12 @@ impl Connected {
     }
 
     pub async fn close(self) {
-        self.readers.close().await;
-        // Last, since the last connection to close folds the write-ahead log into the database.
-        self.writer.close().await;
+        // The writer last, since the last connection to close folds the write-ahead log into the database.
+        for pool in [&self.readers, &self.writer] {
+            pool.close().await;
+            // Again: a connection that was on its way back lies idle after the first round (sqlx 0.8.6).
+            pool.close().await;
+        }
     }
 }
 
@@ -65,12 +69,7 @@ pub(super) async fn connect(directory: &Path, path: &Path) -> Result<(Connected,
         restrict(path)?;
         Ok((connections(path, options).await?, opened))
     });
-    within.await.unwrap_or_else(|_| {
-        Err(StoreError::TooSlow {
-            path: path.to_owned(),
-            what: OPEN,
-        })
-    })
+    within.await.unwrap_or_else(|_| Err(StoreError::TooSlow { path: path.to_owned(), what: OPEN }))
 }
 
 /// Aside, since a file system that hangs would hold up the thread.
@@ -78,49 +77,45 @@ async fn prepare(directory: &Path, path: &Path) -> Result<Opened, StoreError> {
     let (parent, file) = (directory.to_owned(), path.to_owned());
     let created = tokio::task::spawn_blocking(move || {
         create_directory(&parent)?;
-        create_file(&file)
+        let opened = create_file(&file)?;
+        may_write(&parent)?;
+        may_write(&file)?;
+        Ok(opened)
     });
-    created.await.unwrap_or_else(|error| {
-        Err(StoreError::Open {
-            path: path.to_owned(),
-            cause: error.to_string(),
-        })
-    })
+    created
+        .await
+        .unwrap_or_else(|error| Err(StoreError::Open { path: path.to_owned(), cause: error.to_string() }))
 }
 
 fn create_directory(directory: &Path) -> Result<(), StoreError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|error| StoreError::Directory {
-            path: directory.to_owned(),
-            cause: error.to_string(),
-        })
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull => cannot_open(directory, &error),
+        _ => StoreError::Directory { path: directory.to_owned(), cause: error.to_string() },
+    })
 }
 
 /// Creates the file before SQLite does, which would ask the umask who may read it.
 fn create_file(path: &Path) -> Result<Opened, StoreError> {
     match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => Err(StoreError::NotAFile {
-            path: path.to_owned(),
-        }),
+        Ok(metadata) if !metadata.is_file() => Err(StoreError::NotAFile { path: path.to_owned() }),
         Ok(metadata) if metadata.len() > 0 => Ok(Opened::Existing),
         // What is left where the disk was full while the store was created.
         Ok(_) => Ok(Opened::Created),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => new_file(path)
-            .map(|_| Opened::Created)
-            .map_err(|error| cannot_open(path, &error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            new_file(path).map(|_| Opened::Created).map_err(|error| cannot_open(path, &error))
+        }
         Err(error) => Err(cannot_open(path, &error)),
     }
 }
 
+/// Asks the file system, which names a reason that SQLite does not. Never by opening the database: closing that again would
+/// drop the locks of every connection of this process.
+fn may_write(path: &Path) -> Result<(), StoreError> {
+    access(path, Access::WRITE_OK).map_err(|error| cannot_open(path, &error.into()))
+}
+
 fn new_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Takes the file away from others than root; the files beside it get its mode from SQLite.
@@ -133,9 +128,11 @@ fn restrict(path: &Path) -> Result<(), StoreError> {
 }
 
 fn cannot_open(path: &Path, error: &io::Error) -> StoreError {
-    StoreError::Open {
-        path: path.to_owned(),
-        cause: error.to_string(),
+    let path = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { path, what: OPEN },
+        io::ErrorKind::StorageFull => StoreError::Full { path, what: OPEN },
+        _ => StoreError::Open { path, cause: error.to_string() },
     }
 }
 
@@ -162,14 +159,10 @@ async fn examine(path: &Path, options: &SqliteConnectOptions) -> Result<(), Stor
     match found.map_err(explain)? {
         Schema::Empty => Ok(()),
         Schema::Ours { version } if version <= known => Ok(()),
-        Schema::Ours { version: found } => Err(StoreError::FromTheFuture {
-            path: path.to_owned(),
-            found,
-            known,
-        }),
-        Schema::Foreign => Err(StoreError::Foreign {
-            path: path.to_owned(),
-        }),
+        Schema::Ours { version: found } => {
+            Err(StoreError::FromTheFuture { path: path.to_owned(), found, known })
+        }
+        Schema::Foreign => Err(StoreError::Foreign { path: path.to_owned() }),
     }
 }
 
@@ -186,11 +179,7 @@ async fn schema(connection: &mut SqliteConnection) -> Result<Schema, Fault> {
     .fetch_one(&mut *connection)
     .await?;
     if ours == 0 {
-        return Ok(if tables == 0 {
-            Schema::Empty
-        } else {
-            Schema::Foreign
-        });
+        return Ok(if tables == 0 { Schema::Empty } else { Schema::Foreign });
     }
     let (version, application): (i64, i64) = sqlx::query_as(
         "SELECT coalesce(max(version), 0), (SELECT * FROM pragma_application_id) FROM _sqlx_migrations",
@@ -199,11 +188,7 @@ async fn schema(connection: &mut SqliteConnection) -> Result<Schema, Fault> {
     .await?;
     // Before the first step was through, nothing is marked.
     let foreign = version > 0 && application != APPLICATION;
-    Ok(if foreign {
-        Schema::Foreign
-    } else {
-        Schema::Ours { version }
-    })
+    Ok(if foreign { Schema::Foreign } else { Schema::Ours { version } })
 }
 
 /// The mark that the first migration leaves: "pico".
@@ -211,22 +196,13 @@ const APPLICATION: i64 = 0x7069_636f;
 
 async fn connections(path: &Path, options: SqliteConnectOptions) -> Result<Connected, StoreError> {
     let explain = |error: sqlx::Error| Fault::from(error).explain(path, OPEN);
-    let options = options
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true);
+    let options =
+        options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full).foreign_keys(true);
     let writer = pool(1).connect_with(options.clone()).await.map_err(explain)?;
     migrate(path, &writer).await?;
-    let readers = pool(READERS)
-        .connect_with(options.pragma("query_only", "ON"))
-        .await
-        .map_err(explain)?;
+    let readers = pool(READERS).connect_with(options.pragma("query_only", "ON")).await.map_err(explain)?;
     let file = file_id(path).map_err(|error| cannot_open(path, &error))?;
-    Ok(Connected {
-        writer,
-        readers,
-        file,
-    })
+    Ok(Connected { writer, readers, file })
 }
 
 fn pool(size: u32) -> SqlitePoolOptions {
@@ -244,9 +220,6 @@ async fn migrate(path: &Path, writer: &SqlitePool) -> Result<(), StoreError> {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
             Fault::from(error).explain(path, OPEN)
         }
-        other => StoreError::Migration {
-            path: path.to_owned(),
-            cause: other.to_string(),
-        },
+        other => StoreError::Migration { path: path.to_owned(), cause: other.to_string() },
     })
 }

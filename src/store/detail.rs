@@ -91,10 +91,7 @@ mod tests {
     #[test]
     fn keys_are_sorted_and_nothing_is_spaced() {
         let detail = Detail::new(&json!({"b": [1, null, true], "a": {"z": "x\"y\n", "ä": -1}}));
-        assert_eq!(
-            detail.as_str(),
-            "{\"a\":{\"z\":\"x\\\"y\\n\",\"ä\":-1},\"b\":[1,null,true]}"
-        );
+        assert_eq!(detail.as_str(), "{\"a\":{\"z\":\"x\\\"y\\n\",\"ä\":-1},\"b\":[1,null,true]}");
     }
 
     #[test]

@@ -28,11 +28,7 @@ pub enum StoreError {
     #[error("cannot {what}: the store {} is read-only; remount its file system for writing", .path.display())]
     ReadOnly { path: PathBuf, what: &'static str },
     #[error("cannot {what}: the store {} is damaged ({cause}); restore it from a backup, or move it away to begin a new one", .path.display())]
-    Damaged {
-        path: PathBuf,
-        what: &'static str,
-        cause: String,
-    },
+    Damaged { path: PathBuf, what: &'static str, cause: String },
     #[error("cannot {what}: the store {} did not answer in time; look at the disk below it", .path.display())]
     TooSlow { path: PathBuf, what: &'static str },
     #[error("cannot {what}: {} was removed or replaced while it was open; what is written to it would be lost", .path.display())]
@@ -40,11 +36,7 @@ pub enum StoreError {
     #[error("cannot {what}: the store {} is not open", .path.display())]
     Closed { path: PathBuf, what: &'static str },
     #[error("cannot {what} in the store {}: {cause}", .path.display())]
-    Failed {
-        path: PathBuf,
-        what: &'static str,
-        cause: String,
-    },
+    Failed { path: PathBuf, what: &'static str, cause: String },
 }
 
 /// What a step inside the store met, before the path and the purpose are known.

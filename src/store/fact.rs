@@ -50,7 +50,7 @@ impl Store {
     /// Stores facts in their order, all or none, and returns the numbers of their ledger entries. What was settled before is
     /// skipped.
     pub async fn commit(&self, facts: &[Pending]) -> Result<Vec<u64>, StoreError> {
-        self.writing("record what was decided", async {
+        self.promptly("record what was decided", async {
             let mut transaction = self.begin().await?;
             forget_old(&mut transaction).await?;
             let mut seqs = Vec::new();

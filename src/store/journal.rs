@@ -59,19 +59,11 @@ pub struct Keeping {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
     #[error("cannot {what} the journal {}: {cause}", .path.display())]
-    Io {
-        path: PathBuf,
-        what: &'static str,
-        cause: String,
-    },
+    Io { path: PathBuf, what: &'static str, cause: String },
     #[error("cannot {what} the journal {}: its file system does not answer", .path.display())]
     TooSlow { path: PathBuf, what: &'static str },
     #[error("line {line} of the journal {} cannot be read ({cause}); what it kept is lost to picoseg, read it by eye", .path.display())]
-    Line {
-        path: PathBuf,
-        line: usize,
-        cause: String,
-    },
+    Line { path: PathBuf, line: usize, cause: String },
 }
 
 /// Facts that wait for the store, in their order.
@@ -96,10 +88,7 @@ struct Directory {
 impl Journal {
     /// Reads what is kept in both directories. What cannot be read is told, and the rest is used.
     pub async fn load(state: &Path, runtime: &Path) -> (Self, Vec<JournalError>) {
-        let mut places = [
-            Directory::new(Place::State, state),
-            Directory::new(Place::Runtime, runtime),
-        ];
+        let mut places = [Directory::new(Place::State, state), Directory::new(Place::Runtime, runtime)];
         let mut lines = Vec::new();
         let mut problems = Vec::new();
         for place in &mut places {
@@ -150,24 +139,15 @@ impl Journal {
         let mut problems = Vec::new();
         for place in &mut self.places {
             let text = text.clone();
-            match place
-                .run("write", move |path| journal_file::append(path, &text))
-                .await
-            {
+            match place.run("write", move |path| journal_file::append(path, &text)).await {
                 Ok(()) => {
                     self.unsaved.clear();
-                    return Keeping {
-                        place: place.place,
-                        problems,
-                    };
+                    return Keeping { place: place.place, problems };
                 }
                 Err(problem) => problems.push(problem),
             }
         }
-        Keeping {
-            place: Place::Memory,
-            problems,
-        }
+        Keeping { place: Place::Memory, problems }
     }
 
     /// What waits for the store, the oldest first.
@@ -195,11 +175,7 @@ impl Journal {
 
 impl Directory {
     fn new(place: Place, directory: &Path) -> Self {
-        Self {
-            place,
-            path: directory.join(FILE),
-            stuck: None,
-        }
+        Self { place, path: directory.join(FILE), stuck: None }
     }
 
     /// Runs blocking work on the file for as long as patience lasts.
@@ -208,23 +184,21 @@ impl Directory {
         what: &'static str,
         work: impl FnOnce(&Path) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, JournalError> {
-        let slow = JournalError::TooSlow {
-            path: self.path.clone(),
-            what,
-        };
+        let slow = JournalError::TooSlow { path: self.path.clone(), what };
         if self.stuck.as_ref().is_some_and(|call| !call.is_finished()) {
             return Err(slow);
         }
         let (answer, answered) = tokio::sync::oneshot::channel();
         let path = self.path.clone();
-        self.stuck = Some(tokio::task::spawn_blocking(move || {
+        let call = tokio::task::spawn_blocking(move || {
             // Nobody listens any more when the call was given up.
             let _ = answer.send(work(&path));
-        }));
-        match tokio::time::timeout(PATIENCE, answered).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) | Err(_) => Err(slow),
+        });
+        if let Ok(Ok(outcome)) = tokio::time::timeout(PATIENCE, answered).await {
+            return outcome;
         }
+        self.stuck = Some(call);
+        Err(slow)
     }
 }
 

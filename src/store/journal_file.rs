@@ -43,11 +43,8 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 fn parse(path: &Path, bytes: &[u8]) -> Content {
     let mut content = Content::default();
     let whole = bytes.ends_with(b"\n");
-    let lines: Vec<_> = bytes
-        .split(|byte| *byte == b'\n')
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty())
-        .collect();
+    let lines: Vec<_> =
+        bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()).collect();
     let count = lines.len();
     for (index, (number, line)) in lines.into_iter().enumerate() {
         let torn = !whole && index + 1 == count;
@@ -70,14 +67,7 @@ pub(super) fn append(path: &Path, text: &str) -> Result<(), JournalError> {
 }
 
 fn append_lines(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = open(
-        OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600),
-        path,
-    )?;
+    let mut file = open(OpenOptions::new().read(true).append(true).create(true).mode(0o600), path)?;
     let length = file.metadata()?.len();
     let written = write_lines(&mut file, length, text).and_then(|()| sync_directory(path));
     if written.is_err() {
@@ -126,14 +116,9 @@ fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
-    path.parent()
-        .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 fn failed(path: &Path, what: &'static str, error: &io::Error) -> JournalError {
-    JournalError::Io {
-        path: path.to_owned(),
-        what,
-        cause: error.to_string(),
-    }
+    JournalError::Io { path: path.to_owned(), what, cause: error.to_string() }
 }

@@ -30,10 +30,7 @@ pub enum Kept {
     /// They are on record; the numbers of their ledger entries.
     Recorded(Vec<u64>),
     /// They are not on record yet. `error` says why, `None` when earlier ones wait already.
-    Waiting {
-        keeping: Keeping,
-        error: Option<StoreError>,
-    },
+    Waiting { keeping: Keeping, error: Option<StoreError> },
 }
 
 /// What [`Keeper::open`] found.
@@ -63,11 +60,7 @@ impl Keeper {
             }),
             Err(error) => Err(error),
         };
-        Start {
-            keeper,
-            store: replayed,
-            journal: problems,
-        }
+        Start { keeper, store: replayed, journal: problems }
     }
 
     /// Puts facts on record, or keeps them until that is possible. They are stored together or not at all.

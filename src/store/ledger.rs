@@ -1,7 +1,7 @@
 //! The ledger: the hash-chained record of everything that was decided and done.
 //!
 //! Rows are append-only and numbered 1, 2, 3... without gaps. They are read back as text, not as types: an entry that
-//! somebody altered has to reach [`chain::verify`](super::chain::verify), which names it. Deliberately absent: deletion.
+//! somebody altered has to reach [`chain::verify`], which names it. Deliberately absent: deletion.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,54 +10,8 @@ use sqlx::{Row, SqliteConnection};
 
 use super::chain::{self, FirstBad, Head, Verifier};
 use super::error::Fault;
-use super::{Detail, Store, StoreError, text};
+use super::{Detail, LedgerKind, Store, StoreError, text};
 use crate::model::{ServiceName, Time};
-
-macro_rules! kinds {
-    ($($variant:ident = $text:literal),* $(,)?) => {
-        /// What an entry tells.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum LedgerKind {
-            $(#[serde(rename = $text)] $variant,)*
-        }
-
-        impl LedgerKind {
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
-
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)*
-                }
-            }
-        }
-    };
-}
-
-kinds! {
-    DaemonStarted = "daemon.started",
-    DaemonStopped = "daemon.stopped",
-    ConfigApplied = "config.applied",
-    ConfigRejected = "config.rejected",
-    ServiceCommissioned = "service.commissioned",
-    ServiceSuspended = "service.suspended",
-    ServiceResumed = "service.resumed",
-    ServiceDecommissioned = "service.decommissioned",
-    WindowOpened = "window.opened",
-    WindowClosed = "window.closed",
-    TeardownCompleted = "teardown.completed",
-    ApprovalAccepted = "approval.accepted",
-    ApprovalRejected = "approval.rejected",
-    DriftDetected = "drift.detected",
-    DriftRepaired = "drift.repaired",
-    ClockStepped = "clock.stepped",
-    AttemptsSealed = "attempts.sealed",
-}
-
-impl LedgerKind {
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|kind| kind.as_str() == text)
-    }
-}
 
 /// Something that happened, before it has a number.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,10 +55,7 @@ impl LedgerRow {
     }
 
     pub fn head(&self) -> Head {
-        Head {
-            seq: self.seq,
-            hash: self.hash.clone(),
-        }
+        Head { seq: self.seq, hash: self.hash.clone() }
     }
 }
 
@@ -125,7 +76,7 @@ pub struct LedgerFilter {
 impl Store {
     /// Appends entries, all or none, and returns their numbers.
     pub async fn append(&self, entries: &[Entry]) -> Result<Vec<u64>, StoreError> {
-        self.writing("append to the ledger", async {
+        self.promptly("append to the ledger", async {
             let mut transaction = self.begin().await?;
             let seqs = append(&mut transaction, entries).await?;
             transaction.commit().await?;
@@ -136,7 +87,7 @@ impl Store {
 
     /// Returns entries in the order of their numbers.
     pub async fn entries(&self, filter: &LedgerFilter) -> Result<Vec<LedgerRow>, StoreError> {
-        self.reading("read the ledger", async {
+        self.in_bulk("read the ledger", async {
             let mut connection = self.reader().await?;
             select(&mut connection, filter).await
         })
@@ -145,7 +96,7 @@ impl Store {
 
     /// What the ledger ends with.
     pub async fn head(&self) -> Result<Head, StoreError> {
-        self.reading("read the head of the ledger", async {
+        self.in_bulk("read the head of the ledger", async {
             let mut connection = self.reader().await?;
             head(&mut connection).await
         })
@@ -154,7 +105,7 @@ impl Store {
 
     /// Reads the whole ledger, as it is at one instant, and says whether it is unbroken.
     pub async fn verify_ledger(&self) -> Result<Result<Head, FirstBad>, StoreError> {
-        self.auditing("verify the ledger", async {
+        self.at_length("verify the ledger", async {
             let mut snapshot = self.snapshot().await?;
             let head = head(&mut snapshot).await?;
             let mut verifier = Verifier::default();
@@ -178,11 +129,7 @@ impl LedgerFilter {
 
     /// The page that follows an entry.
     pub fn page(after: u64) -> Self {
-        Self {
-            after,
-            limit: Some(Self::PAGE),
-            ..Self::default()
-        }
+        Self { after, limit: Some(Self::PAGE), ..Self::default() }
     }
 }
 
@@ -210,10 +157,7 @@ async fn head(connection: &mut SqliteConnection) -> Result<Head, Fault> {
         .fetch_optional(connection)
         .await?
         .ok_or_else(|| Fault::Value("the ledger has no head".to_owned()))?;
-    Ok(Head {
-        seq: text::to_count(row.try_get("seq")?)?,
-        hash: row.try_get("hash")?,
-    })
+    Ok(Head { seq: text::to_count(row.try_get("seq")?)?, hash: row.try_get("hash")? })
 }
 
 async fn insert(connection: &mut SqliteConnection, row: &LedgerRow) -> Result<(), Fault> {
@@ -232,10 +176,7 @@ async fn insert(connection: &mut SqliteConnection, row: &LedgerRow) -> Result<()
     .execute(connection)
     .await?;
     match done.rows_affected() {
-        0 => Err(Fault::Value(format!(
-            "ledger entry {} stands beyond the end of the ledger",
-            row.seq
-        ))),
+        0 => Err(Fault::Value(format!("ledger entry {} stands beyond the end of the ledger", row.seq))),
         _ => Ok(()),
     }
 }
@@ -268,18 +209,4 @@ fn ledger_row(row: &SqliteRow) -> Result<LedgerRow, Fault> {
         prev: row.try_get("prev")?,
         hash: row.try_get("hash")?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_read_back_as_written() {
-        for kind in LedgerKind::ALL {
-            assert_eq!(LedgerKind::parse(kind.as_str()), Some(*kind));
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
-        }
-        assert_eq!(LedgerKind::parse("daemon.paused"), None);
-    }
 }

@@ -29,13 +29,7 @@ impl Line {
 
     pub fn read(line: &str) -> Result<Self, Unreadable> {
         let text: LineText = serde_json::from_str(line)?;
-        Ok(Self {
-            number: text.number,
-            pending: Pending {
-                id: text.id,
-                fact: Fact::try_from(text.fact)?,
-            },
-        })
+        Ok(Self { number: text.number, pending: Pending { id: text.id, fact: Fact::try_from(text.fact)? } })
     }
 }
 
@@ -61,25 +55,9 @@ struct LineText {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum FactText {
-    Entry {
-        at: Time,
-        kind: LedgerKind,
-        service: Option<String>,
-        actor: String,
-        detail: Value,
-    },
-    Order {
-        service: String,
-        kind: String,
-        at: Time,
-        by: String,
-        reason: String,
-    },
-    Record {
-        service: String,
-        suspended: Option<SuspendedText>,
-        decommissioned: Option<DecommissionedText>,
-    },
+    Entry { at: Time, kind: LedgerKind, service: Option<String>, actor: String, detail: Value },
+    Order { service: String, kind: String, at: Time, by: String, reason: String },
+    Record { service: String, suspended: Option<SuspendedText>, decommissioned: Option<DecommissionedText> },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -128,37 +106,21 @@ impl TryFrom<FactText> for Fact {
 
     fn try_from(fact: FactText) -> Result<Self, Unreadable> {
         Ok(match fact {
-            FactText::Entry {
-                at,
-                kind,
-                service,
-                actor,
-                detail,
-            } => Self::Entry(Entry {
+            FactText::Entry { at, kind, service, actor, detail } => Self::Entry(Entry {
                 at,
                 kind,
                 service: service.as_deref().map(ServiceName::new).transpose()?,
                 actor,
                 detail,
             }),
-            FactText::Order {
-                service,
-                kind,
-                at,
-                by,
-                reason,
-            } => Self::Order(Order {
+            FactText::Order { service, kind, at, by, reason } => Self::Order(Order {
                 service: ServiceName::new(&service)?,
                 kind: text::to_order_kind(&kind).ok_or(Unreadable::Order(kind))?,
                 at,
                 by,
                 reason,
             }),
-            FactText::Record {
-                service,
-                suspended,
-                decommissioned,
-            } => Self::Record {
+            FactText::Record { service, suspended, decommissioned } => Self::Record {
                 service: ServiceName::new(&service)?,
                 record: Record {
                     suspended: suspended.map(Suspended::from),
@@ -185,12 +147,7 @@ impl From<SuspendedText> for Suspended {
 
 impl From<Decommissioned> for DecommissionedText {
     fn from(event: Decommissioned) -> Self {
-        Self {
-            at: event.at,
-            cause: event.cause.as_str().to_owned(),
-            by: event.by,
-            reason: event.reason,
-        }
+        Self { at: event.at, cause: event.cause.as_str().to_owned(), by: event.by, reason: event.reason }
     }
 }
 

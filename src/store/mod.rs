@@ -8,8 +8,9 @@
 //! |---|---|
 //! | [`chain`] | pure: hashes of ledger entries, and whether they are unbroken |
 //! | `ledger`, `attempts`, `baselines`, `records`, `clock` | one table each |
+//! | `kind`, `detail` | the words and the JSON of ledger entries |
 //! | `fact` | several of them in one transaction, each at most once |
-//! | [`journal`] | what could not be stored yet |
+//! | [`journal`], `line`, `journal_file` | what could not be stored yet |
 //! | `keeper` | both together: stores a fact, or keeps it for later |
 //! | [`accepted`] | the last accepted configuration files |
 //!
@@ -21,6 +22,7 @@ pub mod accepted;
 pub mod chain;
 pub mod journal;
 
+mod attempt_row;
 mod attempts;
 mod baselines;
 mod clock;
@@ -30,6 +32,7 @@ mod error;
 mod fact;
 mod journal_file;
 mod keeper;
+mod kind;
 mod ledger;
 mod line;
 mod records;
@@ -49,7 +52,8 @@ pub use detail::Detail;
 pub use error::StoreError;
 pub use fact::{Fact, Pending};
 pub use keeper::{Keeper, Kept, Start};
-pub use ledger::{Entry, LedgerFilter, LedgerKind, LedgerRow};
+pub use kind::LedgerKind;
+pub use ledger::{Entry, LedgerFilter, LedgerRow};
 
 use connect::Connected;
 use error::Fault;
@@ -83,11 +87,7 @@ pub enum Opened {
 impl Store {
     /// A store that is not open yet: every call says so until [`Store::reopen`] worked.
     pub fn at(directory: &Path) -> Self {
-        Self {
-            directory: directory.to_owned(),
-            path: directory.join(FILE),
-            connected: RwLock::new(None),
-        }
+        Self { directory: directory.to_owned(), path: directory.join(FILE), connected: RwLock::new(None) }
     }
 
     /// Opens the store of a state directory; creates directory (0700) and database (0600) where there is none.
@@ -107,11 +107,7 @@ impl Store {
 
     /// Closes the file; waits no longer than a decision would.
     pub async fn close(&self) {
-        let connected = self
-            .connected
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let connected = self.connected.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(connected) = connected {
             // A connection that hangs closes when it returns.
             let _ = tokio::time::timeout(DECISION, connected.close()).await;
@@ -120,7 +116,7 @@ impl Store {
 
     /// Proves that the store can be read and written, by writing.
     pub async fn health(&self) -> Result<(), StoreError> {
-        self.writing("write to the store", async {
+        self.promptly("write to the store", async {
             let mut transaction = self.begin().await?;
             sqlx::query("UPDATE probe SET writes = writes + 1 WHERE id = 1")
                 .execute(&mut *transaction)
@@ -157,7 +153,7 @@ impl Store {
     }
 
     /// Writes that a decision waits for, and the little that is read at start.
-    async fn writing<T>(
+    async fn promptly<T>(
         &self,
         what: &'static str,
         work: impl Future<Output = Result<T, Fault>>,
@@ -166,7 +162,7 @@ impl Store {
     }
 
     /// Lists and bulk counts.
-    async fn reading<T>(
+    async fn in_bulk<T>(
         &self,
         what: &'static str,
         work: impl Future<Output = Result<T, Fault>>,
@@ -174,7 +170,8 @@ impl Store {
         self.within(BULK, what, work).await
     }
 
-    async fn auditing<T>(
+    /// The whole ledger.
+    async fn at_length<T>(
         &self,
         what: &'static str,
         work: impl Future<Output = Result<T, Fault>>,
@@ -191,8 +188,6 @@ impl Store {
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, StoreError> {
         let outcome = tokio::time::timeout(limit, work).await;
-        outcome
-            .unwrap_or(Err(Fault::TooSlow))
-            .map_err(|fault| fault.explain(&self.path, what))
+        outcome.unwrap_or(Err(Fault::TooSlow)).map_err(|fault| fault.explain(&self.path, what))
     }
 }

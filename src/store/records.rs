@@ -12,11 +12,9 @@ use crate::model::{Cause, Decommissioned, Order, OrderKind, Record, ServiceName,
 impl Store {
     /// Every service of which anything is remembered.
     pub async fn load_records(&self) -> Result<BTreeMap<ServiceName, Record>, StoreError> {
-        self.writing("read the records of services", async {
+        self.promptly("read the records of services", async {
             let mut connection = self.reader().await?;
-            let rows = sqlx::query("SELECT * FROM records")
-                .fetch_all(&mut *connection)
-                .await?;
+            let rows = sqlx::query("SELECT * FROM records").fetch_all(&mut *connection).await?;
             rows.iter().map(record).collect()
         })
         .await
@@ -24,7 +22,7 @@ impl Store {
 
     /// Remembers this of a service, in place of what was remembered.
     pub async fn put_record(&self, service: &ServiceName, record: &Record) -> Result<(), StoreError> {
-        self.writing("write the record of a service", async {
+        self.promptly("write the record of a service", async {
             let mut transaction = self.begin().await?;
             put_record(&mut transaction, service, record).await?;
             transaction.commit().await?;
@@ -35,7 +33,7 @@ impl Store {
 
     /// Logs an order.
     pub async fn put_order(&self, order: &Order) -> Result<(), StoreError> {
-        self.writing("log an order", async {
+        self.promptly("log an order", async {
             let mut transaction = self.begin().await?;
             put_order(&mut transaction, order).await?;
             transaction.commit().await?;
@@ -46,7 +44,7 @@ impl Store {
 
     /// The orders that were given, of one service or of all, in the order in which they were logged.
     pub async fn orders(&self, service: Option<&ServiceName>) -> Result<Vec<Order>, StoreError> {
-        self.reading("read the orders", async {
+        self.in_bulk("read the orders", async {
             let mut connection = self.reader().await?;
             let rows = sqlx::query("SELECT * FROM orders WHERE ?1 IS NULL OR service = ?1 ORDER BY number")
                 .bind(service.map(ServiceName::as_str))
@@ -63,10 +61,7 @@ pub(super) async fn put_record(
     service: &ServiceName,
     record: &Record,
 ) -> Result<(), Fault> {
-    let Record {
-        suspended,
-        decommissioned,
-    } = record;
+    let Record { suspended, decommissioned } = record;
     let (suspended, decommissioned) = (suspended.as_ref(), decommissioned.as_ref());
     sqlx::query(
         "INSERT OR REPLACE INTO records
@@ -88,13 +83,7 @@ pub(super) async fn put_record(
 }
 
 pub(super) async fn put_order(connection: &mut SqliteConnection, order: &Order) -> Result<(), Fault> {
-    let Order {
-        service,
-        kind,
-        at,
-        by,
-        reason,
-    } = order;
+    let Order { service, kind, at, by, reason } = order;
     sqlx::query("INSERT INTO orders (service, kind, at, by, reason) VALUES (?, ?, ?, ?, ?)")
         .bind(service.as_str())
         .bind(kind.as_str())
@@ -108,10 +97,7 @@ pub(super) async fn put_order(connection: &mut SqliteConnection, order: &Order) 
 
 fn record(row: &SqliteRow) -> Result<(ServiceName, Record), Fault> {
     let service: String = row.try_get("service")?;
-    let record = Record {
-        suspended: suspended(row)?,
-        decommissioned: decommissioned(row)?,
-    };
+    let record = Record { suspended: suspended(row)?, decommissioned: decommissioned(row)? };
     Ok((text::to_service(&service)?, record))
 }
 

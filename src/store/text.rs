@@ -11,9 +11,8 @@ pub(super) fn from_time(time: Time) -> String {
 }
 
 pub(super) fn to_time(text: &str) -> Result<Time, Fault> {
-    DateTime::parse_from_rfc3339(text)
-        .map(|time| time.with_timezone(&Utc))
-        .map_err(|error| Fault::Value(format!("{text:?} is not a time: {error}")))
+    // Not `parse_from_rfc3339`: a clock that stands beyond the year 9999 has to read back, too.
+    text.parse::<DateTime<Utc>>().map_err(|error| Fault::Value(format!("{text:?} is not a time: {error}")))
 }
 
 pub(super) fn to_service(text: &str) -> Result<ServiceName, Fault> {
@@ -38,13 +37,11 @@ pub(super) fn to_count(number: i64) -> Result<u64, Fault> {
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

@@ -99,10 +99,7 @@ impl Hierarchy {
         let directory = self.directory(path);
         let metadata = match std::fs::symlink_metadata(&directory) {
             Err(error) if is_gone(&error) => return Ok(None),
-            other => other.map_err(|source| CgroupError::Read {
-                path: directory,
-                source,
-            })?,
+            other => other.map_err(|source| CgroupError::Read { path: directory, source })?,
         };
         Ok(metadata.is_dir().then(|| Cgroup {
             path: path.to_owned(),
@@ -124,10 +121,7 @@ impl Hierarchy {
         match names {
             Ok(names) => Ok(names.into_iter().flatten().collect()),
             Err(error) if is_gone(&error) => Ok(Vec::new()),
-            Err(source) => Err(CgroupError::Read {
-                path: directory,
-                source,
-            }),
+            Err(source) => Err(CgroupError::Read { path: directory, source }),
         }
     }
 
@@ -138,10 +132,7 @@ impl Hierarchy {
 
 /// A path may vanish at any time: `ENODEV` is what a directory says that is just being removed.
 pub(super) fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENODEV | libc::ENOTDIR)
-    )
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENOTDIR))
 }
 
 /// The path of `name` in the cgroup `parent`.
@@ -165,16 +156,11 @@ pub(super) fn is_slice_chain(path: &str) -> bool {
 /// template `x@.service` too. A template itself never runs.
 pub(super) fn units_of(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let unit = unit_of(name);
-    let instance = unit
-        .split_once('@')
-        .and_then(|(stem, rest)| Some((stem, rest.rsplit_once('.')?)));
+    let instance = unit.split_once('@').and_then(|(stem, rest)| Some((stem, rest.rsplit_once('.')?)));
     match instance {
         None => [Some(Cow::Borrowed(unit)), None],
         Some((_, ("", _))) => [None, None],
-        Some((stem, (_, kind))) => [
-            Some(Cow::Borrowed(unit)),
-            Some(Cow::Owned(format!("{stem}@.{kind}"))),
-        ],
+        Some((stem, (_, kind))) => [Some(Cow::Borrowed(unit)), Some(Cow::Owned(format!("{stem}@.{kind}")))],
     }
     .into_iter()
     .flatten()
@@ -309,27 +295,15 @@ mod tests {
             "system.slice/x@1.scope",
         ]);
         let found = paths(&hierarchy, &unit("x@.service"));
-        assert_eq!(
-            found,
-            ["/system.slice/x@1.service", "/system.slice/x@a.b@c.service"]
-        );
-        assert_eq!(
-            paths(&hierarchy, &unit("x@1.service")),
-            ["/system.slice/x@1.service"]
-        );
+        assert_eq!(found, ["/system.slice/x@1.service", "/system.slice/x@a.b@c.service"]);
+        assert_eq!(paths(&hierarchy, &unit("x@1.service")), ["/system.slice/x@1.service"]);
     }
 
     #[test]
     fn names_that_systemd_escapes_are_found() {
         let (_root, hierarchy) = tree(&["system.slice/_cpu.service", "system.slice/__x.service"]);
-        assert_eq!(
-            paths(&hierarchy, &unit("cpu.service")),
-            ["/system.slice/_cpu.service"]
-        );
-        assert_eq!(
-            paths(&hierarchy, &unit("_x.service")),
-            ["/system.slice/__x.service"]
-        );
+        assert_eq!(paths(&hierarchy, &unit("cpu.service")), ["/system.slice/_cpu.service"]);
+        assert_eq!(paths(&hierarchy, &unit("_x.service")), ["/system.slice/__x.service"]);
         assert!(paths(&hierarchy, &unit("x.service")).is_empty());
     }
 }

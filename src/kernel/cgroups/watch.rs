@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem::{MaybeUninit, take};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
@@ -73,9 +73,7 @@ impl Watcher {
 
     /// The cgroups of every watched subject as of the last call, sorted.
     pub fn resolved(&self) -> impl Iterator<Item = (&Subject, Vec<Cgroup>)> {
-        self.resolved
-            .iter()
-            .map(|(subject, cgroups)| (subject, cgroups.values().cloned().collect()))
+        self.resolved.iter().map(|(subject, cgroups)| (subject, cgroups.values().cloned().collect()))
     }
 
     /// Reads all events that are there, without waiting, and returns what changed by them, sorted by subject.
@@ -124,6 +122,7 @@ impl Watcher {
         if is_slice_chain(parent) && self.index.has_units() {
             self.look_for_units(&path, name, before)?;
             if is_slice(name) {
+                self.refresh_below(&path, before)?;
                 self.scan_slices(path.clone(), before)?;
             }
         }
@@ -138,6 +137,23 @@ impl Watcher {
             self.refresh(&subject, path, before)?;
         }
         Ok(())
+    }
+
+    /// Looks again at everything that is known below a slice.
+    ///
+    /// A slice may be replaced between watching and reading it: then what was read is not what is watched, and
+    /// nobody tells when it goes. The slice's own event does.
+    fn refresh_below(&mut self, slice: &str, before: &mut Answers) -> Result<(), CgroupError> {
+        let below = format!("{slice}/")..format!("{slice}0");
+        let known: Vec<_> = self
+            .resolved
+            .iter()
+            .flat_map(|(subject, cgroups)| cgroups.range(below.clone()).map(move |(path, _)| (subject, path)))
+            .map(|(subject, path)| (subject.clone(), path.clone()))
+            .collect();
+        known
+            .iter()
+            .try_for_each(|(subject, path)| self.refresh(subject, path, before))
     }
 
     /// Watches and reads a slice and all slices in it.
@@ -194,10 +210,7 @@ impl Watcher {
                 Ok(true)
             }
             Err(error) if is_gone(&error) => Ok(false),
-            Err(source) => Err(CgroupError::Watch {
-                path: directory,
-                source,
-            }),
+            Err(source) => Err(CgroupError::Watch { path: directory, source }),
         }
     }
 
@@ -237,11 +250,7 @@ impl Watcher {
 
     /// Ends the watches that the last scan did not want again. What is gone already is no error.
     fn unwatch(&self, watched: Watches) {
-        for descriptor in watched
-            .0
-            .keys()
-            .filter(|known| !self.watches.0.contains_key(known))
-        {
+        for descriptor in watched.0.keys().filter(|known| !self.watches.0.contains_key(known)) {
             let _gone = inotify::remove_watch(&self.inotify, *descriptor);
         }
     }
@@ -266,12 +275,6 @@ impl Watcher {
 impl AsFd for Watcher {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
-    }
-}
-
-impl AsRawFd for Watcher {
-    fn as_raw_fd(&self) -> RawFd {
-        self.inotify.as_raw_fd()
     }
 }
 
@@ -357,9 +360,7 @@ mod tests {
 
     impl Tree {
         fn new(directories: &[&str]) -> Self {
-            let tree = Self {
-                root: tempfile::tempdir().unwrap(),
-            };
+            let tree = Self { root: tempfile::tempdir().unwrap() };
             directories.iter().for_each(|directory| tree.make(directory));
             tree
         }
@@ -425,10 +426,7 @@ mod tests {
         let tree = Tree::new(&[]);
         let mut watcher = tree.watch(&["x.service", "a-b.slice"]);
         tree.make("a.slice/a-b.slice/x.service");
-        let expected = [
-            "a-b.slice=/a.slice/a-b.slice",
-            "x.service=/a.slice/a-b.slice/x.service",
-        ];
+        let expected = ["a-b.slice=/a.slice/a-b.slice", "x.service=/a.slice/a-b.slice/x.service"];
         assert_eq!(next(&mut watcher), expected);
         tree.remove("a.slice/a-b.slice/x.service");
         assert_eq!(next(&mut watcher), ["x.service="]);
@@ -465,6 +463,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_in_a_slice_that_replaced_the_watched_one_does_not_stay() {
+        let tree = Tree::new(&["a.slice/x.service"]);
+        let mut watcher = tree.watch(&["x.service"]);
+        // The watch was on the predecessor of the slice that was read.
+        let (&slice, _) = watcher
+            .watches
+            .0
+            .iter()
+            .find(|(_, path)| *path == "/a.slice")
+            .unwrap();
+        inotify::remove_watch(&watcher.inotify, slice).unwrap();
+        tree.remove("a.slice");
+        assert_eq!(next(&mut watcher), ["x.service="]);
+    }
+
+    #[test]
     fn lost_events_are_made_good_by_reading_everything() {
         let tree = Tree::new(&["system.slice/gone.service", "system.slice/kept.service"]);
         let mut watcher = tree.watch(&["gone.service", "kept.service", "new.service"]);
@@ -473,10 +487,7 @@ mod tests {
         tree.make("a.slice/new.service");
         watcher.read_hints().unwrap();
         watcher.stale = true;
-        assert_eq!(
-            next(&mut watcher),
-            ["gone.service=", "new.service=/a.slice/new.service"]
-        );
+        assert_eq!(next(&mut watcher), ["gone.service=", "new.service=/a.slice/new.service"]);
         tree.make("a.slice/gone.service");
         assert_eq!(next(&mut watcher), ["gone.service=/a.slice/gone.service"]);
     }

@@ -8,7 +8,7 @@
 mod packet;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -141,14 +141,9 @@ impl Reader {
             .set_receive_buffer(options.receive_buffer)
             .and_then(|_| connection.transact(&bind(group, options)))
             .map_err(|source| explain(group, source))?;
-        // A datagram holds at most `batch_bytes`, unless a single packet is longer.
-        let room = options
-            .batch_bytes
-            .saturating_add(options.copy)
-            .saturating_add(4096);
         Ok(Self {
             connection,
-            buffer: vec![0; usize::try_from(room).unwrap_or(usize::MAX)],
+            buffer: vec![0; room(options)],
             sequence: Sequence::default(),
         })
     }
@@ -159,8 +154,8 @@ impl Reader {
         for _ in 0..DATAGRAMS {
             match self.connection.try_receive(&mut self.buffer) {
                 Ok(length) => self.read_datagram(length, records, &mut batch),
-                // The receive buffer was full. Which records fell out shows in the numbers of the next ones.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                // The receive buffer was full, or a datagram outgrew ours. The numbers of the next records tell.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE)) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     batch.drained = true;
                     break;
@@ -190,10 +185,14 @@ impl AsFd for Reader {
     }
 }
 
-impl AsRawFd for Reader {
-    fn as_raw_fd(&self) -> RawFd {
-        self.connection.as_raw_fd()
-    }
+/// The longest datagram: the kernel fills the memory it got, which is up to twice what it asked for
+/// (net/netfilter/nfnetlink_log.c, `nfulnl_log_packet` looks at `skb_tailroom`).
+fn room(options: Options) -> usize {
+    let asked = options
+        .batch_bytes
+        .saturating_add(options.copy)
+        .saturating_add(4096);
+    usize::try_from(asked.saturating_mul(2)).unwrap_or(usize::MAX)
 }
 
 /// The kernel says `EPERM` both to a stranger's group and to a caller without the capability

@@ -81,18 +81,13 @@ impl Packet {
 
     fn new(source: IpAddr, destination: IpAddr, protocol: u8, transport: &[u8]) -> Self {
         let has_ports = matches!(protocol, TCP | UDP | DCCP | SCTP | UDPLITE);
-        let is_icmp = matches!(
-            (source, protocol),
-            (IpAddr::V4(_), ICMP) | (IpAddr::V6(_), ICMPV6)
-        );
+        let is_icmp = matches!((source, protocol), (IpAddr::V4(_), ICMP) | (IpAddr::V6(_), ICMPV6));
         Self {
             source,
             destination,
             protocol,
             ports: fixed(transport).filter(|_| has_ports).map(ports),
-            icmp: fixed(transport)
-                .filter(|_| is_icmp)
-                .map(|[kind, code]| (kind, code)),
+            icmp: fixed(transport).filter(|_| is_icmp).map(|[kind, code]| (kind, code)),
             tcp_flags: transport.get(13).filter(|_| protocol == TCP).copied(),
         }
     }
@@ -126,10 +121,7 @@ fn behind_extensions(mut next: u8, mut rest: &[u8]) -> (u8, &[u8]) {
 
 /// An offset that was not copied counts as later: without it the bytes behind could be anything.
 fn is_later_fragment(header: &[u8]) -> bool {
-    header
-        .get(2..)
-        .and_then(fixed)
-        .is_none_or(|offset| u16::from_be_bytes(offset) >> 3 != 0)
+    header.get(2..).and_then(fixed).is_none_or(|offset| u16::from_be_bytes(offset) >> 3 != 0)
 }
 
 #[cfg(test)]
