@@ -12,6 +12,7 @@ mod closing;
 mod failsafe;
 mod harness;
 mod lifecycle;
+mod observe;
 mod opening;
 mod orders;
 mod ordinary;

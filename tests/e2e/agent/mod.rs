@@ -18,8 +18,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-pub use protocol::{Close, End, Ending, Failure, Flow, Heard, Kind, Manner, Packets, Tally, Who};
 use protocol::{Answer, Ask, Id, Identity};
+pub use protocol::{Close, End, Ending, Failure, Flow, Heard, Kind, Manner, Packets, Tally, Who};
 
 use crate::lab::{Lab, MOMENT, clock};
 
@@ -46,9 +46,13 @@ pub struct Socket<'a> {
 impl Agent {
     /// Starts one in the network namespace of the calling thread.
     pub fn spawn(cgroup: Option<&Path>, uid: u32) -> Self {
-        let identity = Identity { cgroup: cgroup.map(Path::to_owned), uid };
+        let identity = Identity {
+            cgroup: cgroup.map(Path::to_owned),
+            uid,
+        };
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        ours.set_read_timeout(Some(ANSWER_WITHIN)).expect("a socket of ours");
+        ours.set_read_timeout(Some(ANSWER_WITHIN))
+            .expect("a socket of ours");
         let child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["--exact", TEST, "--nocapture", "--test-threads=1"])
             .env(IDENTITY, serde_json::to_string(&identity).expect("plain data"))
@@ -56,7 +60,10 @@ impl Agent {
             .stdout(Stdio::null())
             .spawn()
             .expect("this binary runs");
-        Self { child: Mutex::new(child), line: Mutex::new(BufReader::new(ours)) }
+        Self {
+            child: Mutex::new(child),
+            line: Mutex::new(BufReader::new(ours)),
+        }
     }
 
     pub fn who(&self) -> Who {
@@ -68,7 +75,10 @@ impl Agent {
 
     /// Moves the process to another cgroup.
     pub fn move_to(&self, cgroup: &Path) {
-        self.done(&Ask::Move { cgroup: cgroup.to_owned() }).expect("root moves a process");
+        self.done(&Ask::Move {
+            cgroup: cgroup.to_owned(),
+        })
+        .expect("root moves a process");
     }
 
     /// SIGKILL; its sockets become orphans of the kernel.
@@ -81,12 +91,20 @@ impl Agent {
     // TCP
 
     pub fn connect(&self, remote: SocketAddr) -> Result<Socket<'_>, Failure> {
-        self.socket(&Ask::Connect { remote, local: None, timeout: CONNECT_WITHIN })
+        self.socket(&Ask::Connect {
+            remote,
+            local: None,
+            timeout: CONNECT_WITHIN,
+        })
     }
 
     /// From a local address and port of our choice.
     pub fn connect_from(&self, local: SocketAddr, remote: SocketAddr) -> Result<Socket<'_>, Failure> {
-        self.socket(&Ask::Connect { remote, local: Some(local), timeout: CONNECT_WITHIN })
+        self.socket(&Ask::Connect {
+            remote,
+            local: Some(local),
+            timeout: CONNECT_WITHIN,
+        })
     }
 
     /// Connects, and sends a word that comes back: the path is open in both directions.
@@ -95,7 +113,8 @@ impl Agent {
     }
 
     pub fn listen(&self, local: SocketAddr, manner: Manner) -> Socket<'_> {
-        self.socket(&Ask::Listen { local, manner }).unwrap_or_else(|e| panic!("listen on {local}: {e:?}"))
+        self.socket(&Ask::Listen { local, manner })
+            .unwrap_or_else(|e| panic!("listen on {local}: {e:?}"))
     }
 
     /// A listener that sends everything back.
@@ -106,7 +125,13 @@ impl Agent {
     /// `count` short connections, some at a time, to a listener of the same manner.
     pub fn exchange(&self, remote: SocketAddr, close: Close, late: Duration, count: u32) -> Tally {
         let workers = if late.is_zero() { 8 } else { 50 };
-        match self.ask(&Ask::Exchange { remote, close, late, count, workers }) {
+        match self.ask(&Ask::Exchange {
+            remote,
+            close,
+            late,
+            count,
+            workers,
+        }) {
             Answer::Tally(tally) => tally,
             other => unexpected(&other),
         }
@@ -115,13 +140,18 @@ impl Agent {
     // UDP, ICMP and packets that no socket would send
 
     pub fn udp(&self, local: SocketAddr) -> Socket<'_> {
-        self.socket(&Ask::Udp { local, remote: None }).unwrap_or_else(|e| panic!("bind {local}: {e:?}"))
+        self.socket(&Ask::Udp { local, remote: None })
+            .unwrap_or_else(|e| panic!("bind {local}: {e:?}"))
     }
 
     /// A connected socket: it can [`Socket::pump`] and [`Socket::drain`].
     pub fn udp_to(&self, local: SocketAddr, remote: SocketAddr) -> Socket<'_> {
-        let asked = Ask::Udp { local, remote: Some(remote) };
-        self.socket(&asked).unwrap_or_else(|e| panic!("{local} to {remote}: {e:?}"))
+        let asked = Ask::Udp {
+            local,
+            remote: Some(remote),
+        };
+        self.socket(&asked)
+            .unwrap_or_else(|e| panic!("{local} to {remote}: {e:?}"))
     }
 
     /// One datagram each from `count` new sockets, taken by the kernel or not.
@@ -129,25 +159,35 @@ impl Agent {
         self.done(&Ask::UdpEach { remote, count }).expect("sockets");
     }
 
+    /// Sends them at once.
     pub fn raw(&self, packets: Packets) {
         self.done(&Ask::Raw { packets }).expect("root sends raw packets");
     }
 
     /// Sends them in the background, one `every` so often; its [`Socket::flow`] tells how many.
     pub fn raw_pump(&self, packets: Packets, every: Duration) -> Socket<'_> {
-        self.socket(&Ask::RawPump { packets, every }).expect("root sends raw packets")
+        self.socket(&Ask::RawPump { packets, every })
+            .expect("root sends raw packets")
     }
 
     /// Whether an echo request is answered.
     pub fn pings(&self, remote: IpAddr) -> bool {
-        self.done(&Ask::Ping { remote, timeout: HEAR_WITHIN }).is_ok()
+        self.done(&Ask::Ping {
+            remote,
+            timeout: HEAR_WITHIN,
+        })
+        .is_ok()
     }
 
     // The line
 
     fn socket(&self, question: &Ask) -> Result<Socket<'_>, Failure> {
         match self.ask(question) {
-            Answer::Socket { id, local } => Ok(Socket { agent: self, id, local }),
+            Answer::Socket { id, local } => Ok(Socket {
+                agent: self,
+                id,
+                local,
+            }),
             Answer::Failed(failure) => Err(failure),
             other => unexpected(&other),
         }
@@ -164,9 +204,12 @@ impl Agent {
     fn ask(&self, question: &Ask) -> Answer {
         let mut line = locked(&self.line);
         let text = serde_json::to_string(question).expect("plain data") + "\n";
-        line.get_mut().write_all(text.as_bytes()).unwrap_or_else(|e| panic!("an agent is gone: {e}"));
+        line.get_mut()
+            .write_all(text.as_bytes())
+            .unwrap_or_else(|e| panic!("an agent is gone: {e}"));
         let mut answer = String::new();
-        line.read_line(&mut answer).unwrap_or_else(|e| panic!("no answer to {question:?}: {e}"));
+        line.read_line(&mut answer)
+            .unwrap_or_else(|e| panic!("no answer to {question:?}: {e}"));
         serde_json::from_str(&answer).unwrap_or_else(|e| panic!("answer to {question:?}: {answer:?}: {e}"))
     }
 }
@@ -177,24 +220,33 @@ impl Drop for Agent {
     }
 }
 
-impl Socket<'_> {
+impl<'a> Socket<'a> {
     pub fn local(&self) -> SocketAddr {
         self.local
     }
 
     /// The next connection of a listener that keeps them.
-    pub fn accept(&self) -> Result<Socket<'_>, Failure> {
-        self.agent.socket(&Ask::Accept { listener: self.id, timeout: HEAR_WITHIN })
+    pub fn accept(&self) -> Result<Socket<'a>, Failure> {
+        self.agent.socket(&Ask::Accept {
+            listener: self.id,
+            timeout: HEAR_WITHIN,
+        })
     }
 
-    /// Whether somebody connects to this listener within a moment in which a connection would have come.
+    /// Whether nobody connects to this listener in the time in which a connection would have come.
     pub fn stays_alone(&self) -> bool {
-        let asked = Ask::Accept { listener: self.id, timeout: Duration::from_millis(300) };
+        let asked = Ask::Accept {
+            listener: self.id,
+            timeout: Duration::from_millis(300),
+        };
         self.agent.socket(&asked).is_err()
     }
 
     pub fn say(&self, text: &str) -> Result<(), Failure> {
-        self.agent.done(&Ask::Say { socket: self.id, text: text.to_owned() })
+        self.agent.done(&Ask::Say {
+            socket: self.id,
+            text: text.to_owned(),
+        })
     }
 
     pub fn hear(&self) -> Heard {
@@ -202,7 +254,10 @@ impl Socket<'_> {
     }
 
     pub fn hear_within(&self, timeout: Duration) -> Heard {
-        match self.agent.ask(&Ask::Hear { socket: self.id, timeout }) {
+        match self.agent.ask(&Ask::Hear {
+            socket: self.id,
+            timeout,
+        }) {
             Answer::Heard(heard) => heard,
             other => unexpected(&other),
         }
@@ -219,21 +274,34 @@ impl Socket<'_> {
     }
 
     pub fn say_to(&self, remote: SocketAddr, text: &str) -> Result<(), Failure> {
-        self.agent.done(&Ask::UdpSay { socket: self.id, remote, text: text.to_owned() })
+        self.agent.done(&Ask::UdpSay {
+            socket: self.id,
+            remote,
+            text: text.to_owned(),
+        })
     }
 
     pub fn udp_echo(&self) {
-        self.agent.done(&Ask::UdpEcho { socket: self.id }).expect("a UDP socket");
+        self.agent
+            .done(&Ask::UdpEcho { socket: self.id })
+            .expect("a UDP socket");
     }
 
     /// Sends stamped records from now on.
     pub fn pump(&self, every: Duration) {
-        self.agent.done(&Ask::Pump { socket: self.id, every }).expect("a connected socket");
+        self.agent
+            .done(&Ask::Pump {
+                socket: self.id,
+                every,
+            })
+            .expect("a connected socket");
     }
 
     /// Takes stamped records from now on.
     pub fn drain(&self) {
-        self.agent.done(&Ask::Drain { socket: self.id }).expect("a connected socket");
+        self.agent
+            .done(&Ask::Drain { socket: self.id })
+            .expect("a connected socket");
     }
 
     pub fn flow(&self) -> Flow {
@@ -249,7 +317,9 @@ impl Socket<'_> {
 
     /// Waits until this end knows that the connection is over.
     pub fn ends_within(&self, limit: Duration) -> End {
-        clock::eventually("this end learns that its connection is over", limit, || self.flow().end)
+        clock::eventually("this end learns that its connection is over", limit, || {
+            self.flow().end
+        })
     }
 
     /// Waits until something more has arrived.
@@ -259,12 +329,22 @@ impl Socket<'_> {
     }
 
     pub fn close(&self) {
-        self.agent.done(&Ask::Close { socket: self.id, reset: false }).expect("it was open");
+        self.agent
+            .done(&Ask::Close {
+                socket: self.id,
+                reset: false,
+            })
+            .expect("it was open");
     }
 
     /// Closes with a reset instead of a FIN.
     pub fn reset(&self) {
-        self.agent.done(&Ask::Close { socket: self.id, reset: true }).expect("it was open");
+        self.agent
+            .done(&Ask::Close {
+                socket: self.id,
+                reset: true,
+            })
+            .expect("it was open");
     }
 }
 

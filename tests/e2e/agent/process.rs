@@ -27,7 +27,9 @@ pub fn run(identity: &Identity) -> ! {
     let mut question = String::new();
     while matches!(line.read_line(&mut question), Ok(1..)) {
         let asked = serde_json::from_str(&question).expect("a question");
-        let answer = sockets.answer(asked).unwrap_or_else(|error| Answer::Failed(error.into()));
+        let answer = sockets
+            .answer(asked)
+            .unwrap_or_else(|error| Answer::Failed(error.into()));
         let answer = serde_json::to_string(&answer).expect("plain data") + "\n";
         if line.get_mut().write_all(answer.as_bytes()).is_err() {
             break;
@@ -51,8 +53,16 @@ fn join(cgroup: &Path) -> io::Result<()> {
 
 fn who() -> Who {
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let cgroup = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned();
-    Who { pid: process::id(), uid: getuid().as_raw(), cgroup }
+    let cgroup = cgroups
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .unwrap_or_default()
+        .to_owned();
+    Who {
+        pid: process::id(),
+        uid: getuid().as_raw(),
+        cgroup,
+    }
 }
 
 /// What an agent holds open.
@@ -74,7 +84,11 @@ impl Sockets {
         match question {
             Ask::Who => Ok(Answer::Who(who())),
             Ask::Move { cgroup } => join(&cgroup).map(|()| Answer::Done),
-            Ask::Connect { remote, local, timeout } => {
+            Ask::Connect {
+                remote,
+                local,
+                timeout,
+            } => {
                 let stream = stream::connect(remote, local, timeout)?;
                 let local = stream.local_addr()?;
                 Ok(self.hold(Some(Line::Tcp(stream)), local))
@@ -83,13 +97,21 @@ impl Sockets {
             Ask::Accept { listener, timeout } => self.accept(listener, timeout),
             Ask::Say { socket, text } => self.line(socket)?.send(text.as_bytes()).map(|()| Answer::Done),
             Ask::Hear { socket, timeout } => Ok(Answer::Heard(hear(self.line(socket)?, timeout))),
-            Ask::Pump { socket, every } => self.in_background(socket, move |line, flow| stream::pump(line, &flow, every)),
+            Ask::Pump { socket, every } => {
+                self.in_background(socket, move |line, flow| stream::pump(line, &flow, every))
+            }
             Ask::Drain { socket } => self.in_background(socket, |line, flow| stream::drain(line, &flow)),
             Ask::Flow { socket } => self.flow(socket),
             Ask::Close { socket, reset } => self.close(socket, reset),
-            Ask::Exchange { remote, close, late, count, workers } => {
-                Ok(Answer::Tally(stream::exchange(remote, close, late, count, workers)))
-            }
+            Ask::Exchange {
+                remote,
+                close,
+                late,
+                count,
+                workers,
+            } => Ok(Answer::Tally(stream::exchange(
+                remote, close, late, count, workers,
+            ))),
             Ask::Udp { local, remote } => self.udp(local, remote),
             Ask::UdpSay { socket, remote, text } => match self.line(socket)? {
                 Line::Udp(udp) => udp.send_to(text.as_bytes(), remote).map(|_| Answer::Done),
@@ -114,16 +136,27 @@ impl Sockets {
 
     fn hold(&mut self, line: Option<Line>, local: SocketAddr) -> Answer {
         self.last += 1;
-        self.lines.insert(self.last, Held { line, flow: Shared::default() });
+        self.lines.insert(
+            self.last,
+            Held {
+                line,
+                flow: Shared::default(),
+            },
+        );
         Answer::Socket { id: self.last, local }
     }
 
     fn held(&mut self, id: Id) -> io::Result<&mut Held> {
-        self.lines.get_mut(&id).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.lines
+            .get_mut(&id)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn line(&mut self, id: Id) -> io::Result<&mut Line> {
-        self.held(id)?.line.as_mut().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+        self.held(id)?
+            .line
+            .as_mut()
+            .ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
     fn listen(&mut self, local: SocketAddr, manner: Manner) -> io::Result<Answer> {
@@ -138,8 +171,12 @@ impl Sockets {
 
     fn accept(&mut self, listener: Id, timeout: Duration) -> io::Result<Answer> {
         let receiver = self.listeners.get(&listener).ok_or(io::ErrorKind::NotFound)?;
-        let line = receiver.recv_timeout(timeout).map_err(|_| io::ErrorKind::TimedOut)?;
-        let Line::Tcp(stream) = &line else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let line = receiver
+            .recv_timeout(timeout)
+            .map_err(|_| io::ErrorKind::TimedOut)?;
+        let Line::Tcp(stream) = &line else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
         let remote = stream.peer_addr()?;
         Ok(self.hold(Some(line), remote))
     }
@@ -201,19 +238,29 @@ fn serve(listener: &TcpListener, manner: Manner, kept: &Sender<Line>) {
                 }
             }
             Manner::Echo => drop(thread::spawn(move || stream::echo(stream))),
-            Manner::Exchange { close, late } => drop(thread::spawn(move || stream::answer(stream, close, late))),
+            Manner::Exchange { close, late } => {
+                drop(thread::spawn(move || stream::answer(stream, close, late)))
+            }
         }
     }
 }
 
 fn hear(line: &mut Line, timeout: Duration) -> Heard {
     let mut buffer = [0; 4096];
-    let outcome = line.set_read_timeout(Some(timeout)).and_then(|()| line.receive(&mut buffer));
+    let outcome = line
+        .set_read_timeout(Some(timeout))
+        .and_then(|()| line.receive(&mut buffer));
     match outcome {
         Ok((0, None)) => Heard::End,
-        Ok((length, from)) => Heard::Text { text: String::from_utf8_lossy(&buffer[..length]).into_owned(), from },
+        Ok((length, from)) => Heard::Text {
+            text: String::from_utf8_lossy(&buffer[..length]).into_owned(),
+            from,
+        },
         Err(error) => match Failure::from(error) {
-            Failure { errno: libc::ETIMEDOUT, .. } => Heard::Nothing,
+            Failure {
+                errno: libc::ETIMEDOUT,
+                ..
+            } => Heard::Nothing,
             failure => Heard::Failed(failure),
         },
     }
@@ -230,7 +277,11 @@ fn udp_echo(line: Line) {
 }
 
 fn udp_each(remote: SocketAddr, count: u32) -> io::Result<()> {
-    let any: SocketAddr = if remote.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
+    let any: SocketAddr = if remote.is_ipv4() {
+        ([0; 4], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
     for _ in 0..count {
         // A new socket each: an error of the packet before would be reported instead of sending the next.
         let _ = UdpSocket::bind(any)?.send_to(b"word", remote);

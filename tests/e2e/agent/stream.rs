@@ -61,7 +61,11 @@ impl Line {
     pub fn peek_end(&self) -> Option<Ending> {
         let Self::Tcp(stream) = self else { return None };
         let mut byte = [0];
-        match recv(stream.as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+        match recv(
+            stream.as_raw_fd(),
+            &mut byte,
+            MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
+        ) {
             Ok(0) => Some(Ending::Closed),
             Ok(_) | Err(Errno::EAGAIN) => None,
             Err(errno) => Some(Ending::Broken(io::Error::from(errno).into())),
@@ -165,7 +169,9 @@ pub fn exchange(remote: SocketAddr, close: Close, late: Duration, count: u32, wo
             });
         }
     });
-    tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    tally
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// The client's side of a short connection.
@@ -198,7 +204,8 @@ pub fn answer(mut stream: TcpStream, close: Close, late: Duration) -> io::Result
 
 /// The passive side: it learns of the end, and closes at once or later.
 fn wait_for_end(stream: &mut TcpStream, late: Duration) -> io::Result<()> {
-    stream.read(&mut [0; 1])?;
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest)?;
     if !late.is_zero() {
         thread::sleep(late);
     }
@@ -206,5 +213,9 @@ fn wait_for_end(stream: &mut TcpStream, late: Duration) -> io::Result<()> {
 }
 
 fn if_reset(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::ConnectionReset { Ok(()) } else { Err(error) }
+    if error.kind() == io::ErrorKind::ConnectionReset {
+        Ok(())
+    } else {
+        Err(error)
+    }
 }

@@ -27,14 +27,18 @@ impl Slice {
         let root = root()?;
         let path = root.join(name);
         fs::create_dir(&path).map_err(|e| format!("mkdir {}: {e}", path.display()))?;
-        Ok(Self { root, path, })
+        Ok(Self { root, path })
     }
 
     /// Creates the cgroup of a unit.
     pub fn unit(&self, name: &str) -> Unit {
         let dir = self.path.join(name);
         let path = Path::new("/").join(dir.strip_prefix(&self.root).expect("below the root"));
-        let unit = Unit { name: name.to_owned(), dir, path };
+        let unit = Unit {
+            name: name.to_owned(),
+            dir,
+            path,
+        };
         unit.create();
         unit
     }
@@ -53,7 +57,11 @@ impl Unit {
 
     /// Creates a cgroup below it.
     pub fn child(&self, name: &str) -> Self {
-        let child = Self { name: name.to_owned(), dir: self.dir.join(name), path: self.path.join(name) };
+        let child = Self {
+            name: name.to_owned(),
+            dir: self.dir.join(name),
+            path: self.path.join(name),
+        };
         child.create();
         child
     }
@@ -83,7 +91,10 @@ impl Unit {
 pub fn sweep(belongs_to_the_dead: impl Fn(&str) -> bool) {
     let Ok(root) = root() else { return };
     for slice in children(&root) {
-        if slice.file_name().is_some_and(|name| belongs_to_the_dead(&name.to_string_lossy())) {
+        if slice
+            .file_name()
+            .is_some_and(|name| belongs_to_the_dead(&name.to_string_lossy()))
+        {
             remove_all(&slice);
         }
     }
@@ -91,12 +102,18 @@ pub fn sweep(belongs_to_the_dead: impl Fn(&str) -> bool) {
 
 /// Where cgroup2 is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid host.
 fn root() -> Result<PathBuf, String> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("/proc/self/mountinfo: {e}"))?;
+    let mounts =
+        fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("/proc/self/mountinfo: {e}"))?;
     let mount_point = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
-        right.starts_with("cgroup2 ").then(|| left.split(' ').nth(4).map(PathBuf::from))?
+        right
+            .starts_with("cgroup2 ")
+            .then(|| left.split(' ').nth(4).map(PathBuf::from))?
     };
-    mounts.lines().find_map(mount_point).ok_or_else(|| "no cgroup2 hierarchy is mounted".to_owned())
+    mounts
+        .lines()
+        .find_map(mount_point)
+        .ok_or_else(|| "no cgroup2 hierarchy is mounted".to_owned())
 }
 
 /// A cgroup stays busy for a moment after its last process was reaped.
@@ -115,6 +132,12 @@ fn remove_all(dir: &Path) {
 }
 
 fn children(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
 }

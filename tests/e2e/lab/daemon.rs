@@ -46,18 +46,20 @@ impl Daemon {
         let _ = fs::remove_file(&notify);
         match outcome {
             Some(Ok(())) => Ok(daemon),
-            Some(Err(code)) => Err(Failed { code, log: daemon.said() }),
-            None => Err(Failed { code: None, log: format!("no READY=1 within {READY_WITHIN:?}\n{}", daemon.said()) }),
+            Some(Err(code)) => Err(Failed {
+                code,
+                log: daemon.said(),
+            }),
+            None => Err(Failed {
+                code: None,
+                log: format!("no READY=1 within {READY_WITHIN:?}\n{}", daemon.said()),
+            }),
         }
     }
 
     /// What it has written so far.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// SIGKILL: no last word, no clean-up.
@@ -69,7 +71,8 @@ impl Daemon {
     /// SIGTERM, and the status it exits with.
     pub fn term(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
-        cli::ended(&mut self.child, GONE_WITHIN).unwrap_or_else(|| panic!("still runs {GONE_WITHIN:?} after SIGTERM"))
+        cli::ended(&mut self.child, GONE_WITHIN)
+            .unwrap_or_else(|| panic!("still runs {GONE_WITHIN:?} after SIGTERM"))
     }
 
     pub fn hup(&self) {
@@ -89,7 +92,10 @@ impl Daemon {
     fn readiness(&mut self, socket: &UnixDatagram) -> Option<Result<(), Option<i32>>> {
         let mut message = [0; 4096];
         while let Ok(length) = socket.recv(&mut message) {
-            if message[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
+            if message[..length]
+                .split(|byte| *byte == b'\n')
+                .any(|line| line == b"READY=1")
+            {
                 return Some(Ok(()));
             }
         }
@@ -109,6 +115,10 @@ impl Drop for Daemon {
 }
 
 fn append(path: &PathBuf) -> Stdio {
-    let file = File::options().create(true).append(true).open(path).expect("a log in a directory of ours");
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("a log in a directory of ours");
     Stdio::from(file)
 }

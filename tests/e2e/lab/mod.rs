@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Kind, Packets};
 use cgroup::Slice;
 use netns::Netns;
 
@@ -42,6 +42,8 @@ pub const SHOWN: Duration = Duration::from_secs(3);
 pub const MOMENT: Duration = Duration::from_secs(3);
 
 const V4_PROVIDERS: u8 = 20;
+/// The provider address of [`Lab::canary`].
+const CANARY: u8 = 19;
 const V6_PROVIDERS: u8 = 6;
 
 pub struct Lab {
@@ -151,6 +153,12 @@ impl Lab {
         self.provider.run(|| Agent::spawn(None, 0))
     }
 
+    /// Lets the provider take its source ports from a small range, so that they come back soon.
+    pub fn few_provider_ports(&self, first: u16, last: u16) {
+        let range = Path::new("/proc/sys/net/ipv4/ip_local_port_range");
+        self.provider.run(|| put(range, &format!("{first} {last}")));
+    }
+
     // Files
 
     pub fn dir(&self) -> &Path {
@@ -198,10 +206,6 @@ impl Lab {
         self.dir.path().join("state")
     }
 
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("run/control.sock")
-    }
-
     fn paths(&self, state: &str, runtime: &str) -> String {
         let dir = self.dir.path().display();
         format!(
@@ -220,7 +224,8 @@ runtime = "{dir}/{runtime}"
 
     /// Starts `picosegd` and waits until its ruleset is in force.
     pub fn daemon(&self) -> Daemon {
-        self.try_daemon().unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
+        self.try_daemon()
+            .unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
     }
 
     /// # Errors
@@ -250,8 +255,17 @@ runtime = "{dir}/{runtime}"
 
     /// Runs `picoseg` against the daemon of this lab.
     pub fn picoseg(&self, arguments: &[&str]) -> Cli {
+        self.picoseg_over(&self.dir.path().join("run/control.sock"), arguments)
+    }
+
+    /// Runs `picoseg` over another socket.
+    pub fn picoseg_over(&self, socket: &Path, arguments: &[&str]) -> Cli {
         let mut command = Command::new(env!("CARGO_BIN_EXE_picoseg"));
-        command.arg("--config").arg(self.config()).arg("--socket").arg(self.socket());
+        command
+            .arg("--config")
+            .arg(self.config())
+            .arg("--socket")
+            .arg(socket);
         command.args(arguments).env("NO_COLOR", "1");
         self.on_host(command)
     }
@@ -270,24 +284,40 @@ runtime = "{dir}/{runtime}"
     /// The entry of one service in `services --json`.
     pub fn service(&self, name: &str) -> Value {
         let body = self.picoseg(&["services", "--json"]).ok().json();
-        let services = body["services"].as_array().unwrap_or_else(|| panic!("no services in {body}"));
-        services.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no {name} in {body}")).clone()
+        let services = body["services"]
+            .as_array()
+            .unwrap_or_else(|| panic!("no services in {body}"));
+        services
+            .iter()
+            .find(|s| s["name"] == name)
+            .unwrap_or_else(|| panic!("no {name} in {body}"))
+            .clone()
     }
 
     pub fn state_of(&self, name: &str) -> String {
-        self.service(name)["state"].as_str().expect("a state is text").to_owned()
+        self.service(name)["state"]
+            .as_str()
+            .expect("a state is text")
+            .to_owned()
     }
 
     /// The rows of `attempts --json`.
     pub fn attempts(&self) -> Vec<Value> {
         let body = self.picoseg(&["attempts", "--json"]).ok().json();
-        body["attempts"].as_array().unwrap_or_else(|| panic!("no attempts in {body}")).clone()
+        body["attempts"]
+            .as_array()
+            .unwrap_or_else(|| panic!("no attempts in {body}"))
+            .clone()
     }
 
     /// The sum of `count` over the rows that have all these values.
     pub fn attempts_with(&self, values: &[(&str, &str)]) -> u64 {
         let fits = |row: &&Value| values.iter().all(|(key, value)| same(&row[key], value));
-        self.attempts().iter().filter(fits).map(|row| row["count"].as_u64().expect("a count is a number")).sum()
+        self.attempts()
+            .iter()
+            .filter(fits)
+            .map(|row| row["count"].as_u64().expect("a count is a number"))
+            .sum()
     }
 
     /// Waits until so many attempts show.
@@ -297,8 +327,56 @@ runtime = "{dir}/{runtime}"
             seen = self.attempts_with(values);
             (seen >= count).then_some(())
         });
-        let rows = || self.attempts().iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
-        assert!(all.is_some() && seen == count, "{seen} attempts instead of {count} with {values:?}\n{}", rows());
+        let rows = || {
+            self.attempts()
+                .iter()
+                .map(Value::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        assert!(
+            all.is_some() && seen == count,
+            "{seen} attempts instead of {count} with {values:?}\n{}",
+            rows()
+        );
+    }
+
+    /// Writes a service of its own, so that [`Lab::all_on_record`] can tell when the daemon is up to date.
+    pub fn canary(&self) {
+        let nobody = schedule::policy(
+            "ingress",
+            "cgroup = \"/nobody\"",
+            &self.provider4(CANARY).to_string(),
+            "1/tcp",
+        );
+        self.write(
+            "canary",
+            &schedule::schedule(schedule::Lifetime::open(), &[nobody]),
+        );
+    }
+
+    /// Has one more packet refused and waits until it shows: then everything before it does too.
+    pub fn all_on_record(&self, provider: &Agent) {
+        let before = self.attempts_with(&[("service", "canary")]);
+        let from = at(self.provider4(CANARY), 40_000);
+        provider.raw(Packets {
+            kind: Kind::Syn,
+            from,
+            to: at(self.host4(), 1),
+            count: 1,
+        });
+        self.expect_attempts(before + 1, &[("service", "canary")]);
+    }
+
+    /// Insists that nothing but the canary was refused until now.
+    pub fn expect_no_attempts(&self, provider: &Agent) {
+        self.all_on_record(provider);
+        let accused: Vec<_> = self
+            .attempts()
+            .into_iter()
+            .filter(|row| row["service"] != "canary")
+            .collect();
+        assert!(accused.is_empty(), "refused: {accused:#?}");
     }
 
     /// Local TCP sockets of the host that are connected to `remote`; TIME-WAIT is none.
@@ -306,7 +384,11 @@ runtime = "{dir}/{runtime}"
         let mut command = Command::new("ss");
         command.args(["-H", "-t", "-n", "-a", "dst", &bracketed(remote)]);
         let listed = self.on_host(command).ok().stdout;
-        listed.lines().filter(|line| !line.starts_with("TIME-WAIT")).map(str::to_owned).collect()
+        listed
+            .lines()
+            .filter(|line| !line.starts_with("TIME-WAIT"))
+            .map(str::to_owned)
+            .collect()
     }
 
     // Making it
@@ -316,7 +398,10 @@ runtime = "{dir}/{runtime}"
             netns.run(no_duplicate_address_detection);
             netns.ip("link set lo up\n");
             if device == "host0" {
-                netns.ip(&format!("link add host0 type veth peer name wire0 netns {}\n", self.provider.name()));
+                netns.ip(&format!(
+                    "link add host0 type veth peer name wire0 netns {}\n",
+                    self.provider.name()
+                ));
             }
         }
         let mut theirs = String::from("link set wire0 up\n");
@@ -328,7 +413,9 @@ runtime = "{dir}/{runtime}"
         }
         self.provider.ip(&theirs);
         let (v4, v6) = (self.host4(), self.host6());
-        self.host.ip(&format!("link set host0 up\naddr add {v4}/24 dev host0\naddr add {v6}/64 dev host0 nodad\n"));
+        self.host.ip(&format!(
+            "link set host0 up\naddr add {v4}/24 dev host0\naddr add {v6}/64 dev host0 nodad\n"
+        ));
         self.provider.run(|| knock_until_the_neighbour_answers(&[v4, v6]));
     }
 
@@ -360,13 +447,18 @@ fn sweep() {
 
 /// Whether an id like `4711n2h` is of a process that is gone.
 fn of_the_dead(id: Option<&str>) -> bool {
-    let pid = id.and_then(|id| id.split_once('n')).and_then(|(pid, _)| pid.parse::<u32>().ok());
+    let pid = id
+        .and_then(|id| id.split_once('n'))
+        .and_then(|(pid, _)| pid.parse::<u32>().ok());
     pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 fn no_duplicate_address_detection() {
     for scope in ["all", "default"] {
-        put(Path::new(&format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad")), "0");
+        put(
+            Path::new(&format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad")),
+            "0",
+        );
     }
 }
 
@@ -391,5 +483,8 @@ fn bracketed(address: IpAddr) -> String {
 
 /// Compares a JSON value with text: numbers by their digits, null as `null`.
 fn same(value: &Value, text: &str) -> bool {
-    value.as_str().map_or_else(|| value.to_string() == text, |value| value == text)
+    match value {
+        Value::String(value) => value == text,
+        other => other.to_string() == text,
+    }
 }

@@ -18,7 +18,9 @@ impl Netns {
     /// The reason in words: no permission, no `ip`, no such feature in this kernel.
     pub fn add(name: &str) -> Result<Self, String> {
         ip(&["netns", "add", name], "")?;
-        Ok(Self { name: name.to_owned() })
+        Ok(Self {
+            name: name.to_owned(),
+        })
     }
 
     pub fn name(&self) -> &str {
@@ -52,7 +54,9 @@ impl Drop for Netns {
 
 /// Deletes the namespaces of dead test processes: one that was killed could not clean up.
 pub fn sweep(belongs_to_the_dead: impl Fn(&str) -> bool) {
-    let Ok(entries) = std::fs::read_dir("/run/netns") else { return };
+    let Ok(entries) = std::fs::read_dir("/run/netns") else {
+        return;
+    };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if belongs_to_the_dead(&name) {
@@ -70,7 +74,11 @@ fn ip(arguments: &[&str], input: &str) -> Result<(), String> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| failed(e.to_string()))?;
-    let written = child.stdin.take().expect("stdin is piped").write_all(input.as_bytes());
+    let written = child
+        .stdin
+        .take()
+        .expect("stdin is piped")
+        .write_all(input.as_bytes());
     let output = child.wait_with_output().map_err(|e| failed(e.to_string()))?;
     match (output.status.success(), written) {
         (true, Ok(())) => Ok(()),

@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 pub fn skipped(reason: &str) {
     let test = std::thread::current().name().unwrap_or("main").to_owned();
     eprintln!("SKIPPED: {test}: {reason}");
-    let Some(path) = std::env::var_os("PICOSEG_SKIPS") else { return };
+    let Some(path) = std::env::var_os("PICOSEG_SKIPS") else {
+        return;
+    };
     let file = File::options().create(true).append(true).open(path);
     if let Err(error) = file.and_then(|mut file| writeln!(file, "{test}: {reason}")) {
         eprintln!("PICOSEG_SKIPS: {error}");
@@ -17,7 +19,11 @@ pub fn skipped(reason: &str) {
 
 /// Whether a program is installed; without it the caller's test is skipped.
 pub fn have(program: &str) -> bool {
-    let run = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let run = Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     if run.is_err() {
         skipped(&format!("{program} is not installed"));
     }
