@@ -19,4 +19,5 @@ mod ordinary;
 mod overlap;
 mod reload;
 mod restart;
+mod shipped;
 mod startup;
