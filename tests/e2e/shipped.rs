@@ -8,11 +8,16 @@ use crate::lab::{Cli, have, put};
 
 #[test]
 fn the_example_schedule_is_valid() {
-    picoseg(
-        &shipped("config/picoseg.toml"),
-        &shipped("config/services.d/example.toml.sample"),
-    )
-    .ok();
+    let (config, example) = (
+        shipped("config/picoseg.toml"),
+        shipped("config/services.d/example.toml.sample"),
+    );
+    picoseg(&config, &example).ok();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let broken = dir.path().join("example.toml");
+    let text = fs::read_to_string(example).expect("it is shipped");
+    put(&broken, &text.replace("198.51.100.0/24", "198.51.100.1/24"));
+    picoseg(&config, &broken).exits(78).explains(&["198.51.100"]);
 }
 
 #[test]
