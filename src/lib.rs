@@ -9,10 +9,34 @@
 //! | [`config`] | texts to services and settings, or diagnostics |
 //! | [`schedule`] | services and instants to openings and states |
 //! | [`ruleset`] | the wanted table as a value; prints nft syntax |
+//! | [`compile`] | services, processes and time to the wanted table |
 //! | [`plan`] | two tables to the changeset between them |
+//! | [`owners`] | which service a remote address belongs to |
+//! | [`explain`] | would this packet pass, and why |
+//! | [`reconcile`] | the state machine |
+//! | [`ranges`] | overlapping ranges to disjoint ones |
+//!
+//! | edge | duty |
+//! |---|---|
+//! | [`files`] | the configuration's directories to their texts |
+//! | [`kernel`] | transactions, sockets, NFLOG, cgroups, the clock |
+//! | [`store`] | ledger, attempts, orders, accepted files |
+//! | [`api`] | requests and answers over the unix sockets |
+//! | [`cli`] | the command line |
 
+pub mod api;
+pub mod cli;
+pub mod compile;
 pub mod config;
+pub mod daemon;
+pub mod explain;
+pub mod files;
+pub mod kernel;
 pub mod model;
+pub mod owners;
 pub mod plan;
+pub mod ranges;
+pub mod reconcile;
 pub mod ruleset;
 pub mod schedule;
+pub mod store;

@@ -1,7 +1,10 @@
 //! The step from the table in force to the wanted one.
 //!
-//! Only what differs is touched: a change of one service among thousands is a handful of messages. Knows
+//! Only what differs is touched: a change of one service among thousands is a handful of messages. Chains are
+//! changed whole (flush, then all rules), because a rule has no name; sets element by element. Knows
 //! [`crate::ruleset`] only.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ruleset::{Chain, Element, Hook, Key, Rule, Ruleset, Set, SetKind};
 
@@ -12,17 +15,17 @@ pub struct Changeset {
     pub steps: Vec<Step>,
 }
 
+/// One object of a transaction. Steps on elements carry the declaration of their set: how an element is encoded
+/// depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     AddCounter(String),
-    /// The declaration; elements follow in [`Step::AddElements`].
     AddSet(String, Set),
     AddChain(String, Option<(Hook, i32)>),
     DeleteElements(String, Set, Vec<(Key, Option<Key>)>),
     /// Removes all rules of a chain.
     FlushChain(String),
     AddRule(String, Rule),
-    /// The declaration of the set goes along: how an element is encoded depends on it.
     AddElements(String, Set, Vec<(Key, Element)>),
     DeleteChain(String),
     DeleteSet(String),
@@ -33,6 +36,289 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inventory {
     pub counters: Vec<String>,
-    pub sets: Vec<(String, bool /* dynamic */)>,
+    /// The name, and whether the packet path fills it.
+    pub sets: Vec<(String, bool)>,
     pub chains: Vec<(String, Option<(Hook, i32)>)>,
+}
+
+/// Returns the step from a table that we put in force ourselves to the wanted one; `None` when they are equal.
+///
+/// `rearm` names sets whose expiring elements are put in force anew even though they are equal: their timeouts
+/// count elapsed time and are wrong after a step of the wall clock.
+pub fn plan(in_force: &Ruleset, wanted: &Ruleset, rearm: &BTreeSet<String>) -> Option<Changeset> {
+    let mut draft = Draft::default();
+    draft.counters(&in_force.counters, &wanted.counters);
+    draft.sets(in_force, wanted, rearm);
+    draft.chains(in_force, wanted);
+    draft.finish(&wanted.table)
+}
+
+/// Returns the step that brings some sets of the table in force to their wanted elements. The sets must be there.
+pub fn plan_sets(
+    in_force: &Ruleset,
+    wanted: &BTreeMap<String, Set>,
+    rearm: &BTreeSet<String>,
+) -> Option<Changeset> {
+    let mut draft = Draft::default();
+    for (name, set) in wanted {
+        match in_force.sets.get(name) {
+            Some(old) => draft.elements(name, old, set, rearm.contains(name)),
+            None => draft.add_set(name, set),
+        }
+    }
+    draft.finish(&in_force.table)
+}
+
+/// Returns the step from a table about which only names are known: what a former daemon left.
+///
+/// Everything is replaced in the same transaction but counters and dynamic sets, so that neither counts nor the
+/// flows of UDP are lost.
+pub fn replace(found: &Inventory, wanted: &Ruleset) -> Option<Changeset> {
+    let mut draft = Draft::default();
+    let known: BTreeSet<_> = found.counters.iter().cloned().collect();
+    draft.counters(&known, &wanted.counters);
+    for (name, dynamic) in &found.sets {
+        let keep = *dynamic && wanted.sets.get(name).is_some_and(is_dynamic);
+        if !keep {
+            draft.delete_sets_first.push(Step::DeleteSet(name.clone()));
+        }
+    }
+    let kept: BTreeSet<_> = found.sets.iter().filter(|(_, dynamic)| *dynamic).map(|(name, _)| name).collect();
+    for (name, set) in &wanted.sets {
+        if !(is_dynamic(set) && kept.contains(name)) {
+            draft.add_set(name, set);
+        }
+    }
+    draft.replace_chains(&found.chains, wanted);
+    draft.finish(&wanted.table)
+}
+
+fn is_dynamic(set: &Set) -> bool {
+    matches!(set.kind, SetKind::Dynamic { .. })
+}
+
+/// Steps by phase. Something is added before anything refers to it and deleted after nothing refers to it any more.
+#[derive(Default)]
+struct Draft {
+    flush_before: Vec<Step>,
+    delete_chains_first: Vec<Step>,
+    delete_sets_first: Vec<Step>,
+    add_objects: Vec<Step>,
+    delete_elements: Vec<Step>,
+    rules: Vec<Step>,
+    add_elements: Vec<Step>,
+    delete_objects: Vec<Step>,
+}
+
+impl Draft {
+    fn finish(self, table: &str) -> Option<Changeset> {
+        let steps: Vec<_> = [
+            self.flush_before,
+            self.delete_sets_first,
+            self.delete_chains_first,
+            self.add_objects,
+            self.delete_elements,
+            self.rules,
+            self.add_elements,
+            self.delete_objects,
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        (!steps.is_empty()).then(|| Changeset { table: table.to_owned(), steps })
+    }
+
+    fn counters(&mut self, in_force: &BTreeSet<String>, wanted: &BTreeSet<String>) {
+        let missing = wanted.difference(in_force).cloned();
+        self.add_objects.extend(missing.map(Step::AddCounter));
+        let surplus = in_force.difference(wanted).cloned();
+        self.delete_objects.extend(surplus.map(Step::DeleteCounter));
+    }
+
+    fn sets(&mut self, in_force: &Ruleset, wanted: &Ruleset, rearm: &BTreeSet<String>) {
+        for (name, set) in &wanted.sets {
+            match in_force.sets.get(name) {
+                Some(old) if old.same_declaration(set) => {
+                    self.elements(name, old, set, rearm.contains(name));
+                }
+                Some(_) => {
+                    self.delete_sets_first.push(Step::DeleteSet(name.clone()));
+                    self.add_set(name, set);
+                }
+                None => self.add_set(name, set),
+            }
+        }
+        for name in in_force.sets.keys().filter(|name| !wanted.sets.contains_key(*name)) {
+            self.delete_objects.push(Step::DeleteSet(name.clone()));
+        }
+    }
+
+    fn add_set(&mut self, name: &str, set: &Set) {
+        let declaration = set.declaration();
+        self.add_objects.push(Step::AddSet(name.to_owned(), declaration.clone()));
+        let elements: Vec<_> = set.elements.iter().map(|(k, e)| (k.clone(), e.clone())).collect();
+        if !elements.is_empty() {
+            self.add_elements.push(Step::AddElements(name.to_owned(), declaration, elements));
+        }
+    }
+
+    fn elements(&mut self, name: &str, old: &Set, new: &Set, rearm: bool) {
+        let stale = |key: &Key, element: &Element| {
+            let same = new.elements.get(key).is_some_and(|wanted| same_element(element, wanted));
+            !same || (rearm && element.closes_at.is_some())
+        };
+        let gone: Vec<_> = old
+            .elements
+            .iter()
+            .filter(|(key, element)| stale(key, element))
+            .map(|(key, element)| (key.clone(), element.last.clone()))
+            .collect();
+        let removed: BTreeSet<_> = gone.iter().map(|(key, _)| key).collect();
+        let added: Vec<_> = new
+            .elements
+            .iter()
+            .filter(|(key, _)| !old.elements.contains_key(key) || removed.contains(key))
+            .map(|(key, element)| (key.clone(), element.clone()))
+            .collect();
+        let declaration = || new.declaration();
+        if !added.is_empty() {
+            self.add_elements.push(Step::AddElements(name.to_owned(), declaration(), added));
+        }
+        if !gone.is_empty() {
+            self.delete_elements.push(Step::DeleteElements(name.to_owned(), declaration(), gone));
+        }
+    }
+
+    fn chains(&mut self, in_force: &Ruleset, wanted: &Ruleset) {
+        for (name, chain) in &wanted.chains {
+            match in_force.chains.get(name) {
+                Some(old) if old == chain => {}
+                Some(old) if old.base == chain.base => {
+                    self.rules.push(Step::FlushChain(name.clone()));
+                    self.add_rules(name, chain);
+                }
+                Some(_) => {
+                    self.flush_before.push(Step::FlushChain(name.clone()));
+                    self.delete_chains_first.push(Step::DeleteChain(name.clone()));
+                    self.add_chain(name, chain);
+                }
+                None => self.add_chain(name, chain),
+            }
+        }
+        for name in in_force.chains.keys().filter(|name| !wanted.chains.contains_key(*name)) {
+            self.rules.push(Step::FlushChain(name.clone()));
+            self.delete_objects.push(Step::DeleteChain(name.clone()));
+        }
+    }
+
+    fn replace_chains(&mut self, found: &[(String, Option<(Hook, i32)>)], wanted: &Ruleset) {
+        let fits = |name: &String, base: &Option<(Hook, i32)>| {
+            base.is_some() && wanted.chains.get(name).is_some_and(|chain| chain.base == *base)
+        };
+        for (name, base) in found {
+            self.flush_before.push(Step::FlushChain(name.clone()));
+            if !fits(name, base) {
+                self.delete_chains_first.push(Step::DeleteChain(name.clone()));
+            }
+        }
+        let kept: BTreeMap<_, _> = found.iter().filter(|(name, base)| fits(name, base)).cloned().collect();
+        for (name, chain) in &wanted.chains {
+            match kept.contains_key(name) {
+                true => self.add_rules(name, chain),
+                false => self.add_chain(name, chain),
+            }
+        }
+    }
+
+    fn add_chain(&mut self, name: &str, chain: &Chain) {
+        self.add_objects.push(Step::AddChain(name.to_owned(), chain.base));
+        self.add_rules(name, chain);
+    }
+
+    fn add_rules(&mut self, name: &str, chain: &Chain) {
+        let rules = chain.rules.iter().cloned();
+        self.rules.extend(rules.map(|rule| Step::AddRule(name.to_owned(), rule)));
+    }
+}
+
+/// Comments are for people and are not worth a transaction; nothing else may differ.
+fn same_element(old: &Element, new: &Element) -> bool {
+    old.last == new.last && old.verdict == new.verdict && old.closes_at == new.closes_at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Family;
+    use crate::ruleset::{Field, Verdict};
+
+    fn key(number: u128) -> Key {
+        Key::builder().address(Family::V4, number).build()
+    }
+
+    fn table(addresses: &[u128], verdict: Verdict) -> Ruleset {
+        let mut ruleset = Ruleset::new("t");
+        let mut set = Set::verdicts(&[Field::Address(Family::V4)]);
+        for address in addresses {
+            let element = Element { verdict: Some(verdict.clone()), ..Element::default() };
+            set.elements.insert(key(*address), element);
+        }
+        ruleset.sets.insert("m".into(), set);
+        ruleset.chains.insert("c".into(), Chain::default());
+        ruleset
+    }
+
+    #[test]
+    fn equal_tables_need_no_changeset() {
+        let ruleset = table(&[1, 2], Verdict::Drop);
+        assert_eq!(plan(&ruleset, &ruleset, &BTreeSet::new()), None);
+    }
+
+    #[test]
+    fn only_the_element_that_differs_is_touched() {
+        let changes = plan(&table(&[1, 2], Verdict::Drop), &table(&[2, 3], Verdict::Drop), &BTreeSet::new());
+        let steps = changes.unwrap().steps;
+        assert_eq!(steps.len(), 2);
+        assert!(matches!(&steps[0], Step::DeleteElements(_, _, gone) if gone == &[(key(1), None)]));
+        assert!(matches!(&steps[1], Step::AddElements(_, _, new) if new.len() == 1 && new[0].0 == key(3)));
+    }
+
+    #[test]
+    fn a_changed_verdict_deletes_and_adds_in_one_transaction() {
+        let steps =
+            plan(&table(&[1], Verdict::Drop), &table(&[1], Verdict::Accept), &BTreeSet::new()).unwrap().steps;
+        assert!(matches!(&steps[0], Step::DeleteElements(..)));
+        assert!(matches!(&steps[1], Step::AddElements(..)));
+    }
+
+    #[test]
+    fn a_removed_chain_is_flushed_before_it_is_deleted() {
+        let mut wanted = table(&[], Verdict::Drop);
+        wanted.chains.clear();
+        let steps = plan(&table(&[1], Verdict::Jump("c".into())), &wanted, &BTreeSet::new()).unwrap().steps;
+        let position = |wanted: &dyn Fn(&Step) -> bool| steps.iter().position(wanted).unwrap();
+        let elements = position(&|s| matches!(s, Step::DeleteElements(..)));
+        let flush = position(&|s| matches!(s, Step::FlushChain(_)));
+        let delete = position(&|s| matches!(s, Step::DeleteChain(_)));
+        assert!(elements < flush && flush < delete);
+    }
+
+    #[test]
+    fn a_found_table_keeps_its_counters_and_dynamic_sets() {
+        let mut wanted = table(&[1], Verdict::Drop);
+        let dynamic = Set::dynamic(&[Field::Address(Family::V4)], 8, None, true);
+        wanted.sets.insert("counts".into(), dynamic);
+        wanted.counters.insert("n".into());
+        let found = Inventory {
+            counters: vec!["n".into()],
+            sets: vec![("counts".into(), true), ("old".into(), false)],
+            chains: vec![("c".into(), None), ("gone".into(), None)],
+        };
+        let steps = replace(&found, &wanted).unwrap().steps;
+        assert!(!steps.iter().any(|s| matches!(s, Step::AddSet(name, _) if name == "counts")));
+        assert!(!steps.iter().any(|s| matches!(s, Step::AddCounter(_))));
+        assert!(steps.contains(&Step::DeleteSet("old".into())));
+        assert!(steps.contains(&Step::DeleteChain("gone".into())));
+        assert!(steps.contains(&Step::AddChain("c".into(), None)));
+    }
 }

@@ -67,14 +67,8 @@ pub enum ServiceState {
 }
 
 impl ServiceState {
-    pub const ALL: [Self; 6] = [
-        Self::Decommissioned,
-        Self::Suspended,
-        Self::Closed,
-        Self::Pending,
-        Self::Unapproved,
-        Self::Open,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Decommissioned, Self::Suspended, Self::Closed, Self::Pending, Self::Unapproved, Self::Open];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -118,14 +112,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 6] = [
-        Self::Undeclared,
-        Self::Closed,
-        Self::Pending,
-        Self::Suspended,
-        Self::Expired,
-        Self::Unapproved,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Undeclared, Self::Closed, Self::Pending, Self::Suspended, Self::Expired, Self::Unapproved];
 
     pub fn as_str(self) -> &'static str {
         match self {

@@ -39,11 +39,7 @@ impl Prefix {
     /// The prefix of one address.
     pub fn single(address: IpAddr) -> Self {
         let (family, first) = number(address);
-        Self {
-            family,
-            first,
-            length: bits(family),
-        }
+        Self { family, first, length: bits(family) }
     }
 
     /// Reads an address or `address/length`. A prefix wider than [`Prefix::shortest`] is [`PrefixError::TooWide`];
@@ -69,16 +65,9 @@ impl Prefix {
             .flatten()
             .filter(|length| *length <= bits(family))
             .ok_or_else(syntax)?;
-        let prefix = Self {
-            family,
-            first: number & !host_mask(family, length),
-            length,
-        };
+        let prefix = Self { family, first: number & !host_mask(family, length), length };
         if prefix.first != number {
-            return Err(PrefixError::HostBits {
-                written: text.to_owned(),
-                prefix,
-            });
+            return Err(PrefixError::HostBits { written: text.to_owned(), prefix });
         }
         Ok(prefix)
     }
@@ -161,9 +150,7 @@ impl ListName {
         let first = text.bytes().next()?;
         let fits = text.len() <= 63
             && first.is_ascii_alphanumeric()
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         fits.then(|| Self(text.to_owned()))
     }
 
@@ -205,10 +192,7 @@ mod tests {
             Prefix::parse("10.0.0.1/8").unwrap_err().to_string(),
             "10.0.0.1/8 has host bits: the prefix is 10.0.0.0/8"
         );
-        assert!(matches!(
-            Prefix::parse("10.0.0.0/7"),
-            Err(PrefixError::TooWide(_))
-        ));
+        assert!(matches!(Prefix::parse("10.0.0.0/7"), Err(PrefixError::TooWide(_))));
         assert!(matches!(Prefix::parse("0.0.0.0/0"), Err(PrefixError::TooWide(_))));
         assert!(matches!(Prefix::parse("2000::/15"), Err(PrefixError::TooWide(_))));
         for bad in ["", "a", "1.2.3.4/33", "1.2.3.4/+8", "1.2.3.4/", "::/129", "1.2.3"] {

@@ -18,11 +18,8 @@ impl ServiceName {
         let fits = !text.is_empty()
             && text.len() <= Self::MAX
             && !text.starts_with('-')
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        fits.then(|| Self(text.to_owned()))
-            .ok_or_else(|| NameError(text.to_owned()))
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        fits.then(|| Self(text.to_owned())).ok_or_else(|| NameError(text.to_owned()))
     }
 
     pub fn as_str(&self) -> &str {

@@ -40,10 +40,7 @@ pub enum PortError {
 
 impl PortRange {
     /// Every port, also port 0, which no schedule can name alone.
-    pub const ALL: Self = Self {
-        low: 0,
-        high: u16::MAX,
-    };
+    pub const ALL: Self = Self { low: 0, high: u16::MAX };
 
     pub fn new(low: u16, high: u16) -> Result<Self, PortError> {
         match (low, high) {
@@ -51,6 +48,11 @@ impl PortRange {
             (low, high) if low > high => Err(PortError::Reversed { low, high }),
             (low, high) => Ok(Self { low, high }),
         }
+    }
+
+    /// A range that may begin with port 0: a part of [`PortRange::ALL`]. Ends that come reversed are put in order.
+    pub fn from_zero(one: u16, other: u16) -> Self {
+        Self { low: one.min(other), high: one.max(other) }
     }
 
     pub fn low(self) -> u16 {
@@ -83,10 +85,7 @@ impl Port {
     pub fn parse(text: &str) -> Result<Self, PortError> {
         let syntax = || PortError::Syntax(text.to_owned());
         if text == "icmp" {
-            return Ok(Self {
-                protocol: Protocol::Icmp,
-                range: PortRange::ALL,
-            });
+            return Ok(Self { protocol: Protocol::Icmp, range: PortRange::ALL });
         }
         let (ports, protocol) = text.split_once('/').ok_or_else(syntax)?;
         let protocol = match protocol {

@@ -74,8 +74,6 @@ impl fmt::Display for PolicyId {
 impl Service {
     /// Every prefix that any policy lists: what the service governs.
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.policies
-            .iter()
-            .flat_map(|policy| policy.prefixes.iter().copied())
+        self.policies.iter().flat_map(|policy| policy.prefixes.iter().copied())
     }
 }

@@ -86,10 +86,7 @@ impl Default for Failsafe {
         let everywhere = ["0.0.0.0/0", "::/0"];
         Self {
             ports: Port::parse("22/tcp").into_iter().collect(),
-            from: everywhere
-                .iter()
-                .filter_map(|text| Prefix::parse_any_width(text).ok())
-                .collect(),
+            from: everywhere.iter().filter_map(|text| Prefix::parse_any_width(text).ok()).collect(),
         }
     }
 }
@@ -106,11 +103,7 @@ pub struct Attempts {
 
 impl Default for Attempts {
     fn default() -> Self {
-        Self {
-            log_group: 4747,
-            log_rate: 50,
-            retain: Duration::from_secs(365 * 24 * 3600),
-        }
+        Self { log_group: 4747, log_rate: 50, retain: Duration::from_secs(365 * 24 * 3600) }
     }
 }
 

@@ -45,11 +45,7 @@ impl Span {
 
     /// The part of this span that lies in the other one.
     pub fn clip(self, bounds: Self) -> Option<Self> {
-        Self::new(
-            self.opens_at.max(bounds.opens_at),
-            self.closes_at.min(bounds.closes_at),
-        )
-        .ok()
+        Self::new(self.opens_at.max(bounds.opens_at), self.closes_at.min(bounds.closes_at)).ok()
     }
 }
 
@@ -73,10 +69,7 @@ impl CronExpression {
     /// `text` is what the user wrote; `normalised` is the same with six or seven fields for the `cron` crate.
     pub fn new(text: &str, normalised: &str) -> Result<Self, CronError> {
         let schedule = cron::Schedule::from_str(normalised).map_err(|error| CronError(error.to_string()))?;
-        Ok(Self {
-            text: text.to_owned(),
-            schedule,
-        })
+        Ok(Self { text: text.to_owned(), schedule })
     }
 
     pub fn text(&self) -> &str {
@@ -113,11 +106,7 @@ pub enum Until {
 /// When a window opens and closes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Opening {
-    Recurring {
-        cron: CronExpression,
-        until: Until,
-        timezone: Tz,
-    },
+    Recurring { cron: CronExpression, until: Until, timezone: Tz },
     Absolute(Span),
 }
 

@@ -115,9 +115,8 @@ impl KeyBuilder {
 
     /// Instants before 1970 count as 1970, those after 2262 as the last that nanoseconds can say.
     pub fn time(self, instant: Time) -> Self {
-        let nanoseconds = instant
-            .timestamp_nanos_opt()
-            .unwrap_or(if instant.timestamp() < 0 { 0 } else { i64::MAX });
+        let nanoseconds =
+            instant.timestamp_nanos_opt().unwrap_or(if instant.timestamp() < 0 { 0 } else { i64::MAX });
         self.push(&nanoseconds.max(0).unsigned_abs().to_be_bytes())
     }
 
@@ -143,19 +142,10 @@ mod tests {
 
     #[test]
     fn a_key_decodes_to_what_was_put_in() {
-        let key = Key::builder()
-            .cgroup(0x1234)
-            .address(Family::V4, 0x0a00_0001)
-            .protocol(6)
-            .port(443)
-            .build();
+        let key =
+            Key::builder().cgroup(0x1234).address(Family::V4, 0x0a00_0001).protocol(6).port(443).build();
         assert_eq!(key.bytes().len(), 20);
-        let fields = [
-            Field::Cgroup,
-            Field::Address(Family::V4),
-            Field::Protocol,
-            Field::Port,
-        ];
+        let fields = [Field::Cgroup, Field::Address(Family::V4), Field::Protocol, Field::Port];
         assert_eq!(
             key.decode(&fields).unwrap(),
             [

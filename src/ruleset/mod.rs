@@ -76,24 +76,11 @@ impl Set {
     }
 
     pub fn dynamic(fields: &[Field], size: u32, timeout: Option<Duration>, counted: bool) -> Self {
-        Self::new(
-            fields,
-            SetKind::Dynamic {
-                size,
-                timeout,
-                counted,
-            },
-        )
+        Self::new(fields, SetKind::Dynamic { size, timeout, counted })
     }
 
     fn new(fields: &[Field], kind: SetKind) -> Self {
-        Self {
-            fields: fields.to_vec(),
-            kind,
-            interval: false,
-            expires: false,
-            elements: BTreeMap::new(),
-        }
+        Self { fields: fields.to_vec(), kind, interval: false, expires: false, elements: BTreeMap::new() }
     }
 
     pub fn with_intervals(mut self) -> Self {
@@ -108,11 +95,7 @@ impl Set {
 
     /// The same set without its elements.
     pub fn declaration(&self) -> Self {
-        Self {
-            fields: self.fields.clone(),
-            elements: BTreeMap::new(),
-            ..*self
-        }
+        Self { fields: self.fields.clone(), elements: BTreeMap::new(), ..*self }
     }
 
     /// True when both could be the same set in the kernel: all but the elements is equal.

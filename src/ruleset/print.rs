@@ -18,20 +18,12 @@ pub struct Printed<'a> {
 impl Ruleset {
     /// Prints the table as it would be loaded at this instant.
     pub fn print(&self, at: Time) -> Printed<'_> {
-        Printed {
-            ruleset: self,
-            at,
-            expirations: true,
-        }
+        Printed { ruleset: self, at, expirations: true }
     }
 
     /// Prints what follows from the files alone: without elements that expire and without cgroups.
     pub fn print_lasting(&self) -> Printed<'_> {
-        Printed {
-            ruleset: self,
-            at: Time::UNIX_EPOCH,
-            expirations: false,
-        }
+        Printed { ruleset: self, at: Time::UNIX_EPOCH, expirations: false }
     }
 }
 
@@ -71,11 +63,8 @@ impl Printed<'_> {
     }
 
     fn elements(&self, f: &mut fmt::Formatter<'_>, set: &Set) -> fmt::Result {
-        let mut elements = set
-            .elements
-            .iter()
-            .filter_map(|(key, element)| self.element(set, key, element))
-            .peekable();
+        let mut elements =
+            set.elements.iter().filter_map(|(key, element)| self.element(set, key, element)).peekable();
         if elements.peek().is_none() {
             return Ok(());
         }
@@ -137,14 +126,11 @@ fn print_properties(f: &mut fmt::Formatter<'_>, set: &Set) -> fmt::Result {
         SetKind::Dynamic { timeout, .. } => timeout,
         SetKind::Plain | SetKind::Verdicts => None,
     };
-    let flags: Vec<_> = [
-        ("dynamic", dynamic),
-        ("interval", set.interval),
-        ("timeout", set.expires || timeout.is_some()),
-    ]
-    .iter()
-    .filter_map(|(flag, on)| on.then_some(*flag))
-    .collect();
+    let flags: Vec<_> =
+        [("dynamic", dynamic), ("interval", set.interval), ("timeout", set.expires || timeout.is_some())]
+            .iter()
+            .filter_map(|(flag, on)| on.then_some(*flag))
+            .collect();
     if let SetKind::Dynamic { size, .. } = set.kind {
         writeln!(f, "\t\tsize {size}")?;
     }
@@ -198,10 +184,7 @@ fn print_chain(f: &mut fmt::Formatter<'_>, name: &str, chain: &Chain) -> fmt::Re
             Hook::Output => "output",
             Hook::Forward => "forward",
         };
-        writeln!(
-            f,
-            "\t\ttype filter hook {hook} priority {priority}; policy accept;"
-        )?;
+        writeln!(f, "\t\ttype filter hook {hook} priority {priority}; policy accept;")?;
     }
     for rule in &chain.rules {
         let words: Vec<_> = rule.iter().map(ToString::to_string).collect();
@@ -235,11 +218,7 @@ impl fmt::Display for Statement {
             }
             Self::Dispatch { key, map } => write!(f, "{} vmap @{map}", print_loads(key)),
             Self::Protocol(number) => write!(f, "meta l4proto {}", print_value(Value::Protocol(*number))),
-            Self::Port {
-                protocol,
-                side,
-                range,
-            } => {
+            Self::Port { protocol, side, range } => {
                 let protocol = print_value(Value::Protocol(*protocol));
                 write!(f, "{protocol} {}port {}", side_letter(*side), print_ports(*range))
             }

@@ -1,1 +1,26 @@
+//! When a service is open: its schedule and an instant become openings, a state and the next change.
+//!
+//! Stands on `model` alone. An opening is a half-open span of UTC instants. It comes from the windows of a service in
+//! four steps, each with its own file:
+//!
+//! | file | from | to |
+//! |---|---|---|
+//! | `calendar` | a cron expression | the local dates and times at which it fires |
+//! | `local_time` | a local time of a zone | the instant, in gaps and overlaps too |
+//! | `recurrence` | firings and how they end | openings of one window, by time |
+//! | `openings` | all windows of a service | merged; without exceptions; inside the lifetime |
+//!
+//! `state` then asks whether an instant lies in an opening. Everything is lazy and exact: an answer costs what lies
+//! between the instant and the answer, and openings that touch for years are still found with their real ends.
+//!
+//! Deliberately absent: a clock, approvals (the caller knows whether they suffice), the kernel's horizon.
 
+mod calendar;
+mod local_time;
+mod openings;
+mod recurrence;
+mod spans;
+mod state;
+
+pub use openings::openings;
+pub use state::{current_opening, decommissioned_at, next_opening, next_transition, state, watched_until};

@@ -1,0 +1,60 @@
+//! What a request asks of the daemon's loop, and how the loop answers.
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::model::{OrderKind, ServiceName, Time};
+
+/// One question or order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    Status,
+    Services,
+    Show(ServiceName),
+    Attempts {
+        service: Option<ServiceName>,
+        since: Option<Time>,
+    },
+    /// Loads the files.
+    Apply {
+        by: String,
+    },
+    Order {
+        service: ServiceName,
+        kind: OrderKind,
+        by: String,
+        reason: String,
+    },
+}
+
+/// How an answer ends; each has an HTTP status and an exit code of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 200, exit 0.
+    Done,
+    /// 404, exit 1: there is no such service.
+    Unknown,
+    /// 409, exit 1: it cannot be done in the present state.
+    Conflict,
+    /// 422, exit 78: the body holds diagnostics.
+    Invalid,
+    /// 500, exit 1.
+    Failed,
+}
+
+/// The answer: its end and its JSON body.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub outcome: Outcome,
+    pub body: Value,
+}
+
+/// A question on its way to the loop.
+#[derive(Debug)]
+pub struct Asked {
+    pub ask: Ask,
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// The way to the loop; bounded, so that a flood of requests waits at the sockets and not in memory.
+pub type Line = mpsc::Sender<Asked>;

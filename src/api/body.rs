@@ -1,0 +1,251 @@
+//! The JSON bodies, as the contract fixes them. Absent facts are `null`, never missing.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Time;
+
+/// The version of all bodies.
+pub const SCHEMA: u32 = 1;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub schema: u32,
+    pub version: String,
+    pub now: Time,
+    pub mode: String,
+    pub ruleset_digest: String,
+    pub in_force_since: Option<Time>,
+    /// Services by state.
+    pub services: BTreeMap<String, usize>,
+    pub config: Health,
+    pub store: Health,
+    pub next_transition: Option<NextTransition>,
+    pub drift: Drift,
+    pub attempts_total: u64,
+    pub lost_details: u64,
+    /// Promises that are weaker on this host, each in a sentence.
+    pub weaker: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Health {
+    pub ok: bool,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NextTransition {
+    pub at: Time,
+    pub service: String,
+    pub to: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Drift {
+    pub count: u64,
+    pub last_at: Option<Time>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Services {
+    pub schema: u32,
+    pub services: Vec<Service>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Service {
+    pub name: String,
+    pub provider: String,
+    pub owner: String,
+    pub state: String,
+    pub mode: String,
+    pub commission: Time,
+    pub decommission: Time,
+    /// The next opening.
+    pub opens_at: Option<Time>,
+    /// The end of the opening now in force.
+    pub closes_at: Option<Time>,
+    pub attempts: u64,
+    pub policies: Vec<Policy>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Policy {
+    pub id: String,
+    pub direction: String,
+    /// `KIND:VALUE`.
+    pub subject: String,
+    /// The subject exists right now.
+    pub resolved: bool,
+    pub endpoints: Vec<String>,
+    pub ports: Vec<String>,
+}
+
+/// One service with all that is known of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Show {
+    pub schema: u32,
+    #[serde(flatten)]
+    pub service: Service,
+    pub description: Option<String>,
+    pub ticket: Option<String>,
+    pub compliance: Vec<String>,
+    /// The file is gone; the provider is still watched.
+    pub departed: bool,
+    pub suspended: Option<Ordered>,
+    pub decommissioned: Option<Ended>,
+    /// Where each policy's subject is right now, in the order of the policies.
+    pub subjects: Vec<Resolved>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ordered {
+    pub at: Time,
+    pub by: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ended {
+    pub at: Time,
+    pub cause: String,
+    pub by: Option<String>,
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resolved {
+    pub policy: String,
+    pub subject: String,
+    pub places: Vec<Place>,
+    /// Number of address prefixes, lists expanded.
+    pub prefixes: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Place {
+    pub cgroup: String,
+    pub id: u64,
+    pub level: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attempts {
+    pub schema: u32,
+    pub attempts: Vec<Attempt>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attempt {
+    pub service: Option<String>,
+    pub provider: Option<String>,
+    pub policy: Option<String>,
+    pub direction: String,
+    pub reason: String,
+    pub verdict: String,
+    pub protocol: String,
+    pub remote: IpAddr,
+    pub remote_port: Option<u16>,
+    pub local: Option<IpAddr>,
+    pub local_port: Option<u16>,
+    pub subject: Option<String>,
+    pub uid: Option<u32>,
+    pub also: Vec<String>,
+    pub count: u64,
+    pub first_seen: Time,
+    pub last_seen: Time,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Timeline {
+    pub schema: u32,
+    pub openings: Vec<Opening>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Opening {
+    pub service: String,
+    pub opens_at: Time,
+    pub closes_at: Time,
+}
+
+/// What an order carries.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderRequest {
+    pub reason: String,
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ordering {
+    pub schema: u32,
+    pub service: String,
+    pub state: String,
+    pub teardown: Option<Teardown>,
+    /// False while the store does not work: the order is kept and recorded later.
+    pub recorded: bool,
+    pub warnings: Vec<String>,
+}
+
+/// The proof of a teardown.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Teardown {
+    pub sockets_closed: u64,
+    pub flows_removed: u64,
+    /// What is left, each as a sentence; empty is the proof.
+    pub residue: Vec<String>,
+    pub completed_at: Option<Time>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Applied {
+    pub schema: u32,
+    pub changed: bool,
+    pub services: usize,
+    pub warnings: Vec<Diagnostic>,
+    pub recorded: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Diagnostics {
+    pub schema: u32,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Diagnostic {
+    pub file: String,
+    pub line: usize,
+    pub column: usize,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+/// Any other failure.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failure {
+    pub schema: u32,
+    pub error: String,
+}
+
+impl From<&crate::config::Diagnostic> for Diagnostic {
+    fn from(diagnostic: &crate::config::Diagnostic) -> Self {
+        Self {
+            file: diagnostic.file.display().to_string(),
+            line: diagnostic.line,
+            column: diagnostic.column,
+            message: diagnostic.message.clone(),
+            help: diagnostic.help.clone(),
+        }
+    }
+}
+
+impl Diagnostics {
+    pub fn new(diagnostics: &[crate::config::Diagnostic]) -> Self {
+        Self { schema: SCHEMA, diagnostics: diagnostics.iter().map(Into::into).collect() }
+    }
+}

@@ -1,0 +1,17 @@
+//! Requests and answers over the two unix sockets: HTTP and JSON.
+//!
+//! | file | duty |
+//! |---|---|
+//! | [`body`] | the JSON bodies |
+//! | [`view`] | from the world to the bodies |
+//! | [`ask`] | what a request asks of the daemon, and how it answers |
+//! | [`reason`] | what an order has to say |
+//! | [`server`] | the daemon's end of the sockets |
+//! | [`client`] | the command line's end |
+
+pub mod ask;
+pub mod body;
+pub mod client;
+pub mod reason;
+pub mod server;
+pub mod view;

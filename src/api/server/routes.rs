@@ -1,0 +1,198 @@
+//! Requests to questions for the loop, its answers to responses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use super::Side;
+use super::failure::Refused;
+use super::peer::{self, Groups};
+use crate::api::ask::{Answer, Ask, Asked, Line, Outcome};
+use crate::api::body::OrderRequest;
+use crate::api::reason;
+use crate::model::{OrderKind, ServiceName, Time};
+
+/// The largest body of a request.
+const MAX_BODY: usize = 64 << 10;
+
+/// How long a peer may take for its body.
+const BODY: Duration = Duration::from_secs(10);
+
+/// How long the loop may take for a question or an order.
+pub const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long the loop may take to load the files: lists of 64 MiB are read, judged and committed meanwhile.
+pub const APPLY: Duration = Duration::from_secs(120);
+
+/// What every connection of a socket shares.
+#[derive(Debug, Clone)]
+pub struct Api {
+    pub side: Side,
+    pub line: Line,
+    pub groups: Arc<Groups>,
+}
+
+/// One connection's view: who asks, by which socket.
+#[derive(Debug, Clone)]
+struct Client {
+    side: Side,
+    line: Line,
+    uid: u32,
+}
+
+type Reply = Result<Response, Refused>;
+
+/// The routes as one peer may use them.
+pub fn router(api: Api, uid: u32) -> Router {
+    let client = Client { side: api.side, line: api.line, uid };
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/services", get(services))
+        .route("/v1/services/{name}", get(show))
+        .route("/v1/services/{name}/suspend", post(suspend))
+        .route("/v1/services/{name}/resume", post(resume))
+        .route("/v1/services/{name}/decommission", post(decommission))
+        .route("/v1/attempts", get(attempts))
+        .route("/v1/apply", post(apply))
+        .fallback(|uri: Uri| async move { Refused::NoSuchRoute(uri.path().to_owned()) })
+        .method_not_allowed_fallback(|method: Method| async move { Refused::Method(method.to_string()) })
+        .with_state(client)
+}
+
+async fn status(State(client): State<Client>) -> Reply {
+    client.ask(Ask::Status, ANSWER).await
+}
+
+async fn services(State(client): State<Client>) -> Reply {
+    client.ask(Ask::Services, ANSWER).await
+}
+
+async fn show(State(client): State<Client>, Path(name): Path<String>) -> Reply {
+    client.ask(Ask::Show(service_name(&name)?), ANSWER).await
+}
+
+/// The query of `attempts`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    service: Option<String>,
+    since: Option<String>,
+}
+
+async fn attempts(State(client): State<Client>, which: Result<Query<Which>, QueryRejection>) -> Reply {
+    let Query(which) = which.map_err(|error| Refused::BadRequest(error.body_text()))?;
+    let service = which.service.as_deref().map(service_name).transpose()?;
+    let since = which.since.as_deref().map(instant).transpose()?;
+    client.ask(Ask::Attempts { service, since }, ANSWER).await
+}
+
+async fn apply(State(client): State<Client>, body: Body) -> Reply {
+    client.insist_on_control()?;
+    no_keys(&read(body).await?)?;
+    let by = peer::actor(client.uid).await;
+    client.ask(Ask::Apply { by }, APPLY).await
+}
+
+async fn suspend(State(client): State<Client>, Path(name): Path<String>, body: Body) -> Reply {
+    order(client, &name, OrderKind::Suspend, body).await
+}
+
+async fn resume(State(client): State<Client>, Path(name): Path<String>, body: Body) -> Reply {
+    order(client, &name, OrderKind::Resume, body).await
+}
+
+async fn decommission(State(client): State<Client>, Path(name): Path<String>, body: Body) -> Reply {
+    order(client, &name, OrderKind::Decommission, body).await
+}
+
+async fn order(client: Client, name: &str, kind: OrderKind, body: Body) -> Reply {
+    client.insist_on_control()?;
+    let service = service_name(name)?;
+    let request: OrderRequest = json(&read(body).await?)?;
+    reason::check(&request.reason).map_err(|error| Refused::BadRequest(error.to_string()))?;
+    let by = peer::actor(client.uid).await;
+    client.ask(Ask::Order { service, kind, by, reason: request.reason }, ANSWER).await
+}
+
+impl Client {
+    fn insist_on_control(&self) -> Result<(), Refused> {
+        match self.side {
+            Side::Control => Ok(()),
+            Side::Observe => Err(Refused::NotAllowed("orders are taken on control.sock only")),
+        }
+    }
+
+    /// Hands a question to the loop and waits for its answer.
+    async fn ask(&self, ask: Ask, patience: Duration) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        let asking = async {
+            self.line.send(Asked { ask, reply }).await.map_err(|_| Refused::Stopping)?;
+            answer.await.map_err(|_| Refused::Stopping)
+        };
+        let answer = tokio::time::timeout(patience, asking).await.map_err(|_| Refused::Busy)??;
+        Ok(answer.into_response())
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        (self.outcome.status(), axum::Json(self.body)).into_response()
+    }
+}
+
+impl Outcome {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Done => StatusCode::OK,
+            Self::Unknown => StatusCode::NOT_FOUND,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+fn service_name(text: &str) -> Result<ServiceName, Refused> {
+    ServiceName::new(text).map_err(|error| Refused::Unknown(error.to_string()))
+}
+
+fn instant(text: &str) -> Result<Time, Refused> {
+    let parsed = chrono::DateTime::parse_from_rfc3339(text);
+    parsed.map(|at| at.to_utc()).map_err(|error| Refused::BadRequest(format!("since: {text:?}: {error}")))
+}
+
+/// Reads a body to its end, within size and time.
+async fn read(body: Body) -> Result<Bytes, Refused> {
+    let reading = tokio::time::timeout(BODY, Limited::new(body, MAX_BODY).collect());
+    let collected = reading.await.map_err(|_| Refused::Slow)?;
+    collected.map(|body| body.to_bytes()).map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+        Some(_) => Refused::TooLarge(MAX_BODY),
+        None => Refused::BadRequest(format!("cannot read the body: {error}")),
+    })
+}
+
+/// Whatever its content type says: the sockets are no browser's.
+fn json<'b, T: Deserialize<'b>>(body: &'b Bytes) -> Result<T, Refused> {
+    serde_json::from_slice(body).map_err(|error| Refused::BadRequest(format!("the body: {error}")))
+}
+
+/// Insists on no body or on an object without keys: a key that this version does not know might have meant a lot.
+fn no_keys(body: &Bytes) -> Result<(), Refused> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    if body.is_empty() {
+        return Ok(());
+    }
+    json::<Nothing>(body).map(|Nothing {}| ())
+}

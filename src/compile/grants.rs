@@ -1,0 +1,197 @@
+//! Policies: a chain for each policy and protocol, and the maps that lead to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::shared::{accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
+use super::{Input, names, subjects};
+use crate::model::{Direction, Family, Policy, PortRange, Protocol};
+use crate::ranges::{self, Segment};
+use crate::ruleset::{Element, Key, Load, Rule, Ruleset, Statement, Verdict, protocol};
+
+pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
+    let mut endpoints = Endpoints::default();
+    for standing in input.services.iter().filter(|standing| standing.governs(input.now)) {
+        for policy in &standing.service.policies {
+            add_policy_chains(input, policy, ruleset);
+            endpoints.collect(policy);
+        }
+    }
+    endpoints.add(ruleset);
+}
+
+fn add_policy_chains(input: &Input<'_>, policy: &Policy, ruleset: &mut Ruleset) {
+    let protocols: BTreeSet<_> = policy.ports.iter().map(|port| port.protocol).collect();
+    for protocol in protocols {
+        let mut rules = vec![vec![not_in(&[Load::Time], names::policy_open(policy)), back()]];
+        rules.extend(match protocol {
+            Protocol::Tcp => segments(input, policy),
+            Protocol::Udp => datagrams(input, policy),
+            Protocol::Icmp => echo(input, policy),
+        });
+        chain(ruleset, names::policy_chain(policy, protocol), rules);
+    }
+}
+
+fn segments(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
+    let mut rules = asked(input, policy, accept());
+    if !rules.is_empty() && !policy.subject.is_any_process() {
+        rules.push(vec![goto(format!("remnant-{}", policy.id.direction))]);
+    }
+    rules
+}
+
+fn datagrams(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
+    asked(input, policy, goto(format!("udp-{}", policy.id.direction)))
+}
+
+/// The rules that end with this verdict for the policy's subject.
+fn asked(input: &Input<'_>, policy: &Policy, verdict: Statement) -> Vec<Rule> {
+    let questions = subjects::questions(input, &policy.subject);
+    questions
+        .into_iter()
+        .map(|mut rule| {
+            rule.push(verdict.clone());
+            rule
+        })
+        .collect()
+}
+
+/// Requests that we send are asked for their process. Those that come in are answered by the kernel, not by a
+/// process, and replies to ours meet no socket that nftables could find: for both the grant itself must do.
+fn echo(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
+    let direction = policy.id.direction;
+    let shared = goto(format!("echo-{direction}"));
+    let (opens, answers) = opening_and_answering(direction);
+    let mut rules = Vec::new();
+    match direction {
+        Direction::Egress => {
+            for family in Family::ALL {
+                for mut rule in subjects::questions(input, &policy.subject) {
+                    rule.splice(0..0, [opens.clone(), echo_request(family)]);
+                    rule.push(shared.clone());
+                    rules.push(rule);
+                }
+            }
+            rules.push(vec![answers, shared]);
+        }
+        Direction::Ingress if subjects::is_resolved(input, &policy.subject) => rules.push(vec![shared]),
+        Direction::Ingress => {}
+    }
+    rules
+}
+
+/// Addresses and ports of all policies on the way into the maps.
+#[derive(Default)]
+struct Endpoints {
+    exact: BTreeMap<(Family, Direction), BTreeMap<Key, BTreeSet<String>>>,
+    ranges: BTreeMap<(Family, Direction, u8), Vec<(u128, u128, PortRange, usize)>>,
+    chains: Vec<String>,
+}
+
+impl Endpoints {
+    fn collect(&mut self, policy: &Policy) {
+        for port in &policy.ports {
+            let name = names::policy_chain(policy, port.protocol);
+            let chain = self.chain(&name);
+            for prefix in &policy.prefixes {
+                let family = prefix.family();
+                let number = number(port.protocol, family);
+                let exact = prefix.address().is_some() && port.protocol != Protocol::Icmp;
+                match (exact, port.range.single()) {
+                    (true, Some(single)) => {
+                        let key = key(family, prefix.first(), number, single);
+                        let map = self.exact.entry((family, policy.id.direction)).or_default();
+                        map.entry(key).or_default().insert(name.clone());
+                    }
+                    (true, None) | (false, _) => {
+                        let range = (prefix.first(), prefix.last(), port.range, chain);
+                        self.ranges.entry((family, policy.id.direction, number)).or_default().push(range);
+                    }
+                }
+            }
+        }
+    }
+
+    fn chain(&mut self, name: &str) -> usize {
+        if self.chains.last().map(String::as_str) != Some(name) {
+            self.chains.push(name.to_owned());
+        }
+        self.chains.len() - 1
+    }
+
+    fn add(self, ruleset: &mut Ruleset) {
+        let Self { exact, ranges, chains } = self;
+        for ((family, direction), keys) in exact {
+            let map = format!("{direction}{}", names::digit(family));
+            for (key, targets) in keys {
+                let verdict = Some(Verdict::Jump(target(ruleset, targets)));
+                insert(ruleset, &map, key, Element { verdict, ..Element::default() });
+            }
+        }
+        for ((family, direction, number), ranges) in ranges {
+            let map = format!("{direction}{}-net", names::digit(family));
+            for (first, last, ports, tags) in disjoint(ranges) {
+                let targets = tags.into_iter().filter_map(|tag| chains.get(tag).cloned()).collect();
+                let verdict = Some(Verdict::Jump(target(ruleset, targets)));
+                let last = Some(key(family, last, number, ports.high()));
+                let element = Element { last, verdict, ..Element::default() };
+                insert(ruleset, &map, key(family, first, number, ports.low()), element);
+            }
+        }
+    }
+}
+
+fn insert(ruleset: &mut Ruleset, map: &str, key: Key, element: Element) {
+    if let Some(set) = ruleset.sets.get_mut(map) {
+        set.elements.insert(key, element);
+    }
+}
+
+fn key(family: Family, address: u128, protocol: u8, port: u16) -> Key {
+    Key::builder().address(family, address).protocol(protocol).port(port).build()
+}
+
+fn number(protocol: Protocol, family: Family) -> u8 {
+    match (protocol, family) {
+        (Protocol::Tcp, _) => protocol::TCP,
+        (Protocol::Udp, _) => protocol::UDP,
+        (Protocol::Icmp, Family::V4) => protocol::ICMP,
+        (Protocol::Icmp, Family::V6) => protocol::ICMPV6,
+    }
+}
+
+/// The chain to jump to: the policy's own, or one that tries several policies in turn.
+fn target(ruleset: &mut Ruleset, targets: BTreeSet<String>) -> String {
+    if targets.len() == 1 {
+        return targets.into_iter().next().unwrap_or_default();
+    }
+    let name = names::joint_chain("both", targets.iter().map(String::as_str));
+    if !ruleset.chains.contains_key(&name) {
+        let rules = targets.into_iter().map(|target| vec![jump(target)]).collect();
+        chain(ruleset, name.clone(), rules);
+    }
+    name
+}
+
+/// Cuts boxes of addresses and ports into disjoint ones, each with everything that covers it: the kernel's interval
+/// sets take no overlaps, and a packet passes if any of the grants admits it.
+pub fn disjoint<T: Ord + Copy>(
+    boxes: impl IntoIterator<Item = (u128, u128, PortRange, T)>,
+) -> Vec<(u128, u128, PortRange, Vec<T>)> {
+    let tagged = boxes.into_iter().map(|(first, last, ports, tag)| (first, last, (ports, tag)));
+    let mut result = Vec::new();
+    for Segment { first, last, covers } in ranges::sweep(tagged) {
+        let ports =
+            covers.into_iter().map(|(ports, tag)| (u128::from(ports.low()), u128::from(ports.high()), tag));
+        for piece in ranges::sweep(ports) {
+            result.push((first, last, port_range(&piece), piece.covers));
+        }
+    }
+    result
+}
+
+fn port_range<T>(piece: &Segment<T>) -> PortRange {
+    // The pieces come from 16-bit ports; port 0 occurs only in a range that covers them all.
+    let narrow = |number: u128| u16::try_from(number).unwrap_or(u16::MAX);
+    PortRange::from_zero(narrow(piece.first), narrow(piece.last))
+}

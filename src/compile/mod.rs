@@ -1,0 +1,116 @@
+//! Compiles services into the wanted table: total and deterministic.
+//!
+//! A packet's way: loopback and fail-safe leave, then what no /16 (IPv6: /32) with anything governed contains
+//! (`governed4`). Then the remote address, protocol and port are looked up: `egress4` and `ingress4` hold single
+//! addresses and ports, `egress4-net` and `ingress4-net` ranges. Each leads by *jump* to a chain of one policy,
+//! which asks for the time (`open-NAME`: the wall clock lies in a window, whose element also expires by elapsed
+//! time) and then for the process (`subject-NAME`), accepts or returns. What comes back is refused: by address to
+//! the service that owns it, there by time to a reason, whose chain counts, logs and refuses.
+//!
+//! Rejected: the cgroup as part of the big maps' key. It is one lookup less, but a restarted unit would then
+//! replace an element for each of its endpoints, each with a verdict, for which the kernel validates the whole
+//! table; here it replaces one element of a set of its own. For the same reason a window is one element of a set
+//! and not a rule.
+
+mod failsafe;
+mod grants;
+mod names;
+
+mod refusal;
+mod shared;
+mod subjects;
+mod windows;
+
+use std::collections::BTreeMap;
+
+use crate::model::{Record, Service, Settings, Subject, Time};
+use crate::ruleset::Ruleset;
+
+pub use names::{CountSets, count_sets};
+
+pub use subjects::subject_sets;
+
+/// Where a cgroup stands right now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The kernel's id of the cgroup; never used again for another one.
+    pub id: u64,
+    /// Depth below the root, which is 0.
+    pub level: u32,
+    /// The path as nft names it: relative to /sys/fs/cgroup.
+    pub path: String,
+}
+
+/// What every subject is right now; a subject without places is unresolved.
+pub type Resolution = BTreeMap<Subject, Vec<Place>>;
+
+/// One service with all that decides its state beside the time.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'a> {
+    pub service: &'a Service,
+    pub record: &'a Record,
+    /// The required approvals are there.
+    pub approved: bool,
+}
+
+/// Whether openings may be armed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Openings {
+    /// Every window that opens within `arm_ahead`.
+    Armed,
+    /// Only windows that opened before this instant: the ledger does not work.
+    Since(Time),
+    /// None.
+    Never,
+}
+
+/// What to do with the rules of a subject that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unresolved {
+    /// Keep them: an empty set admits nothing, and when the subject appears one element is enough.
+    Prepare,
+    /// Leave them out, with a note.
+    Omit,
+}
+
+/// All that the wanted table depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    pub settings: &'a Settings,
+    /// Sorted by name.
+    pub services: &'a [Standing<'a>],
+    pub resolution: &'a Resolution,
+    pub now: Time,
+    pub openings: Openings,
+    pub unresolved: Unresolved,
+    /// When grants were last taken away by something else than time.
+    pub cut_at: Option<Time>,
+}
+
+/// Returns the wanted table.
+pub fn compile(input: &Input<'_>) -> Ruleset {
+    let mut ruleset = Ruleset::new(&input.settings.enforcement.table);
+    shared::add(input, &mut ruleset);
+    failsafe::add(input, &mut ruleset);
+    windows::add(input, &mut ruleset);
+    subjects::add(input, &mut ruleset);
+    grants::add(input, &mut ruleset);
+    refusal::add(input, &mut ruleset);
+    ruleset
+}
+
+/// Returns the sets of the wanted table that follow the time: the cheap part of [`compile`].
+pub fn window_sets(input: &Input<'_>) -> Ruleset {
+    let mut ruleset = Ruleset::new(&input.settings.enforcement.table);
+    windows::add(input, &mut ruleset);
+    ruleset
+}
+
+impl Standing<'_> {
+    /// True when the service still governs its addresses: always, but for a decommissioned one whose watch is over.
+    pub fn governs(&self, now: Time) -> bool {
+        crate::schedule::decommissioned_at(self.service, self.record, now)
+            .and_then(|at| crate::schedule::watched_until(self.service, at))
+            .is_none_or(|until| now < until)
+    }
+}

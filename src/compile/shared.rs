@@ -1,0 +1,489 @@
+//! What every table has, whatever the schedules say: base chains, the order of checks, and the chains that services
+//! share. Each rule here was proven with real traffic; the reasons stand beside them.
+
+use std::time::Duration;
+
+use super::{Input, names, windows};
+use crate::model::{Direction, Family, Reason, Refusal};
+use crate::ruleset::{Chain, Field, Hook, Load, Rule, Ruleset, Set, Side, Statement, Verdict, protocol, tcp};
+
+/// The most sources, flows or source-port pairs that one dynamic set holds.
+const DYNAMIC_SIZE: u32 = 65_536;
+
+/// How long an answer to a datagram may take.
+const FLOW_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long an observed flow that pauses still counts as one.
+const OBSERVED_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long a remote address is remembered for the rate of its detailed records.
+const DETAILS_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A set that is always empty. "Not in it" is true for every socket that lives below the root cgroup, and not even
+/// asked for packets without such a socket: those of TIME_WAIT, SYN_RECV and, up to Linux 6.12, of the kernel's
+/// control sockets.
+pub const NO_CGROUP: &str = "no-cgroup";
+
+pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
+    ruleset.sets.insert(NO_CGROUP.into(), Set::plain(&[Field::Cgroup]));
+    for family in Family::ALL {
+        add_maps(family, ruleset);
+        add_flow_sets(family, ruleset);
+        add_dispatch(family, ruleset);
+    }
+    add_counting(ruleset);
+    add_base_chains(input, ruleset);
+    add_remnants(ruleset);
+    add_datagrams(ruleset);
+    add_echo(ruleset);
+    add_reasons(input, ruleset);
+    add_refusals(input, ruleset);
+}
+
+/// The chain of rules by this name.
+pub fn chain(ruleset: &mut Ruleset, name: impl Into<String>, rules: Vec<Rule>) {
+    ruleset.chains.insert(name.into(), Chain { base: None, rules });
+}
+
+pub fn accept() -> Statement {
+    Statement::Verdict(Verdict::Accept)
+}
+
+pub fn back() -> Statement {
+    Statement::Verdict(Verdict::Return)
+}
+
+pub fn jump(chain: impl Into<String>) -> Statement {
+    Statement::Verdict(Verdict::Jump(chain.into()))
+}
+
+pub fn goto(chain: impl Into<String>) -> Statement {
+    Statement::Verdict(Verdict::Goto(chain.into()))
+}
+
+pub fn lookup(key: &[Load], set: impl Into<String>) -> Statement {
+    Statement::Lookup { key: key.to_vec(), set: set.into(), negated: false }
+}
+
+pub fn not_in(key: &[Load], set: impl Into<String>) -> Statement {
+    Statement::Lookup { key: key.to_vec(), set: set.into(), negated: true }
+}
+
+pub fn dispatch(key: &[Load], map: impl Into<String>) -> Statement {
+    Statement::Dispatch { key: key.to_vec(), map: map.into() }
+}
+
+fn update(set: impl Into<String>, key: &[Load]) -> Statement {
+    Statement::Update { set: set.into(), key: key.to_vec(), limit: None }
+}
+
+fn flags(mask: u8, value: u8) -> Statement {
+    Statement::TcpFlags { mask, value, negated: false }
+}
+
+/// Opens a connection: SYN without ACK.
+fn first_segment() -> Statement {
+    flags(tcp::SYN | tcp::ACK, tcp::SYN)
+}
+
+fn reset_segment() -> Statement {
+    flags(tcp::SYN | tcp::FIN | tcp::RST, tcp::RST)
+}
+
+/// The key of the endpoint maps: the remote address, the protocol and the provider's or our service port.
+fn endpoint(family: Family, remote: Side, port: Side) -> [Load; 3] {
+    [Load::Address(family, remote), Load::Protocol, Load::Port(port)]
+}
+
+fn add_maps(family: Family, ruleset: &mut Ruleset) {
+    let digit = names::digit(family);
+    let endpoint = [Field::Address(family), Field::Protocol, Field::Port];
+    let address = [Field::Address(family)];
+    ruleset.sets.insert(format!("governed{digit}"), Set::plain(&address));
+    for direction in Direction::ALL {
+        ruleset.sets.insert(format!("{direction}{digit}"), Set::verdicts(&endpoint));
+        ruleset.sets.insert(format!("{direction}{digit}-net"), Set::verdicts(&endpoint).with_intervals());
+        let refuse = format!("refuse-{}{digit}", names::way(direction));
+        ruleset.sets.insert(format!("{refuse}-net"), Set::verdicts(&address).with_intervals());
+        ruleset.sets.insert(refuse, Set::verdicts(&address));
+    }
+}
+
+fn add_flow_sets(family: Family, ruleset: &mut Ruleset) {
+    let digit = names::digit(family);
+    let address = Field::Address(family);
+    let mut add = |name: String, fields: &[Field], timeout| {
+        ruleset.sets.insert(name, Set::dynamic(fields, DYNAMIC_SIZE, Some(timeout), false));
+    };
+    for direction in Direction::ALL {
+        let way = names::way(direction);
+        add(format!("udp-{way}{digit}"), &[address, Field::Port, address, Field::Port], FLOW_TIMEOUT);
+        add(format!("echo-{way}{digit}"), &[address, Field::EchoId(family)], FLOW_TIMEOUT);
+        add(format!("details-{way}{digit}"), &[address], DETAILS_TIMEOUT);
+    }
+    let flow = [address, Field::Port, address, Field::Port, Field::Protocol];
+    add(format!("observed{digit}"), &flow, OBSERVED_TIMEOUT);
+    add(format!("observed-other{digit}"), &[address, address, Field::Protocol], OBSERVED_TIMEOUT);
+}
+
+fn add_counting(ruleset: &mut Ruleset) {
+    for sets in names::count_sets() {
+        let address = Field::Address(sets.family);
+        let hosts = Set::dynamic(&[address, Field::Protocol], DYNAMIC_SIZE, None, true);
+        let ports = Set::dynamic(&[address, Field::Protocol, Field::Port], DYNAMIC_SIZE, None, true);
+        ruleset.sets.insert(sets.hosts, hosts);
+        ruleset.sets.insert(sets.ports, ports);
+        ruleset.counters.insert(sets.total);
+    }
+}
+
+/// Ungoverned traffic leaves after one lookup of its network. Our own resets to local sockets travel over lo.
+fn add_base_chains(input: &Input<'_>, ruleset: &mut Ruleset) {
+    let gate = |family, side, then: Statement| {
+        vec![lookup(&[Load::Network(family, side)], format!("governed{}", names::digit(family))), then]
+    };
+    let mut add = |name: &str, hook, rules| {
+        let base = Some((hook, input.settings.enforcement.priority));
+        ruleset.chains.insert(name.into(), Chain { base, rules });
+    };
+    let way = |side, name: &str| -> Vec<Rule> {
+        Family::ALL.map(|family| gate(family, side, goto(format!("{name}{}", names::digit(family))))).into()
+    };
+    let mut output = vec![vec![Statement::LeavesByLoopback, accept()]];
+    output.extend(way(Side::Destination, "out"));
+    add("output", Hook::Output, output);
+    let mut input_rules = vec![vec![Statement::ArrivesByLoopback, accept()]];
+    input_rules.extend(way(Side::Source, "in"));
+    add("input", Hook::Input, input_rules);
+    let forward = Family::ALL
+        .into_iter()
+        .flat_map(|family| {
+            let digit = names::digit(family);
+            [
+                gate(family, Side::Destination, jump(format!("through-out{digit}"))),
+                gate(family, Side::Source, jump(format!("through-in{digit}"))),
+            ]
+        })
+        .collect();
+    add("forward", Hook::Forward, forward);
+}
+
+/// The order of checks. Exact lookups come before intervals; the first segment of a connection is judged by the
+/// policies of its own direction only, so that a grant to connect out never lets a provider connect in.
+fn add_dispatch(family: Family, ruleset: &mut Ruleset) {
+    let digit = names::digit(family);
+    let (source, destination) = (Side::Source, Side::Destination);
+    let map = |direction: Direction, remote, port, net: &str| {
+        vec![dispatch(&endpoint(family, remote, port), format!("{direction}{digit}{net}"))]
+    };
+    let refuse = |way: &str| vec![goto(format!("refuse-{way}{digit}"))];
+    // Fragments have no ports. IPv4 is put together before the input hook, IPv6 is not.
+    let fragment = |way: &str| vec![Statement::Fragment(family), goto(format!("refuse-{way}{digit}"))];
+    let (egress, ingress) = (Direction::Egress, Direction::Ingress);
+
+    let out = vec![
+        fragment("out"),
+        map(egress, destination, destination, ""),
+        vec![first_segment(), goto(format!("first-out{digit}"))],
+        map(ingress, destination, source, ""),
+        map(egress, destination, destination, "-net"),
+        map(ingress, destination, source, "-net"),
+        refuse("out"),
+    ];
+    let first_out = vec![map(egress, destination, destination, "-net"), refuse("out")];
+    let inward = vec![
+        fragment("in"),
+        vec![first_segment(), goto(format!("first-in{digit}"))],
+        map(egress, source, source, ""),
+        map(ingress, source, destination, ""),
+        map(egress, source, source, "-net"),
+        map(ingress, source, destination, "-net"),
+        refuse("in"),
+    ];
+    let first_in =
+        vec![map(ingress, source, destination, ""), map(ingress, source, destination, "-net"), refuse("in")];
+    chain(ruleset, format!("out{digit}"), out);
+    chain(ruleset, format!("first-out{digit}"), first_out);
+    chain(ruleset, format!("in{digit}"), inward);
+    chain(ruleset, format!("first-in{digit}"), first_in);
+    add_refusal_dispatch(family, ruleset);
+}
+
+/// From a packet that no grant admits to the service that owns its remote address. What nobody lists returns and is
+/// accepted: only its network was governed.
+fn add_refusal_dispatch(family: Family, ruleset: &mut Ruleset) {
+    let digit = names::digit(family);
+    let owner = |way: &str, side| {
+        ["", "-net"]
+            .map(|net| vec![dispatch(&[Load::Address(family, side)], format!("refuse-{way}{digit}{net}"))])
+    };
+    // Neighbour discovery never comes from beyond the link (RFC 4861, section 7.1): without it IPv6 stops.
+    let neighbours = || {
+        vec![
+            Statement::IcmpType { family: Family::V6, low: 133, high: 136 },
+            Statement::HopLimit(255),
+            accept(),
+        ]
+    };
+    let icmp = match family {
+        Family::V4 => protocol::ICMP,
+        Family::V6 => protocol::ICMPV6,
+    };
+    let local = |way: &str| {
+        let mut rules = match family {
+            Family::V4 => vec![],
+            Family::V6 => vec![neighbours()],
+        };
+        // Bare resets first: else our own would die in our own hooks.
+        rules.push(vec![reset_segment(), jump(format!("reset-{way}"))]);
+        rules.push(vec![Statement::Protocol(icmp), jump(format!("errors-{way}"))]);
+        rules
+    };
+    let mut out = local("out");
+    out.extend(owner("out", Side::Destination));
+    let mut inward = local("in");
+    inward.extend(owner("in", Side::Source));
+    // A chain that reads sockets cannot even be reachable from the forward hook: it has its own way here.
+    let mut through_out = vec![vec![reset_segment(), jump("reset-out")]];
+    through_out.extend(owner("out", Side::Destination));
+    chain(ruleset, format!("refuse-out{digit}"), out);
+    chain(ruleset, format!("refuse-in{digit}"), inward);
+    chain(ruleset, format!("through-out{digit}"), through_out);
+    chain(ruleset, format!("through-in{digit}"), owner("in", Side::Source).into());
+}
+
+fn in_a_cgroup() -> Statement {
+    not_in(&[Load::Cgroup { level: 1 }], NO_CGROUP)
+}
+
+/// Segments without payload whose socket has no cgroup any more, or not yet: ordinary connections need them to
+/// begin and to end. They are asked for only while a grant for their endpoint is open.
+fn add_remnants(ruleset: &mut Ruleset) {
+    let payload = || vec![Statement::HasPayload, back()];
+    let no_flags = || vec![flags(tcp::SYN | tcp::ACK | tcp::RST, 0), back()];
+    let first = || vec![first_segment(), back()];
+    chain(
+        ruleset,
+        "remnant-out",
+        vec![first(), no_flags(), payload(), vec![in_a_cgroup(), back()], vec![accept()]],
+    );
+    // Payload may come: with the segment that completes the handshake, or for a socket that has just gone.
+    chain(
+        ruleset,
+        "remnant-in",
+        vec![first(), no_flags(), vec![Statement::FullSocket, back()], vec![accept()]],
+    );
+    // A new SYN that meets a TIME_WAIT or SYN_RECV socket of a port that is open to the provider.
+    let exactly_syn = Statement::TcpFlags {
+        mask: tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK,
+        value: tcp::SYN,
+        negated: true,
+    };
+    chain(
+        ruleset,
+        "again-in",
+        vec![
+            payload(),
+            vec![exactly_syn, back()],
+            vec![Statement::FullSocket, back()],
+            vec![Statement::AnySocket, accept()],
+        ],
+    );
+    let leaving = || vec![Statement::Leaving, goto("remnant-out")];
+    chain(ruleset, "remnant-egress", vec![leaving(), vec![goto("remnant-in")]]);
+    chain(ruleset, "remnant-ingress", vec![leaving(), vec![jump("again-in")], vec![goto("remnant-in")]]);
+    chain(ruleset, "reset-out", vec![payload(), vec![accept()]]);
+    chain(ruleset, "reset-in", vec![payload(), vec![Statement::AnySocket, accept()]]);
+    // A reset that meets no socket does nothing: it is dropped and not counted as an attempt.
+    chain(ruleset, "reset-stray", vec![payload(), vec![Statement::Verdict(Verdict::Drop)]]);
+    add_icmp_errors(ruleset);
+}
+
+/// ICMP errors keep path MTU discovery alive. Ours come from the kernel, never from a process, which could hide
+/// data in them; those from outside must be about a live socket.
+fn add_icmp_errors(ruleset: &mut Ruleset) {
+    // Destination unreachable, time exceeded and parameter problem (RFC 792); 1 to 4 in RFC 4443.
+    let types = [(Family::V4, 3, 3), (Family::V4, 11, 12), (Family::V6, 1, 4)];
+    let errors = |extra: &[Statement]| {
+        types.map(|(family, low, high)| {
+            let mut rule = vec![Statement::IcmpType { family, low, high }];
+            rule.extend_from_slice(extra);
+            rule.push(accept());
+            rule
+        })
+    };
+    let mut out = vec![vec![in_a_cgroup(), back()]];
+    out.extend(errors(&[]));
+    chain(ruleset, "errors-out", out);
+    chain(ruleset, "errors-in", errors(&[Statement::AnySocket]).into());
+}
+
+/// UDP has no flags: the opening side records the flow, the other side must find it. No conntrack is needed.
+fn add_datagrams(ruleset: &mut Ruleset) {
+    for direction in Direction::ALL {
+        let way = names::way(direction);
+        let (opens, answers) = opening_and_answering(direction);
+        let flow = |family, remote, local| {
+            [
+                Load::Address(family, remote),
+                Load::Port(remote),
+                Load::Address(family, local),
+                Load::Port(local),
+            ]
+        };
+        let (first, second) = (Side::remote(direction), other(Side::remote(direction)));
+        let set = |family| format!("udp-{way}{}", names::digit(family));
+        let mut rules: Vec<Rule> = Family::ALL
+            .map(|family| vec![opens.clone(), update(set(family), &flow(family, first, second))])
+            .into();
+        rules.push(vec![opens, accept()]);
+        rules.extend(Family::ALL.map(|family| {
+            vec![answers.clone(), lookup(&flow(family, second, first), set(family)), accept()]
+        }));
+        chain(ruleset, format!("udp-{direction}"), rules);
+    }
+}
+
+/// Echo requests open, their replies answer: no socket tells whose they are, so the identifier does.
+fn add_echo(ruleset: &mut Ruleset) {
+    for direction in Direction::ALL {
+        let way = names::way(direction);
+        let (opens, answers) = opening_and_answering(direction);
+        let key = |family, remote| [Load::Address(family, remote), Load::EchoId(family)];
+        let (first, second) = (Side::remote(direction), other(Side::remote(direction)));
+        let set = |family| format!("echo-{way}{}", names::digit(family));
+        let mut rules: Vec<Rule> = Family::ALL
+            .map(|family| vec![opens.clone(), echo_request(family), update(set(family), &key(family, first))])
+            .into();
+        rules.extend(Family::ALL.map(|family| vec![opens.clone(), echo_request(family), accept()]));
+        rules.extend(Family::ALL.map(|family| {
+            vec![answers.clone(), echo_reply(family), lookup(&key(family, second), set(family)), accept()]
+        }));
+        chain(ruleset, format!("echo-{direction}"), rules);
+    }
+}
+
+pub fn opening_and_answering(direction: Direction) -> (Statement, Statement) {
+    match direction {
+        Direction::Egress => (Statement::Leaving, Statement::Arriving),
+        Direction::Ingress => (Statement::Arriving, Statement::Leaving),
+    }
+}
+
+fn other(side: Side) -> Side {
+    match side {
+        Side::Source => Side::Destination,
+        Side::Destination => Side::Source,
+    }
+}
+
+/// RFC 792 and RFC 4443.
+pub fn echo_request(family: Family) -> Statement {
+    let number = match family {
+        Family::V4 => 8,
+        Family::V6 => 128,
+    };
+    Statement::IcmpType { family, low: number, high: number }
+}
+
+fn echo_reply(family: Family) -> Statement {
+    let number = match family {
+        Family::V4 => 0,
+        Family::V6 => 129,
+    };
+    Statement::IcmpType { family, low: number, high: number }
+}
+
+/// A chain for each direction and reason, shared by all services: it counts exactly, logs at a bounded rate and
+/// refuses. Every update of a dynamic set is a rule of its own, because a full set breaks its rule off.
+fn add_reasons(input: &Input<'_>, ruleset: &mut Ruleset) {
+    for direction in Direction::ALL {
+        for reason in Reason::ALL {
+            let mut refused = match direction {
+                Direction::Egress => vec![],
+                Direction::Ingress => vec![vec![reset_segment(), jump("reset-stray")]],
+            };
+            refused.extend(count_and_log(input, direction, reason));
+            refused.push(vec![goto(format!("refuse-{direction}"))]);
+            chain(ruleset, names::reason_chain(direction, reason), refused);
+
+            let mut observed = known_flows(direction);
+            observed.extend(count_and_log(input, direction, reason));
+            observed.push(vec![accept()]);
+            chain(ruleset, names::observed_chain(direction, reason), observed);
+        }
+    }
+}
+
+fn count_and_log(input: &Input<'_>, direction: Direction, reason: Reason) -> Vec<Rule> {
+    let remote = Side::remote(direction);
+    let attempts = &input.settings.attempts;
+    let mut rules = vec![vec![Statement::Count(names::reason_chain(direction, reason))]];
+    for sets in names::count_sets().filter(|s| s.direction == direction && s.reason == reason) {
+        let address = Load::Address(sets.family, remote);
+        rules.push(vec![update(sets.hosts, &[address, Load::Protocol])]);
+        let ports = [address, Load::Protocol, Load::Port(Side::Destination)];
+        for number in [protocol::TCP, protocol::UDP] {
+            rules.push(vec![Statement::Protocol(number), update(sets.ports.clone(), &ports)]);
+        }
+    }
+    rules.extend(Family::ALL.map(|family| {
+        let details = Statement::Update {
+            set: format!("details-{}{}", names::way(direction), names::digit(family)),
+            key: vec![Load::Address(family, remote)],
+            limit: Some(attempts.log_rate),
+        };
+        let prefix = format!("{direction}/{reason} ");
+        vec![details, Statement::Log { prefix, group: attempts.log_group }]
+    }));
+    rules
+}
+
+/// In observe mode a flow counts once, whichever way its packets travel.
+fn known_flows(direction: Direction) -> Vec<Rule> {
+    let remote = Side::remote(direction);
+    let local = other(remote);
+    let mut rules = Vec::new();
+    for family in Family::ALL {
+        let (digit, address) = (names::digit(family), |side| Load::Address(family, side));
+        let hosts = [address(remote), address(local), Load::Protocol];
+        let flow = [address(remote), Load::Port(remote), address(local), Load::Port(local), Load::Protocol];
+        rules.push(vec![lookup(&flow, format!("observed{digit}")), accept()]);
+        rules.push(vec![lookup(&hosts, format!("observed-other{digit}")), accept()]);
+        for number in [protocol::TCP, protocol::UDP] {
+            rules.push(vec![Statement::Protocol(number), update(format!("observed{digit}"), &flow)]);
+        }
+        // ICMP has no ports: all of it between two hosts is one flow.
+        for number in [protocol::ICMP, protocol::ICMPV6] {
+            rules.push(vec![Statement::Protocol(number), update(format!("observed-other{digit}"), &hosts)]);
+        }
+    }
+    rules
+}
+
+/// What a refused packet gets. Segments of existing connections from outside always get a reset, so that the
+/// provider learns of the close.
+fn add_refusals(input: &Input<'_>, ruleset: &mut Ruleset) {
+    let enforcement = &input.settings.enforcement;
+    let existing = || flags(tcp::SYN | tcp::RST, 0);
+    let just_closed = lookup(&[Load::Time], windows::CLOSING);
+    let drop = || vec![Statement::Verdict(Verdict::Drop)];
+    let tell = || {
+        vec![
+            vec![Statement::Protocol(protocol::TCP), Statement::RejectWithReset],
+            vec![Statement::RejectAsProhibited],
+        ]
+    };
+    let mut egress = vec![vec![existing(), just_closed, Statement::Verdict(Verdict::Drop)]];
+    match enforcement.egress_refusal {
+        Refusal::Reject => egress.extend(tell()),
+        Refusal::Drop => egress.push(drop()),
+    }
+    let mut ingress = vec![vec![existing(), Statement::RejectWithReset]];
+    match enforcement.ingress_refusal {
+        Refusal::Reject => ingress.extend(tell()),
+        Refusal::Drop => ingress.push(drop()),
+    }
+    chain(ruleset, "refuse-egress", egress);
+    chain(ruleset, "refuse-ingress", ingress);
+}

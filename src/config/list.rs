@@ -1,0 +1,327 @@
+//! Endpoint lists: one address or prefix a line.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::report::Report;
+use super::source::{Source, not_utf8, too_large};
+use super::time::Mistake;
+use super::{Diagnostic, LATER, MAX_LIST};
+use crate::model::{Prefix, PrefixError};
+
+/// Reads a list: the prefixes in file order, repeats included, or what is wrong with it.
+///
+/// Comments begin with `#`, also behind an entry; CRLF and a missing last line break are fine. At most 64 MiB.
+pub fn parse_list(path: &Path, bytes: &[u8]) -> (Vec<Prefix>, Vec<Diagnostic>) {
+    if bytes.len() > MAX_LIST {
+        return (Vec::new(), vec![too_large(path, MAX_LIST)]);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let report = Report::of_lines(path, &text);
+    let prefixes = read_lines(&report);
+    if prefixes.is_empty() && report.is_clean() {
+        report.error(
+            &(0..0),
+            "this list has no entry",
+            "nothing listed, nothing allowed: write one address or prefix a line",
+        );
+    }
+    let mut found = report.finish();
+    if let Some(bad) = not_utf8(path, bytes) {
+        found.retain(|one| one.line != bad.line);
+        found.push(bad);
+        found.sort();
+    }
+    (prefixes, found)
+}
+
+fn read_lines(report: &Report<'_>) -> Vec<Prefix> {
+    let mut prefixes = Vec::new();
+    let mut start = 0;
+    for line in report.text().split('\n') {
+        if report.is_full() {
+            break;
+        }
+        let entry = line.strip_suffix('\r').unwrap_or(line);
+        let entry = entry.split('#').next().unwrap_or_default();
+        let blank = entry.len() - entry.trim_start_matches([' ', '\t']).len();
+        let entry = entry.trim_matches([' ', '\t']);
+        if !entry.is_empty() {
+            let at = start + blank..start + blank + entry.len();
+            match parse_entry(entry) {
+                Ok(prefix) => prefixes.push(prefix),
+                Err(mistake) => report.error(&at, mistake.message, mistake.help),
+            }
+        }
+        start += line.len() + 1;
+    }
+    prefixes
+}
+
+fn parse_entry(entry: &str) -> Result<Prefix, Mistake> {
+    if entry.starts_with('\u{feff}') {
+        return Err(Mistake::new(
+            "the file begins with a byte order mark",
+            "save it without: UTF-8 needs none",
+        ));
+    }
+    if entry.contains([' ', '\t', ',', ';']) {
+        return Err(Mistake::new(
+            format!("{entry:?} is more than one entry"),
+            "write one entry a line",
+        ));
+    }
+    parse_prefix(entry)
+}
+
+/// Reads one address or prefix of a list, of `to` or of `from`.
+pub(super) fn parse_prefix(entry: &str) -> Result<Prefix, Mistake> {
+    Prefix::parse(entry).map_err(|error| match error {
+        PrefixError::Syntax(_) => no_prefix(entry),
+        PrefixError::HostBits { prefix, .. } => host_bits(entry, prefix),
+        PrefixError::TooWide(_) => Mistake::new(
+            error.to_string(),
+            format!(
+                "for every address there is \"any\": {LATER}. Until then list the provider's own prefixes"
+            ),
+        ),
+    })
+}
+
+/// The mistake about a prefix whose address is not its first one.
+pub(super) fn host_bits(entry: &str, prefix: Prefix) -> Mistake {
+    let address = entry.split('/').next().unwrap_or_default();
+    let help = format!("write {prefix} for the whole prefix, or {address} for the one address");
+    Mistake::new(format!("{entry} has bits set behind its length"), help)
+}
+
+fn no_prefix(entry: &str) -> Mistake {
+    if entry.contains('*') {
+        let help = format!("list the names one by one, or the provider's prefixes; host names: {LATER}");
+        return Mistake::new(format!("{entry:?}: a name with a star is no endpoint"), help);
+    }
+    if is_host_name(entry) {
+        let message = format!("the host name {entry:?} is not supported by this version");
+        return Mistake::new(message, format!("list its addresses; {LATER}"));
+    }
+    let help = "write for example 203.0.113.7, 198.51.100.0/24 or 2001:db8::/32";
+    Mistake::new(format!("{entry:?} is neither an address nor a prefix"), help)
+}
+
+/// True for labels of letters, digits and inner dashes whose last one is no number (else it is a botched address).
+fn is_host_name(entry: &str) -> bool {
+    let name = entry.strip_suffix('.').unwrap_or(entry);
+    let is_label = |label: &str| {
+        let plain = label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let ends_in_number = last.bytes().all(|b| b.is_ascii_digit());
+    name.len() <= 253 && name.split('.').all(is_label) && !ends_in_number
+}
+
+/// What a schedule gets for `"@NAME"`.
+pub(super) enum Found {
+    Entries(Arc<[Prefix]>),
+    /// The list has mistakes. They stand in its own file's diagnostics, or here when it has none.
+    Broken(Option<String>),
+    Missing,
+}
+
+/// Where schedules look their lists up.
+pub(super) trait Lists {
+    fn look_up(&self, name: &str) -> Found;
+    /// The names of all lists, to propose one.
+    fn names(&self) -> Vec<&str>;
+}
+
+/// Lists by a function, each read once.
+pub(super) struct ByFunction<'f> {
+    text: &'f dyn Fn(&str) -> Option<Arc<str>>,
+    read: RefCell<BTreeMap<String, ReadText>>,
+}
+
+struct ReadText {
+    prefixes: Arc<[Prefix]>,
+    /// Line and message of its first mistake.
+    mistake: Option<String>,
+}
+
+impl<'f> ByFunction<'f> {
+    pub fn new(text: &'f dyn Fn(&str) -> Option<Arc<str>>) -> Self {
+        Self {
+            text,
+            read: RefCell::default(),
+        }
+    }
+}
+
+impl Lists for ByFunction<'_> {
+    fn look_up(&self, name: &str) -> Found {
+        let mut read = self.read.borrow_mut();
+        if !read.contains_key(name) {
+            let Some(text) = (self.text)(name) else {
+                return Found::Missing;
+            };
+            let label = format!("{name}.txt");
+            let (prefixes, mistakes) = parse_list(Path::new(&label), text.as_bytes());
+            let first = mistakes.first();
+            let text = ReadText {
+                prefixes: prefixes.into(),
+                mistake: first.map(|one| format!("line {}: {}", one.line, one.message)),
+            };
+            read.insert(name.to_owned(), text);
+        }
+        match read.get(name) {
+            Some(ReadText {
+                prefixes,
+                mistake: None,
+            }) => Found::Entries(Arc::clone(prefixes)),
+            Some(ReadText { mistake, .. }) => Found::Broken(mistake.clone()),
+            None => Found::Missing,
+        }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        Vec::new()
+    }
+}
+
+/// Lists by their files, each read once, with their diagnostics.
+pub(super) struct ByFile<'f> {
+    files: &'f BTreeMap<String, Source>,
+    read: RefCell<BTreeMap<&'f str, ReadList>>,
+}
+
+#[derive(Default)]
+struct ReadList {
+    prefixes: Arc<[Prefix]>,
+    text: Option<Arc<str>>,
+    mistakes: Vec<Diagnostic>,
+}
+
+impl<'f> ByFile<'f> {
+    pub fn new(files: &'f BTreeMap<String, Source>) -> Self {
+        Self {
+            files,
+            read: RefCell::default(),
+        }
+    }
+
+    /// The text of a list that some schedule used.
+    pub fn text(&self, name: &str) -> Option<Arc<str>> {
+        self.read.borrow().get(name)?.text.clone()
+    }
+
+    /// The mistakes of every list that some schedule used.
+    pub fn finish(self) -> Vec<Diagnostic> {
+        let lists = self.read.into_inner().into_values();
+        lists.flat_map(|list| list.mistakes).collect()
+    }
+}
+
+impl Lists for ByFile<'_> {
+    fn look_up(&self, name: &str) -> Found {
+        let Some((name, source)) = self.files.get_key_value(name) else {
+            return Found::Missing;
+        };
+        let mut read = self.read.borrow_mut();
+        let list = read.entry(name).or_insert_with(|| read_file(source));
+        if list.mistakes.is_empty() {
+            Found::Entries(Arc::clone(&list.prefixes))
+        } else {
+            Found::Broken(None)
+        }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.files.keys().map(String::as_str).collect()
+    }
+}
+
+fn read_file(source: &Source) -> ReadList {
+    let bytes = match source.bytes(MAX_LIST) {
+        Ok(bytes) => bytes,
+        Err(mistake) => {
+            return ReadList {
+                mistakes: vec![mistake],
+                ..ReadList::default()
+            };
+        }
+    };
+    let (prefixes, mistakes) = parse_list(&source.path, bytes);
+    ReadList {
+        prefixes: prefixes.into(),
+        text: std::str::from_utf8(bytes).ok().map(Arc::from),
+        mistakes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Vec<String>, Vec<String>) {
+        let (prefixes, found) = parse_list(Path::new("x.txt"), text.as_bytes());
+        let place = |one: &Diagnostic| format!("{}:{}: {}", one.line, one.column, one.message);
+        (
+            prefixes.iter().map(ToString::to_string).collect(),
+            found.iter().map(place).collect(),
+        )
+    }
+
+    #[test]
+    fn comments_crlf_blank_lines_and_a_missing_last_break_are_fine() {
+        let (prefixes, mistakes) = read("# head\r\n192.0.2.1 # one\r\n\r\n\t2001:db8::/32#two\n 192.0.2.1");
+        assert_eq!(prefixes, ["192.0.2.1", "2001:db8::/32", "192.0.2.1"]);
+        assert_eq!(mistakes, Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_malformed_line_is_reported() {
+        let (_, mistakes) =
+            read("10.0.0.1/8\nexample.com\n1.2.3.4 1.2.3.5\n  *.example.com\n1.2.3\n0.0.0.0/0\n");
+        assert_eq!(
+            mistakes,
+            [
+                "1:1: 10.0.0.1/8 has bits set behind its length",
+                "2:1: the host name \"example.com\" is not supported by this version",
+                "3:1: \"1.2.3.4 1.2.3.5\" is more than one entry",
+                "4:3: \"*.example.com\": a name with a star is no endpoint",
+                "5:1: \"1.2.3\" is neither an address nor a prefix",
+                "6:1: 0.0.0.0/0 is wider than /8 (IPv4) or /16 (IPv6)",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_list_without_entries_is_an_error() {
+        for text in ["", "\n", "# nothing\n"] {
+            assert_eq!(read(text).1, ["1:1: this list has no entry"]);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_placed() {
+        let (_, found) = parse_list(Path::new("x.txt"), b"192.0.2.1\n  \xff\n");
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].line, found[0].column), (2, 3));
+    }
+
+    #[test]
+    fn a_list_beyond_the_limit_is_refused_unread() {
+        let (prefixes, found) = parse_list(Path::new("x.txt"), &vec![b'\n'; MAX_LIST + 1]);
+        assert!(prefixes.is_empty());
+        assert_eq!(found[0].message, "this file is larger than 64 MiB");
+    }
+
+    #[test]
+    fn so_many_mistakes_are_counted_not_shown() {
+        let (_, found) = parse_list(Path::new("x.txt"), "x y\n".repeat(5_000).as_bytes());
+        assert_eq!(found.len(), super::super::MAX_MISTAKES + 1);
+    }
+}

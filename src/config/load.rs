@@ -1,0 +1,229 @@
+//! Every file together.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::list::ByFile;
+use super::source::Source;
+use super::{Diagnostic, Files, LATER, MAX_FILE, Severity, overlap, service, settings};
+use crate::model::{Endpoint, Service, ServiceName, Settings};
+
+/// A configuration without mistakes.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub settings: Settings,
+    pub services: BTreeMap<ServiceName, Service>,
+    /// What each service was read from.
+    pub texts: BTreeMap<ServiceName, ServiceText>,
+    /// The settings file; `None` where there is none.
+    pub settings_text: Option<String>,
+    /// Sorted by file, line and column.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// What a service was read from: enough to read it again once its file is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceText {
+    /// The schedule.
+    pub text: String,
+    /// The lists that it uses, by name.
+    pub lists: BTreeMap<String, Arc<str>>,
+}
+
+/// Reads every file: all of them are in order, or all mistakes and warnings come back, sorted by file, line and column.
+pub fn load(files: &Files) -> Result<Loaded, Vec<Diagnostic>> {
+    let mut found = Vec::new();
+    let settings = read_settings(files.settings.as_ref(), &mut found);
+    let lists = ByFile::new(&files.lists);
+    let drafts = read_services(&files.services, &lists, settings.as_ref(), &mut found);
+    let texts = drafts.iter().map(|draft| draft.text(&lists)).collect();
+    found.extend(files.segments.iter().map(refuse_segment));
+    found.extend(lists.finish());
+    found.extend(shared_addresses(&drafts));
+    found.sort();
+    found.dedup();
+    match settings {
+        Some(settings) if found.iter().all(|one| one.severity == Severity::Warning) => Ok(Loaded {
+            settings,
+            services: drafts.into_iter().map(Draft::into_service).collect(),
+            texts,
+            settings_text: settings_text(files),
+            warnings: found,
+        }),
+        Some(_) | None => Err(found),
+    }
+}
+
+/// The text of settings that were read without a mistake.
+fn settings_text(files: &Files) -> Option<String> {
+    let bytes = files.settings.as_ref()?.text.as_ref().ok()?;
+    String::from_utf8(bytes.clone()).ok()
+}
+
+/// A service whose own file is in order.
+struct Draft {
+    path: PathBuf,
+    service: Service,
+    text: String,
+    /// Line and column of the endpoints of each policy.
+    endpoints: Vec<(usize, usize)>,
+}
+
+impl Draft {
+    fn into_service(self) -> (ServiceName, Service) {
+        (self.service.name.clone(), self.service)
+    }
+
+    fn text(&self, lists: &ByFile<'_>) -> (ServiceName, ServiceText) {
+        let endpoints = self.service.policies.iter().flat_map(|policy| &policy.endpoints);
+        let used = endpoints.filter_map(|endpoint| match endpoint {
+            Endpoint::List(name) => Some((name.as_str().to_owned(), lists.text(name.as_str())?)),
+            Endpoint::Prefix(_) => None,
+        });
+        let text = ServiceText {
+            text: self.text.clone(),
+            lists: used.collect(),
+        };
+        (self.service.name.clone(), text)
+    }
+}
+
+fn read_settings(source: Option<&Source>, found: &mut Vec<Diagnostic>) -> Option<Settings> {
+    let Some(source) = source else {
+        return Some(Settings::default());
+    };
+    let (text, mistake) = source
+        .decode(MAX_FILE)
+        .map_err(|mistake| found.push(mistake))
+        .ok()?;
+    let (settings, diagnostics) = settings::parse_settings(&source.path, &text);
+    add(found, diagnostics, mistake);
+    settings
+}
+
+/// Adds the findings about a file; a line that is no text has no other mistake.
+fn add(found: &mut Vec<Diagnostic>, mut diagnostics: Vec<Diagnostic>, not_text: Option<Diagnostic>) {
+    if let Some(bad) = &not_text {
+        diagnostics.retain(|one| one.line != bad.line);
+    }
+    found.extend(diagnostics);
+    found.extend(not_text);
+}
+
+fn read_services(
+    sources: &[Source],
+    lists: &ByFile<'_>,
+    settings: Option<&Settings>,
+    found: &mut Vec<Diagnostic>,
+) -> Vec<Draft> {
+    let mut taken: BTreeMap<String, &Path> = BTreeMap::new();
+    let mut drafts = Vec::new();
+    for source in sources {
+        let stem = source
+            .path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let name = service_name(source, &stem, found);
+        if let Some(first) = taken.get(&stem) {
+            found.push(doubled(source, &stem, first));
+        }
+        taken.entry(stem).or_insert(&source.path);
+        drafts.extend(read_service(source, name, lists, settings, found));
+    }
+    drafts.sort_by(|a, b| a.service.name.cmp(&b.service.name));
+    drafts
+}
+
+/// The name by the file's stem. A file with another one is read too, for its other mistakes.
+fn service_name(source: &Source, stem: &str, found: &mut Vec<Diagnostic>) -> Option<ServiceName> {
+    let report = |error: crate::model::NameError| {
+        let guess: String = stem
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_lowercase()
+                } else {
+                    '-'
+                }
+            })
+            .take(ServiceName::MAX)
+            .collect();
+        let guess = guess.trim_start_matches('-');
+        let help = match ServiceName::new(guess) {
+            Ok(name) => format!("rename the file, for example to {name}.toml"),
+            Err(_) => "rename the file".to_owned(),
+        };
+        found.push(Diagnostic::of_file(&source.path, error.to_string(), Some(help)));
+    };
+    ServiceName::new(stem).map_err(report).ok()
+}
+
+fn doubled(source: &Source, stem: &str, first: &Path) -> Diagnostic {
+    let message = format!("the service {stem:?} is already described by {}", first.display());
+    Diagnostic::of_file(
+        &source.path,
+        message,
+        Some("keep one of the two files".to_owned()),
+    )
+}
+
+fn read_service(
+    source: &Source,
+    name: Option<ServiceName>,
+    lists: &ByFile<'_>,
+    settings: Option<&Settings>,
+    found: &mut Vec<Diagnostic>,
+) -> Option<Draft> {
+    let (text, mistake) = source
+        .decode(MAX_FILE)
+        .map_err(|mistake| found.push(mistake))
+        .ok()?;
+    let label = name.clone().or_else(|| ServiceName::new("unnamed").ok())?;
+    let read = service::read(&source.path, &label, &text, lists, settings);
+    add(found, read.diagnostics, mistake);
+    // Without a name of its own it is no service.
+    name?;
+    Some(Draft {
+        path: source.path.clone(),
+        service: read.service?,
+        text: text.into_owned(),
+        endpoints: read.endpoints,
+    })
+}
+
+/// A segment encloses; to start without enforcing one would leave open what somebody closed.
+fn refuse_segment(source: &Source) -> Diagnostic {
+    let help = format!("move the file away: it would not be enforced; {LATER}");
+    Diagnostic::of_file(
+        &source.path,
+        "segments are not supported by this version",
+        Some(help),
+    )
+}
+
+fn shared_addresses(drafts: &[Draft]) -> Vec<Diagnostic> {
+    let services: Vec<&Service> = drafts.iter().map(|draft| &draft.service).collect();
+    let shared = overlap::find(&services);
+    let warnings = shared.iter().filter_map(|one| {
+        let (first, second) = (drafts.get(one.first)?, drafts.get(one.second)?);
+        let (line, column) = second.endpoints.get(one.policy).copied()?;
+        let (a, b) = (&first.service.name, &second.service.name);
+        let entries = if one.count == 1 {
+            "address or prefix"
+        } else {
+            "addresses or prefixes"
+        };
+        Some(Diagnostic {
+            file: second.path.clone(),
+            line,
+            column,
+            message: format!("\"{b}\" and \"{a}\" share {} {entries}", one.count),
+            help: Some("a packet passes while either of them admits it".to_owned()),
+            severity: Severity::Warning,
+        })
+    });
+    warnings.take(super::MAX_MISTAKES).collect()
+}

@@ -1,0 +1,194 @@
+//! What the API asks, answered from the world and the store.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::engine::{ChangeError, Changed, Engine};
+use crate::api::ask::{Answer, Ask, Outcome};
+use crate::api::body::{self, SCHEMA};
+use crate::api::view::{self, Counts};
+use crate::config::Diagnostic;
+use crate::files::{self, SettingsFile};
+use crate::model::{OrderKind, ServiceName, Time};
+use crate::store::{Attempt, AttemptFilter};
+
+/// Answers one question or carries one order out.
+pub async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answer {
+    match ask {
+        Ask::Status => status(engine).await,
+        Ask::Services => {
+            let counts = counts(engine).await;
+            done(&view::services(&engine.world, &counts))
+        }
+        Ask::Show(name) => show(engine, &name).await,
+        Ask::Attempts { service, since } => attempts(engine, service, since).await,
+        Ask::Apply { by } => apply(engine, settings, &by).await,
+        Ask::Order { service, kind, by, reason } => order(engine, service, kind, by, reason).await,
+    }
+}
+
+fn done(body: &impl Serialize) -> Answer {
+    match serde_json::to_value(body) {
+        Ok(body) => Answer { outcome: Outcome::Done, body },
+        Err(error) => failure(Outcome::Failed, &error.to_string()),
+    }
+}
+
+fn failure(outcome: Outcome, error: &str) -> Answer {
+    Answer { outcome, body: json!({ "schema": SCHEMA, "error": error }) }
+}
+
+async fn counts(engine: &Engine) -> Counts {
+    let by_service = engine.keeper.store().attempts_by_service().await.unwrap_or_default();
+    by_service.into_iter().filter_map(|(service, count)| Some((service?, count))).collect()
+}
+
+async fn status(engine: &mut Engine) -> Answer {
+    let next = engine.world.next_transition().map(|(at, service, to)| body::NextTransition {
+        at,
+        service: service.to_string(),
+        to: to.to_string(),
+    });
+    let health = |error: &Option<String>| body::Health { ok: error.is_none(), error: error.clone() };
+    let total = engine.keeper.store().attempts_total().await.unwrap_or(0);
+    let status = body::Status {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        now: engine.world.now(),
+        mode: engine.world.settings().enforcement.mode.to_string(),
+        ruleset_digest: engine.digest(),
+        in_force_since: Some(engine.in_force_since),
+        services: view::states(&engine.world),
+        config: health(&engine.config_error),
+        store: health(&engine.store_error),
+        next_transition: next,
+        drift: body::Drift { count: 0, last_at: None },
+        attempts_total: total,
+        lost_details: engine.attempts.lost,
+        weaker: engine.weaker.clone(),
+    };
+    done(&status)
+}
+
+async fn show(engine: &mut Engine, name: &ServiceName) -> Answer {
+    let counts = counts(engine).await;
+    match view::show(&engine.world, name, &counts) {
+        Some(show) => done(&show),
+        None => unknown(name),
+    }
+}
+
+fn unknown(name: &ServiceName) -> Answer {
+    failure(Outcome::Unknown, &format!("there is no service {:?}", name.as_str()))
+}
+
+async fn attempts(engine: &mut Engine, service: Option<ServiceName>, since: Option<Time>) -> Answer {
+    let filter = AttemptFilter { service, since };
+    match engine.keeper.store().attempts(&filter).await {
+        Ok(rows) => {
+            done(&body::Attempts { schema: SCHEMA, attempts: rows.into_iter().map(attempt).collect() })
+        }
+        Err(error) => failure(Outcome::Failed, &error.to_string()),
+    }
+}
+
+fn attempt(row: Attempt) -> body::Attempt {
+    let key = row.key;
+    body::Attempt {
+        service: key.service.map(|name| name.to_string()),
+        provider: key.provider,
+        policy: key.policy,
+        direction: key.direction.to_string(),
+        reason: key.reason.to_string(),
+        verdict: key.verdict.as_str().to_owned(),
+        protocol: key.protocol,
+        remote: key.remote,
+        remote_port: key.remote_port,
+        local: key.local,
+        local_port: key.local_port,
+        subject: key.subject,
+        uid: key.uid,
+        also: key.also.iter().map(ToString::to_string).collect(),
+        count: row.count,
+        first_seen: row.first_seen,
+        last_seen: row.last_seen,
+    }
+}
+
+/// Loads the files from where the daemon was told that they are.
+pub async fn apply(engine: &mut Engine, settings: &SettingsFile, by: &str) -> Answer {
+    let settings = settings.clone();
+    let loaded = tokio::task::spawn_blocking(move || files::load(&settings)).await;
+    let changed = match loaded {
+        Ok(Ok(loaded)) => engine.apply(loaded, by).await,
+        Ok(Err(diagnostics)) => Err(ChangeError::Invalid(diagnostics)),
+        Err(error) => return failure(Outcome::Failed, &error.to_string()),
+    };
+    match changed {
+        Ok(changed) => applied(engine, changed),
+        Err(ChangeError::Invalid(diagnostics)) => {
+            engine.reject(&diagnostics, by).await;
+            invalid(&diagnostics)
+        }
+        Err(error) => refused(&error),
+    }
+}
+
+fn applied(engine: &Engine, changed: Changed) -> Answer {
+    done(&body::Applied {
+        schema: SCHEMA,
+        changed: changed.table,
+        services: engine.world.standings().len(),
+        warnings: changed.warnings.iter().map(Into::into).collect(),
+        recorded: changed.recorded,
+    })
+}
+
+fn invalid(diagnostics: &[Diagnostic]) -> Answer {
+    let body = serde_json::to_value(body::Diagnostics::new(diagnostics)).unwrap_or(Value::Null);
+    Answer { outcome: Outcome::Invalid, body }
+}
+
+fn refused(error: &ChangeError) -> Answer {
+    use crate::reconcile::OrderError;
+    let outcome = match error {
+        ChangeError::Order(OrderError::Unknown(_)) => Outcome::Unknown,
+        ChangeError::Order(OrderError::Final(_) | OrderError::NotSuspended(_))
+        | ChangeError::NoLedger(_)
+        | ChangeError::NeedsRestart(_) => Outcome::Conflict,
+        ChangeError::Invalid(_) => Outcome::Invalid,
+        ChangeError::Commit(_) => Outcome::Failed,
+    };
+    failure(outcome, &error.to_string())
+}
+
+async fn order(
+    engine: &mut Engine,
+    service: ServiceName,
+    kind: OrderKind,
+    by: String,
+    reason: String,
+) -> Answer {
+    match engine.order(kind, service.clone(), by, reason).await {
+        Ok(changed) => done(&body::Ordering {
+            schema: SCHEMA,
+            state: engine.world.state(&service).map(|state| state.to_string()).unwrap_or_default(),
+            teardown: proof(kind, &changed, &service),
+            service: service.to_string(),
+            recorded: changed.recorded,
+            warnings: vec![],
+        }),
+        Err(error) => refused(&error),
+    }
+}
+
+fn proof(kind: OrderKind, changed: &Changed, service: &ServiceName) -> Option<body::Teardown> {
+    match kind {
+        OrderKind::Suspend | OrderKind::Decommission => {
+            let proof = changed.proofs.get(service).cloned().unwrap_or_default();
+            let completed_at = Some(crate::kernel::clock::now());
+            Some(body::Teardown { completed_at, ..proof })
+        }
+        OrderKind::Resume => None,
+    }
+}

@@ -1,0 +1,278 @@
+//! From the kernel's counts and log records to rows of attempts.
+//!
+//! Counts are read one round before they are used, so that the log records of the same packets, which the kernel
+//! delivers in batches of up to 100 ms, are usually there first and rows need not be corrected.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::tally::{Changes, Detail, Tally, Target};
+use crate::compile::{self, CountSets, Standing};
+use crate::kernel::commit::{CommitError, Table};
+use crate::kernel::nflog;
+use crate::model::{Direction, Mode, Protocol, Reason, Time};
+use crate::owners::Owners;
+use crate::reconcile::World;
+use crate::ruleset::{Field, Key, Set, SetKind, Value, protocol};
+use crate::store::{AttemptKey, Baseline, Store, StoreError, Verdict};
+
+/// Reads what was refused and writes it down.
+pub struct Attempts {
+    tally: Tally,
+    /// The kernel's counters when they were last read, by set and key.
+    read: HashMap<(String, Key), u64>,
+    totals: BTreeMap<String, u64>,
+    /// Read, and to be settled in the next round.
+    fresh: Vec<(Target, i64)>,
+    fresh_baselines: Vec<Baseline>,
+    /// Settled, and not written yet: the store did not work.
+    unwritten: Changes,
+    unwritten_baselines: Vec<Baseline>,
+    /// Records that the kernel made and nobody got.
+    pub lost: u64,
+}
+
+/// How long a quiet target is remembered.
+const QUIET: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+
+impl Attempts {
+    /// Counts on from what was stored.
+    pub fn new(baselines: Vec<Baseline>) -> Self {
+        let read = baselines.into_iter().map(|b| ((b.set, Key::from_bytes(&b.key)), b.packets)).collect();
+        Self {
+            tally: Tally::default(),
+            read,
+            totals: BTreeMap::new(),
+            fresh: Vec::new(),
+            fresh_baselines: Vec::new(),
+            unwritten: Changes::new(),
+            unwritten_baselines: Vec::new(),
+            lost: 0,
+        }
+    }
+
+    /// Takes log records in.
+    pub fn log(&mut self, records: &[nflog::Record], now: Time) {
+        for (target, detail) in records.iter().filter_map(explain) {
+            self.tally.explain(target, detail, now);
+        }
+    }
+
+    /// Settles what was read before, then reads the kernel's counts. True when there was anything.
+    pub fn read(&mut self, table: &mut Table, world: &World, owners: &Owners) -> Result<bool, CommitError> {
+        self.settle(world, owners);
+        let totals = table.counters()?;
+        let mut changed = Vec::new();
+        for sets in compile::count_sets() {
+            if totals.get(&sets.total) != self.totals.get(&sets.total) {
+                changed.push(sets);
+            }
+        }
+        for sets in &changed {
+            self.read_sets(table, sets)?;
+        }
+        self.totals = totals;
+        Ok(!changed.is_empty())
+    }
+
+    /// True when a round has to follow soon: something was read that is not settled yet.
+    pub fn is_pending(&self) -> bool {
+        !self.fresh.is_empty() || !self.unwritten.is_empty()
+    }
+
+    /// Ports first: whatever is counted there between the two reads is then in both.
+    fn read_sets(&mut self, table: &mut Table, sets: &CountSets) -> Result<(), CommitError> {
+        let address = Field::Address(sets.family);
+        let mut by_port: HashMap<Target, i64> = HashMap::new();
+        let fields = [address, Field::Protocol, Field::Port];
+        for (target, packets) in self.read_set(table, &sets.ports, &fields, sets)? {
+            *by_port.entry(Target { port: None, ..target }).or_default() += packets;
+            self.fresh.push((target, packets));
+        }
+        for (target, packets) in self.read_set(table, &sets.hosts, &[address, Field::Protocol], sets)? {
+            let rest = packets - by_port.remove(&target).unwrap_or(0);
+            if rest != 0 {
+                self.fresh.push((target, rest));
+            }
+        }
+        Ok(())
+    }
+
+    /// What was counted in one set since it was last read.
+    fn read_set(
+        &mut self,
+        table: &mut Table,
+        set: &str,
+        fields: &[Field],
+        sets: &CountSets,
+    ) -> Result<Vec<(Target, i64)>, CommitError> {
+        let declaration = Set {
+            fields: fields.to_vec(),
+            kind: SetKind::Dynamic { size: 0, timeout: None, counted: true },
+            interval: false,
+            expires: false,
+            elements: BTreeMap::new(),
+        };
+        let mut news = Vec::new();
+        for (key, packets) in table.set_counts(set, &declaration)? {
+            let before = self.read.insert((set.to_owned(), key.clone()), packets).unwrap_or(0);
+            // A smaller number is a table that began anew.
+            let since = if packets < before { packets } else { packets - before };
+            let Some(target) = target(&key, fields, sets).filter(|_| since > 0) else { continue };
+            self.fresh_baselines.push(Baseline { set: set.to_owned(), key: key.bytes().to_vec(), packets });
+            news.push((target, i64::try_from(since).unwrap_or(i64::MAX)));
+        }
+        Ok(news)
+    }
+
+    fn settle(&mut self, world: &World, owners: &Owners) {
+        let now = world.now();
+        let services = world.standings();
+        let row = |target: &Target| row(&services, owners, world, target);
+        let changes = self.tally.settle(self.fresh.drain(..), &row, now);
+        for (key, change) in changes {
+            *self.unwritten.entry(key).or_default() += change;
+        }
+        self.unwritten_baselines.append(&mut self.fresh_baselines);
+        self.tally.forget(now - QUIET);
+    }
+
+    /// Writes what is settled, together with the counters it came from. Kept when that fails.
+    pub async fn write(&mut self, store: &Store, now: Time) -> Result<(), StoreError> {
+        if self.unwritten.is_empty() && self.unwritten_baselines.is_empty() {
+            return Ok(());
+        }
+        let changes: Vec<_> = self.unwritten.iter().map(|(key, by)| (key.clone(), *by)).collect();
+        store.add_counts(&changes, &self.unwritten_baselines, now).await?;
+        self.unwritten.clear();
+        self.unwritten_baselines.clear();
+        Ok(())
+    }
+}
+
+fn target(key: &Key, fields: &[Field], sets: &CountSets) -> Option<Target> {
+    let (mut remote, mut protocol, mut port) = (None, None, None);
+    for value in key.decode(fields)? {
+        match value {
+            Value::Address(address) => remote = Some(address),
+            Value::Protocol(number) => protocol = Some(number),
+            Value::Port(number) => port = Some(number),
+            Value::Cgroup(_) | Value::Time(_) | Value::EchoId(_) => return None,
+        }
+    }
+    Some(Target {
+        direction: sets.direction,
+        reason: sets.reason,
+        remote: remote?,
+        protocol: protocol?,
+        port,
+    })
+}
+
+/// `egress/closed `: what our log rules write.
+fn explain(record: &nflog::Record) -> Option<(Target, Detail)> {
+    let (direction, reason) = record.prefix.trim_end().split_once('/')?;
+    let direction = Direction::ALL.into_iter().find(|d| d.as_str() == direction)?;
+    let reason = Reason::parse(reason)?;
+    let packet = &record.packet;
+    let (remote, local) = match direction {
+        Direction::Egress => (packet.destination, packet.source),
+        Direction::Ingress => (packet.source, packet.destination),
+    };
+    let transport = [protocol::TCP, protocol::UDP].contains(&packet.protocol);
+    let port = packet.ports.filter(|_| transport).map(|(_, destination)| destination);
+    let target = Target { direction, reason, remote, protocol: packet.protocol, port };
+    Some((target, Detail { local: Some(local), uid: record.uid }))
+}
+
+/// The row of a target: whose it is now.
+fn row(services: &[Standing<'_>], owners: &Owners, world: &World, target: &Target) -> Option<AttemptKey> {
+    let owner = owners.owner(services, target.remote, world.now());
+    let service = owner.as_ref().and_then(|owner| services.get(owner.index)).map(|s| s.service);
+    let modes = [Some(world.settings().enforcement.mode), service.map(|s| s.mode)];
+    let observed = modes.contains(&Some(Mode::Observe));
+    let (remote_port, local_port) = match target.direction {
+        Direction::Egress => (target.port, None),
+        Direction::Ingress => (None, target.port),
+    };
+    Some(AttemptKey {
+        service: service.map(|service| service.name.clone()),
+        provider: service.map(|service| service.provider.clone()),
+        policy: service.and_then(|service| policy(service, target)),
+        direction: target.direction,
+        reason: target.reason,
+        verdict: if observed { Verdict::Observed } else { Verdict::Refused },
+        protocol: protocol_name(target.protocol),
+        remote: target.remote,
+        remote_port,
+        local: None,
+        local_port,
+        subject: None,
+        uid: None,
+        also: owner.map(|owner| owner.also).unwrap_or_default(),
+    })
+}
+
+/// The first policy of the service that is about this address, port and direction.
+fn policy(service: &crate::model::Service, target: &Target) -> Option<String> {
+    let matches = |policy: &&crate::model::Policy| {
+        policy.id.direction == target.direction
+            && policy.prefixes.iter().any(|prefix| prefix.contains(target.remote))
+            && policy.ports.iter().any(|port| match port.protocol {
+                Protocol::Icmp => is_icmp(target.protocol),
+                Protocol::Tcp => {
+                    target.protocol == protocol::TCP && target.port.is_some_and(|p| port.range.contains(p))
+                }
+                Protocol::Udp => {
+                    target.protocol == protocol::UDP && target.port.is_some_and(|p| port.range.contains(p))
+                }
+            })
+    };
+    service.policies.iter().find(matches).map(|policy| policy.id.to_string())
+}
+
+fn is_icmp(number: u8) -> bool {
+    [protocol::ICMP, protocol::ICMPV6].contains(&number)
+}
+
+fn protocol_name(number: u8) -> String {
+    match number {
+        protocol::TCP => "tcp".into(),
+        protocol::UDP => "udp".into(),
+        protocol::ICMP | protocol::ICMPV6 => "icmp".into(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::kernel::nflog::Packet;
+
+    #[test]
+    fn a_record_names_its_target_by_prefix_and_direction() {
+        let packet = Packet {
+            source: "192.0.2.1".parse().unwrap(),
+            destination: "10.0.0.1".parse().unwrap(),
+            protocol: 6,
+            ports: Some((443, 51000)),
+            icmp: None,
+            tcp_flags: None,
+        };
+        let record = nflog::Record {
+            prefix: "ingress/expired ".into(),
+            hook: None,
+            indev: None,
+            outdev: None,
+            uid: None,
+            gid: None,
+            packet,
+        };
+        let (target, detail) = explain(&record).unwrap();
+        assert_eq!(target.remote, "192.0.2.1".parse::<IpAddr>().unwrap());
+        assert_eq!((target.reason, target.port), (Reason::Expired, Some(51000)));
+        assert_eq!(detail.local, Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(explain(&nflog::Record { prefix: "foreign".into(), ..record }), None);
+    }
+}

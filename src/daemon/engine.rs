@@ -1,0 +1,470 @@
+//! Changes of the world: tried on a copy, committed to the kernel, torn down, recorded.
+//!
+//! The order is the promise: the kernel first, because closing must work with everything else broken; then the
+//! teardown; then the record, which waits in a journal when the store does not work.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use super::attempts::Attempts;
+use super::record;
+use super::teardown::{self, Proofs};
+use crate::api::body::Teardown;
+use crate::compile::{self, Openings, Place};
+use crate::config::{Diagnostic, Loaded};
+use crate::kernel::cgroups::{Cgroup, Change, Hierarchy, Watcher};
+use crate::kernel::wait::Waiting;
+use crate::kernel::clock;
+use crate::kernel::commit::{CommitError, Table};
+use crate::model::{Order, OrderKind, ServiceName, Settings, Subject, Time};
+use crate::owners::Owners;
+use crate::plan::{self, Changeset};
+use crate::reconcile::{OrderError, Outcome, What, World};
+use crate::ruleset::{Ruleset, Set};
+use crate::store::accepted::{self, Accepted, AcceptedService, Departed};
+use crate::store::{Fact, Keeper, Kept, LedgerKind};
+
+/// Everything that the loop owns.
+pub struct Engine {
+    pub world: World,
+    pub owners: Owners,
+    pub in_force: Ruleset,
+    pub in_force_since: Time,
+    pub table: Table,
+    pub keeper: Keeper,
+    pub watcher: Waiting<Watcher>,
+    pub hierarchy: Hierarchy,
+    pub attempts: Attempts,
+    pub accepted: Accepted,
+    /// Why the last files were not accepted.
+    pub config_error: Option<String>,
+    /// Why the store does not work.
+    pub store_error: Option<String>,
+    /// Promises that are weaker on this host.
+    pub weaker: Vec<String>,
+    digest: Option<String>,
+}
+
+/// Why a change did not happen. Nothing that was in force changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error("invalid configuration")]
+    Invalid(Vec<Diagnostic>),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    #[error("nothing is opened while the ledger does not work: {0}")]
+    NoLedger(String),
+    #[error("{0} cannot change while the daemon runs: restart it")]
+    NeedsRestart(&'static str),
+}
+
+/// A change that happened.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// The table is another one.
+    pub table: bool,
+    pub proofs: Proofs,
+    /// False while it waits for the store.
+    pub recorded: bool,
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Engine {
+    #[expect(clippy::too_many_arguments, reason = "everything that the loop owns comes together here once")]
+    pub fn new(
+        world: World,
+        table: Table,
+        keeper: Keeper,
+        watcher: Waiting<Watcher>,
+        hierarchy: Hierarchy,
+        attempts: Attempts,
+        accepted: Accepted,
+        config_error: Option<String>,
+        store_error: Option<String>,
+        weaker: Vec<String>,
+    ) -> Self {
+        let in_force = Ruleset::new(&world.settings().enforcement.table);
+        let in_force_since = world.now();
+        let owners = Owners::new(&world.standings());
+        Self {
+            world,
+            owners,
+            in_force,
+            in_force_since,
+            table,
+            keeper,
+            watcher,
+            hierarchy,
+            attempts,
+            accepted,
+            config_error,
+            store_error,
+            weaker,
+            digest: None,
+        }
+    }
+
+    /// Puts the table in force for the first time, whatever is in the kernel.
+    pub fn first(&mut self) -> Result<(), CommitError> {
+        let wanted = self.world.compile();
+        let found = self.table.inventory()?.unwrap_or_default();
+        if let Some(changeset) = plan::replace(&found, &wanted) {
+            self.commit(&changeset)?;
+        }
+        self.adopt(wanted);
+        Ok(())
+    }
+
+    /// Takes over files, already parsed.
+    pub async fn apply(&mut self, loaded: Loaded, by: &str) -> Result<Changed, ChangeError> {
+        self.may_change(&loaded.settings)?;
+        self.may_open(&loaded)?;
+        let mut next = self.world.clone();
+        let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
+        let changes = self.watch(&next);
+        for change in changes {
+            next.resolve(change.subject.clone(), places(&self.hierarchy, change.cgroups));
+        }
+        next.forget_unused_subjects();
+        let table = self.put_in_force(next, &BTreeSet::new())?;
+        self.accept(&loaded);
+        let proofs = self.teardown(true).await;
+        let entry = record::note(
+            LedgerKind::ConfigApplied,
+            self.world.now(),
+            by,
+            json!({ "services": loaded.services.len(), "ruleset_digest": self.digest() }),
+        );
+        let mut facts = record::facts(&outcome);
+        facts.push(entry);
+        facts.extend(self.proof_facts(&outcome, &proofs));
+        let recorded = self.keep(facts).await;
+        self.config_error = None;
+        Ok(Changed { table, proofs, recorded, warnings: loaded.warnings })
+    }
+
+    /// Notes that files were not accepted.
+    pub async fn reject(&mut self, diagnostics: &[Diagnostic], by: &str) {
+        let first = diagnostics.first().map(ToString::to_string).unwrap_or_default();
+        let error = format!("{} mistakes; the first: {first}", diagnostics.len());
+        self.config_error = Some(error.clone());
+        let entry = record::note(LedgerKind::ConfigRejected, self.world.now(), by, json!({ "error": error }));
+        self.keep(vec![entry]).await;
+    }
+
+    /// Some settings are woven into what is open: sockets, the database, the table's name.
+    fn may_change(&self, settings: &Settings) -> Result<(), ChangeError> {
+        let now = self.world.settings();
+        match () {
+            () if now.paths.state != settings.paths.state => Err(ChangeError::NeedsRestart("paths.state")),
+            () if now.paths.runtime != settings.paths.runtime => {
+                Err(ChangeError::NeedsRestart("paths.runtime"))
+            }
+            () if now.enforcement.table != settings.enforcement.table => {
+                Err(ChangeError::NeedsRestart("enforcement.table"))
+            }
+            () if now.enforcement.protect != settings.enforcement.protect => {
+                Err(ChangeError::NeedsRestart("enforcement.protect"))
+            }
+            () if now.attempts.log_group != settings.attempts.log_group => {
+                Err(ChangeError::NeedsRestart("attempts.log_group"))
+            }
+            () => Ok(()),
+        }
+    }
+
+    /// Without a ledger only files that leave every service as it is, or take services away, are accepted.
+    fn may_open(&self, loaded: &Loaded) -> Result<(), ChangeError> {
+        let Some(error) = &self.store_error else { return Ok(()) };
+        let same = |name: &ServiceName, service| {
+            self.world.standing(name).is_some_and(|standing| standing.service == service)
+        };
+        match loaded.services.iter().all(|(name, service)| same(name, service)) {
+            true => Ok(()),
+            false => Err(ChangeError::NoLedger(error.clone())),
+        }
+    }
+
+    /// Watches the subjects of a world; returns where those are that are new or moved.
+    fn watch(&mut self, world: &World) -> Vec<Change> {
+        let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
+        match self.watcher.get_mut().set_subjects(&subjects) {
+            Ok(changes) => changes,
+            Err(error) => {
+                tracing::error!(%error, "cannot watch cgroups: new subjects stay unresolved");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Carries an order out.
+    pub async fn order(
+        &mut self,
+        kind: OrderKind,
+        service: ServiceName,
+        by: String,
+        reason: String,
+    ) -> Result<Changed, ChangeError> {
+        if let (OrderKind::Resume, Some(error)) = (kind, &self.store_error) {
+            return Err(ChangeError::NoLedger(error.clone()));
+        }
+        let order = Order { service, kind, at: clock::now(), by, reason };
+        let mut next = self.world.clone();
+        let outcome = next.order(&order)?;
+        let table = self.put_in_force(next, &BTreeSet::new())?;
+        let proofs = self.teardown(true).await;
+        let mut facts = record::order_facts(&order, &outcome);
+        facts.extend(self.proof_facts(&outcome, &proofs));
+        let recorded = self.keep(facts).await;
+        Ok(Changed { table, proofs, recorded, warnings: vec![] })
+    }
+
+    /// Lets time pass. After a step of the clock everything is armed anew.
+    pub async fn tick(&mut self, stepped: bool) -> Result<(), ChangeError> {
+        let mut next = self.world.clone();
+        let before = next.now();
+        let outcome = next.tick(clock::now());
+        let rearm: BTreeSet<String> = match stepped {
+            true => {
+                self.in_force.sets.iter().filter(|(_, set)| set.expires).map(|(n, _)| n.clone()).collect()
+            }
+            false => BTreeSet::new(),
+        };
+        let shape = |what: &What| match what {
+            What::Decommissioned(_) | What::Suspended | What::Resumed => true,
+            What::Commissioned | What::Opened { .. } | What::Closed => false,
+        };
+        let whole = outcome.happenings.iter().any(|h| shape(&h.what))
+            || next.standings().len() != self.world.standings().len();
+        match whole {
+            true => self.put_in_force(next, &rearm)?,
+            false => self.put_windows_in_force(next, &rearm)?,
+        };
+        let closing = !outcome.closing().is_empty();
+        let proofs = self.teardown(closing).await;
+        let mut facts = record::facts(&outcome);
+        facts.extend(self.proof_facts(&outcome, &proofs));
+        if stepped {
+            let detail = json!({ "clock": clock::now(), "latest_seen": before });
+            facts.push(record::note(LedgerKind::ClockStepped, self.world.now(), record::DAEMON, detail));
+        }
+        if !facts.is_empty() {
+            self.keep(facts).await;
+        }
+        Ok(())
+    }
+
+    /// Takes over where subjects are now. Usually one element of one set changes.
+    pub fn resolve(&mut self, changes: Vec<Change>) -> Result<(), CommitError> {
+        let mut sets = BTreeMap::new();
+        let mut next = self.world.clone();
+        for change in changes {
+            let places = places(&self.hierarchy, change.cgroups);
+            tracing::info!(subject = %change.subject, places = places.len(), "subject changed");
+            sets.extend(compile::subject_sets(&change.subject, &places));
+            next.resolve(change.subject, places);
+        }
+        if sets.keys().all(|name| self.in_force.sets.contains_key(name)) {
+            self.put_sets_in_force(next, sets, &BTreeSet::new())?;
+        } else {
+            self.put_in_force(next, &BTreeSet::new())?;
+        }
+        Ok(())
+    }
+
+    fn put_in_force(&mut self, next: World, rearm: &BTreeSet<String>) -> Result<bool, CommitError> {
+        let wanted = next.compile();
+        let changeset = plan::plan(&self.in_force, &wanted, rearm);
+        if let Some(changeset) = &changeset {
+            self.commit_or_reload(changeset, &wanted)?;
+        }
+        self.world = next;
+        self.adopt(wanted);
+        Ok(changeset.is_some())
+    }
+
+    fn put_windows_in_force(&mut self, next: World, rearm: &BTreeSet<String>) -> Result<bool, CommitError> {
+        let windows = next.compile_windows();
+        self.put_sets_in_force(next, windows.sets, rearm)
+    }
+
+    fn put_sets_in_force(
+        &mut self,
+        next: World,
+        sets: BTreeMap<String, Set>,
+        rearm: &BTreeSet<String>,
+    ) -> Result<bool, CommitError> {
+        let changeset = plan::plan_sets(&self.in_force, &sets, rearm);
+        if let Some(changeset) = &changeset {
+            self.commit(changeset)?;
+        }
+        self.in_force.sets.extend(sets);
+        self.world = next;
+        Ok(changeset.is_some())
+    }
+
+    fn adopt(&mut self, wanted: Ruleset) {
+        self.in_force = wanted;
+        self.in_force_since = self.world.now();
+        self.owners = Owners::new(&self.world.standings());
+        self.digest = None;
+    }
+
+    /// A table that somebody removed is loaded anew.
+    fn commit_or_reload(&mut self, changeset: &Changeset, wanted: &Ruleset) -> Result<(), CommitError> {
+        match self.commit(changeset) {
+            Err(CommitError::Vanished { .. }) => {
+                let found = self.table.inventory()?.unwrap_or_default();
+                match plan::replace(&found, wanted) {
+                    Some(whole) => self.commit(&whole),
+                    None => Ok(()),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Commits and reads back.
+    fn commit(&mut self, changeset: &Changeset) -> Result<(), CommitError> {
+        let latest = self.world.now();
+        // Timeouts count from here; a clock that was turned back must not make them longer.
+        let committed = self.table.commit(changeset, &|| clock::now().max(latest))?;
+        tracing::debug!(?committed, "committed");
+        for difference in self.table.verify(changeset, &clock::now)? {
+            tracing::error!(%difference, "the kernel holds something else than was committed");
+        }
+        Ok(())
+    }
+
+    async fn teardown(&mut self, needed: bool) -> Proofs {
+        match needed {
+            true => teardown::sweep(&self.world, &self.owners, &self.hierarchy).await,
+            false => Proofs::new(),
+        }
+    }
+
+    /// A proof for every service that closed, also when nothing was connected.
+    fn proof_facts(&self, outcome: &Outcome, proofs: &Proofs) -> Vec<Fact> {
+        let now = self.world.now();
+        let closing = outcome.closing();
+        let cut = proofs.keys().filter(|service| !closing.contains(service));
+        closing
+            .iter()
+            .copied()
+            .chain(cut)
+            .map(|service| {
+                let proof = proofs.get(service).cloned().unwrap_or_default();
+                let proof = Teardown { completed_at: Some(clock::now().max(now)), ..proof };
+                record::teardown(service, &proof, now)
+            })
+            .collect()
+    }
+
+    /// Puts facts on record; false while they wait for the store.
+    pub async fn keep(&mut self, facts: Vec<Fact>) -> bool {
+        match self.keeper.keep(facts, clock::now()).await {
+            Kept::Recorded(_) => true,
+            Kept::Waiting { error, keeping } => {
+                let error = error.map_or_else(|| "earlier facts wait".to_owned(), |e| e.to_string());
+                tracing::error!(%error, ?keeping, "not on record yet");
+                self.store_broke(error);
+                false
+            }
+        }
+    }
+
+    /// From now on nothing opens that is not open already.
+    pub fn store_broke(&mut self, error: String) {
+        if self.store_error.is_some() {
+            return;
+        }
+        self.store_error = Some(error);
+        if self.world.openings() == Openings::Armed {
+            self.set_openings(Openings::Since(self.world.now()));
+        }
+    }
+
+    /// Tries the store again; when it works everything is armed again.
+    pub async fn heal(&mut self) {
+        match self.keeper.heal().await {
+            Ok(_) => {
+                tracing::info!("the store works again");
+                self.store_error = None;
+                self.set_openings(Openings::Armed);
+            }
+            Err(error) => self.store_error = Some(error.to_string()),
+        }
+    }
+
+    fn set_openings(&mut self, openings: Openings) {
+        let mut next = self.world.clone();
+        next.set_openings(openings);
+        if let Err(error) = self.put_windows_in_force(next, &BTreeSet::new()) {
+            tracing::error!(%error, "cannot change what may open");
+        }
+    }
+
+    /// Remembers the accepted texts, for a start with bad files and for services whose file goes.
+    fn accept(&mut self, loaded: &Loaded) {
+        self.accepted = merged(&self.accepted, loaded, &self.world);
+        let directory = &self.world.settings().paths.state;
+        if let Err(error) = accepted::write(directory, &self.accepted) {
+            tracing::error!(%error, "cannot keep the accepted files");
+            self.store_broke(error.to_string());
+        }
+    }
+
+    /// The digest over the printed table that follows from files and orders alone.
+    pub fn digest(&mut self) -> String {
+        use sha2::{Digest, Sha256};
+        if self.digest.is_none() {
+            let printed = self.world.compile_lasting().print_lasting().to_string();
+            let hash = Sha256::digest(printed.as_bytes());
+            self.digest = Some(hash.iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        self.digest.clone().unwrap_or_default()
+    }
+
+    /// When the loop has to look at the time again.
+    pub fn deadline(&self) -> Time {
+        self.world.next_deadline()
+    }
+}
+
+/// Where cgroups are, in the core's words.
+pub fn places(hierarchy: &Hierarchy, cgroups: Vec<Cgroup>) -> Vec<Place> {
+    let prefix = hierarchy.nft_prefix();
+    cgroups
+        .into_iter()
+        .map(|cgroup| Place {
+            id: cgroup.id,
+            level: u32::try_from(cgroup.level).unwrap_or(u32::MAX),
+            path: format!("{prefix}{}", cgroup.path.trim_start_matches('/')),
+        })
+        .collect()
+}
+
+/// The accepted texts: those of the files, and those of services that went and are still watched.
+pub fn merged(before: &Accepted, loaded: &Loaded, world: &World) -> Accepted {
+    let mut services: BTreeMap<ServiceName, AcceptedService> = loaded
+        .texts
+        .iter()
+        .map(|(name, text)| {
+            let service =
+                AcceptedService { text: text.text.clone(), lists: text.lists.clone(), departed: None };
+            (name.clone(), service)
+        })
+        .collect();
+    for (name, old) in &before.services {
+        if services.contains_key(name) || world.standing(name).is_none_or(|s| !s.governs(world.now())) {
+            continue;
+        }
+        let event = world.standing(name).and_then(|s| s.record.decommissioned.clone());
+        let departed = event.map(|event| Departed { at: event.at, cause: event.cause });
+        services.insert(name.clone(), AcceptedService { departed, ..old.clone() });
+    }
+    Accepted { settings_text: loaded.settings_text.clone(), services }
+}

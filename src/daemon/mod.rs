@@ -1,0 +1,51 @@
+//! The daemon: one loop that turns what comes in into changes of the [`World`](crate::reconcile::World), and performs
+//! what follows. It decides nothing itself.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `start` | everything that has to be there before the first transaction |
+//! | `engine` | changes of the world, committed and recorded |
+//! | `teardown` | cuts what is connected, and proves that nothing is left |
+//! | `tally` | pure: kernel counts and log records to rows |
+//! | `attempts` | reads counts and records, writes rows |
+//! | `record` | happenings to ledger entries |
+//! | `answer` | what the API asks |
+//! | `run` | the loop |
+
+mod answer;
+mod attempts;
+mod engine;
+mod record;
+mod run;
+mod start;
+mod tally;
+mod teardown;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub use start::StartError;
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `None`: the default place, and no error when nothing is there.
+    pub config: Option<PathBuf>,
+    /// Remove the table and exit.
+    pub unload: bool,
+}
+
+/// Runs the daemon until it is told to stop; returns how the process exits.
+pub async fn main(options: Options) -> ExitCode {
+    let outcome = match options.unload {
+        true => start::unload(&options),
+        false => run::run(&options).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("picosegd: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The loop: waits for whatever comes first and hands it on.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+
+use super::engine::Engine;
+use super::start::{self, StartError};
+use super::{Options, answer, record};
+use crate::api::ask::Asked;
+use crate::api::server;
+use crate::files::SettingsFile;
+use crate::kernel::clock::{self, ClockWatch, Tick};
+use crate::kernel::nflog::Reader;
+use crate::kernel::wait::Waiting;
+use crate::store::LedgerKind;
+
+/// Requests that may wait for the loop.
+const WAITING: usize = 64;
+
+/// Between two reads of the kernel's counts while packets are refused.
+const BUSY: Duration = Duration::from_millis(400);
+
+/// Between two reads when no log record came: they may be limited away.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// How often the latest time is remembered, old attempts go, and a broken store is tried again.
+const UPKEEP: Duration = Duration::from_secs(60);
+const HEAL: Duration = Duration::from_secs(2);
+
+/// The inputs of the loop that have a file descriptor.
+struct Inputs {
+    clock: Waiting<ClockWatch>,
+    log: Option<Waiting<Reader>>,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Starts and runs until SIGTERM or SIGINT. The table stays in force.
+pub async fn run(options: &Options) -> Result<(), StartError> {
+    let files = start::files(options)?;
+    let (line, asked) = mpsc::channel(WAITING);
+    // The sockets come first: a second daemon stops here, before it touches the table.
+    let (stop_serving, stopped) = oneshot::channel::<()>();
+    let server = server::serve(&files.loaded.settings, line, async {
+        // Also when the sender is dropped.
+        let _ = stopped.await;
+    })
+        .await
+        .map_err(|error| StartError::Api(error.to_string()))?;
+    let mut engine = start::start(files).await?;
+    let mut inputs = inputs(&mut engine)?;
+    tracing::info!(services = engine.world.standings().len(), "in force");
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "cannot tell the service manager that we are ready");
+    }
+    let settings = start::settings_file(options);
+    turn(&mut engine, &mut inputs, asked, &settings).await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(stop_serving);
+    server.ended().await;
+    stop(&mut engine).await;
+    Ok(())
+}
+
+fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
+    let failed = |what| move |source| StartError::Io { what, source };
+    let clock = ClockWatch::new().and_then(Waiting::new).map_err(failed("watch the wall clock"))?;
+    let log = match Reader::open(engine.world.settings().attempts.log_group) {
+        Ok(reader) => Some(Waiting::new(reader).map_err(failed("wait for log records"))?),
+        Err(error) => {
+            tracing::error!(%error, "attempts are counted without details");
+            engine.weaker.push(format!("attempts are counted without details: {error}"));
+            None
+        }
+    };
+    let signal = |kind| signal(kind).map_err(failed("wait for signals"));
+    Ok(Inputs {
+        clock,
+        log,
+        hangup: signal(SignalKind::hangup())?,
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+    })
+}
+
+/// What woke the loop.
+enum Woken {
+    Clock,
+    Cgroups,
+    Log,
+    Asked(Asked),
+    Hangup,
+    Stop,
+    Counts,
+    Upkeep,
+    Heal,
+}
+
+async fn turn(
+    engine: &mut Engine,
+    inputs: &mut Inputs,
+    mut asked: mpsc::Receiver<Asked>,
+    settings: &SettingsFile,
+) {
+    let mut counts_at = Instant::now();
+    let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
+    let mut heal = interval_at(Instant::now() + HEAL, HEAL);
+    upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    heal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        arm(engine, inputs).await;
+        let woken = tokio::select! {
+            biased;
+            _ = inputs.terminate.recv() => Woken::Stop,
+            _ = inputs.interrupt.recv() => Woken::Stop,
+            _ = inputs.clock.readable() => Woken::Clock,
+            _ = engine.watcher.readable() => Woken::Cgroups,
+            _ = inputs.hangup.recv() => Woken::Hangup,
+            Some(asked) = asked.recv() => Woken::Asked(asked),
+            () = sleep_until(counts_at) => Woken::Counts,
+            () = logged(&mut inputs.log) => Woken::Log,
+            _ = heal.tick(), if engine.store_error.is_some() => Woken::Heal,
+            _ = upkeep.tick() => Woken::Upkeep,
+        };
+        match woken {
+            Woken::Stop => return,
+            Woken::Clock => on_clock(engine, inputs).await,
+            Woken::Cgroups => on_cgroups(engine),
+            Woken::Hangup => reload(engine, settings).await,
+            Woken::Asked(asked) => on_asked(engine, asked, settings).await,
+            Woken::Log => {
+                on_log(engine, inputs);
+                counts_at = counts_at.min(Instant::now() + BUSY);
+            }
+            Woken::Counts => counts_at = Instant::now() + on_counts(engine).await,
+            Woken::Heal => engine.heal().await,
+            Woken::Upkeep => on_upkeep(engine).await,
+        }
+    }
+}
+
+async fn logged(log: &mut Option<Waiting<Reader>>) {
+    match log {
+        Some(reader) => {
+            // An error shows again when the reader is read.
+            let _ = reader.readable().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Sets the alarm for the next deadline. Setting it may tell that the clock was stepped.
+async fn arm(engine: &mut Engine, inputs: &mut Inputs) {
+    let deadline = engine.deadline();
+    match inputs.clock.get_mut().arm(deadline) {
+        Ok(Some(Tick::ClockStepped)) => tick(engine, true).await,
+        Ok(Some(Tick::Due) | None) => {}
+        Err(error) => tracing::error!(%error, "cannot set the alarm for the next transition"),
+    }
+}
+
+async fn on_clock(engine: &mut Engine, inputs: &mut Inputs) {
+    match inputs.clock.get_mut().read() {
+        Ok(Tick::Due) => tick(engine, false).await,
+        Ok(Tick::ClockStepped) => tick(engine, true).await,
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+        Err(error) => tracing::error!(%error, "cannot read the clock's alarm"),
+    }
+}
+
+async fn tick(engine: &mut Engine, stepped: bool) {
+    if stepped {
+        tracing::warn!("the wall clock was stepped: everything is armed anew");
+    }
+    if let Err(error) = engine.tick(stepped).await {
+        tracing::error!(%error, "a transition is not in the table; the kernel closes all the same");
+    }
+}
+
+fn on_cgroups(engine: &mut Engine) {
+    let changes = match engine.watcher.get_mut().next_changes() {
+        Ok(changes) => changes,
+        Err(error) => {
+            tracing::error!(%error, "cannot read what happened to cgroups");
+            return;
+        }
+    };
+    if changes.is_empty() {
+        return;
+    }
+    if let Err(error) = engine.resolve(changes) {
+        tracing::error!(%error, "a subject's new cgroup is not in the table: it stays refused");
+    }
+}
+
+/// SIGHUP: the same as `apply`.
+async fn reload(engine: &mut Engine, settings: &SettingsFile) {
+    let answer = answer::apply(engine, settings, "SIGHUP").await;
+    tracing::info!(outcome = ?answer.outcome, body = %answer.body, "reloaded");
+}
+
+async fn on_asked(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
+    let answer = answer::answer(engine, asked.ask, settings).await;
+    // Whoever asked may have gone.
+    let _ = asked.reply.send(answer);
+}
+
+fn on_log(engine: &mut Engine, inputs: &mut Inputs) {
+    let Some(reader) = inputs.log.as_mut().map(Waiting::get_mut) else { return };
+    let mut records = Vec::new();
+    loop {
+        match reader.read_batch(&mut records) {
+            Ok(batch) => {
+                engine.attempts.lost += batch.lost;
+                engine.attempts.log(&records, engine.world.now());
+                records.clear();
+                if batch.drained {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot read log records");
+                return;
+            }
+        }
+    }
+}
+
+/// Reads and writes counts; returns when to do it again.
+async fn on_counts(engine: &mut Engine) -> Duration {
+    let busy = match engine.attempts.read(&mut engine.table, &engine.world, &engine.owners) {
+        Ok(busy) => busy,
+        Err(error) => {
+            tracing::error!(%error, "cannot read the kernel's counts");
+            false
+        }
+    };
+    if engine.store_error.is_none()
+        && let Err(error) = engine.attempts.write(engine.keeper.store(), clock::now()).await
+    {
+        tracing::error!(%error, "attempts are not on record yet");
+        engine.store_broke(error.to_string());
+    }
+    if busy || engine.attempts.is_pending() { BUSY } else { QUIET }
+}
+
+async fn on_upkeep(engine: &mut Engine) {
+    if engine.store_error.is_some() {
+        return;
+    }
+    let now = engine.world.now().max(clock::now());
+    let retain = engine.world.settings().attempts.retain;
+    let store = engine.keeper.store();
+    let kept = match store.note_time(now).await {
+        Ok(_) => store.forget_attempts(now - retain).await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = kept {
+        engine.store_broke(error.to_string());
+    }
+}
+
+async fn stop(engine: &mut Engine) {
+    for _ in 0..2 {
+        on_counts(engine).await;
+    }
+    let now = engine.world.now().max(clock::now());
+    engine.keep(vec![record::note(LedgerKind::DaemonStopped, now, record::DAEMON, json!({}))]).await;
+    if let Err(error) = engine.keeper.store().note_time(now).await {
+        tracing::error!(%error, "the latest time is not on record");
+    }
+    engine.keeper.store().close().await;
+}

@@ -1,0 +1,313 @@
+//! Everything that has to be there before the first transaction, and clear words for what is not.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::Options;
+use super::attempts::Attempts;
+use super::engine::{self, Engine};
+use super::record;
+use crate::compile::Openings;
+use crate::config::{self, Diagnostic, Loaded, ServiceText};
+use crate::files::{self, SettingsFile};
+use crate::kernel::cgroups::{CgroupError, Hierarchy, Watcher};
+use crate::kernel::clock;
+use crate::kernel::commit::{CommitError, Table};
+use crate::kernel::wait::Waiting;
+use crate::model::{Record, Service, ServiceName, Settings, Subject, Time};
+use crate::reconcile::{Outcome, World};
+use crate::store::accepted::{self, Accepted, AcceptedError};
+use crate::store::{Keeper, LedgerKind, Opened, StoreError};
+
+/// Why the daemon does not start. What is in force stays.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("invalid configuration, and no files that were accepted before:\n{}", list(.0))]
+    Invalid(Vec<Diagnostic>),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Cgroups(#[from] CgroupError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Accepted(#[from] AcceptedError),
+    #[error("{0}")]
+    Api(String),
+    #[error("cannot {what}: {source}")]
+    Io { what: &'static str, source: std::io::Error },
+}
+
+impl StartError {
+    /// 78 for an invalid configuration, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Invalid(_) => 78,
+            Self::Commit(_)
+            | Self::Cgroups(_)
+            | Self::Store(_)
+            | Self::Accepted(_)
+            | Self::Api(_)
+            | Self::Io { .. } => 1,
+        }
+    }
+}
+
+fn list(diagnostics: &[Diagnostic]) -> String {
+    diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+pub fn settings_file(options: &Options) -> SettingsFile {
+    options.config.clone().map_or(SettingsFile::Standard, SettingsFile::Given)
+}
+
+/// Removes the table: the one way to do it.
+pub fn unload(options: &Options) -> Result<(), StartError> {
+    let source = files::read_settings(&settings_file(options));
+    let settings = files::settings_of(source.as_ref()).unwrap_or_default();
+    let name = &settings.enforcement.table;
+    match Table::unload(name)? {
+        true => println!("removed table inet {name}"),
+        false => println!("there is no table inet {name}"),
+    }
+    Ok(())
+}
+
+/// What a start runs on.
+pub struct Files {
+    pub loaded: Loaded,
+    before: Option<Accepted>,
+    /// Why these are the last accepted files and not those that are there.
+    error: Option<String>,
+}
+
+/// Reads the files, or falls back on the last accepted ones.
+pub fn files(options: &Options) -> Result<Files, StartError> {
+    let wanted = files::load(&settings_file(options));
+    let directory = state_directory(options, &wanted);
+    // A damaged snapshot is no reason not to run on files that are in order.
+    let before = match accepted::read(&directory) {
+        Ok(accepted) => accepted,
+        Err(error) if wanted.is_ok() => {
+            tracing::error!(%error, "services whose files went are forgotten");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    choose(wanted, before)
+}
+
+/// Opens everything and puts the table in force.
+pub async fn start(files: Files) -> Result<Engine, StartError> {
+    let settings = &files.loaded.settings;
+    let hierarchy = Hierarchy::find()?;
+    let table = Table::open(&settings.enforcement.table, settings.enforcement.protect)?;
+    let opened = Keeper::open(&settings.paths.state, &settings.paths.runtime).await;
+    for problem in &opened.journal {
+        tracing::error!(error = %problem, "a part of the journal cannot be read");
+    }
+    let store_error = match &opened.store {
+        Ok(Opened::Created | Opened::Existing) => None,
+        Err(error @ (StoreError::FromTheFuture { .. } | StoreError::Directory { .. } | StoreError::Foreign { .. })) => {
+            return Err(error.clone().into());
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    let keeper = opened.keeper;
+    let (world, outcome) =
+        world(&files.loaded, files.before.as_ref(), &keeper, store_error.is_some()).await;
+    assemble(files, hierarchy, table, keeper, store_error, world, outcome).await
+}
+
+async fn assemble(
+    files: Files,
+    hierarchy: Hierarchy,
+    mut table: Table,
+    keeper: Keeper,
+    store_error: Option<String>,
+    mut world: World,
+    outcome: Outcome,
+) -> Result<Engine, StartError> {
+    let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
+    let watcher = Watcher::new(hierarchy.clone(), &subjects)?;
+    for (subject, cgroups) in watcher.resolved() {
+        world.resolve(subject.clone(), engine::places(&hierarchy, cgroups));
+    }
+    let watcher = Waiting::new(watcher)
+        .map_err(|source| StartError::Io { what: "watch cgroups", source })?;
+    let weaker = weaker(&table, world.settings());
+    let baselines = baselines(&mut table, &keeper).await?;
+    let accepted = engine::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
+    let attempts = Attempts::new(baselines);
+    let mut engine =
+        Engine::new(world, table, keeper, watcher, hierarchy, attempts, accepted, files.error, store_error, weaker);
+    engine.first()?;
+    engine.started(&outcome).await;
+    Ok(engine)
+}
+
+/// The store's counters go with the kernel's table: a new table counts from zero.
+async fn baselines(table: &mut Table, keeper: &Keeper) -> Result<Vec<crate::store::Baseline>, StartError> {
+    let known = match table.inventory()? {
+        Some(_) => keeper.store().load_baselines().await,
+        None => keeper.store().clear_baselines().await.map(|()| Vec::new()),
+    };
+    Ok(known.unwrap_or_else(|error| {
+        tracing::error!(%error, "counts begin anew");
+        Vec::new()
+    }))
+}
+
+fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
+    match wanted {
+        Ok(loaded) => loaded.settings.paths.state.clone(),
+        Err(_) => {
+            let source = files::read_settings(&settings_file(options));
+            files::settings_of(source.as_ref()).unwrap_or_default().paths.state
+        }
+    }
+}
+
+/// The files that are there, else the last accepted ones.
+fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> Result<Files, StartError> {
+    let diagnostics = match wanted {
+        Ok(loaded) => return Ok(Files { loaded, before, error: None }),
+        Err(diagnostics) => diagnostics,
+    };
+    let Some(loaded) = before.as_ref().and_then(|accepted| reload(accepted, |departed| !departed)) else {
+        return Err(StartError::Invalid(diagnostics));
+    };
+    let error = format!("running on the last accepted files: {}", list(&diagnostics));
+    tracing::error!(%error, "invalid configuration");
+    Ok(Files { loaded, before, error: Some(error) })
+}
+
+/// Parses accepted texts again; `None` when they do not parse any more.
+fn reload(accepted: &Accepted, wanted: impl Fn(bool) -> bool) -> Option<Loaded> {
+    let path = PathBuf::from("accepted/picoseg.toml");
+    let settings = match &accepted.settings_text {
+        Some(text) => config::parse_settings(&path, text).0?,
+        None => Settings::default(),
+    };
+    let mut services = BTreeMap::new();
+    let mut texts = BTreeMap::new();
+    for (name, old) in accepted.services.iter().filter(|(_, old)| wanted(old.departed.is_some())) {
+        services.insert(name.clone(), parse(name, old, &settings)?);
+        let text = ServiceText { text: old.text.clone(), lists: old.lists.clone() };
+        texts.insert(name.clone(), text);
+    }
+    Some(Loaded {
+        settings,
+        services,
+        texts,
+        warnings: vec![],
+        settings_text: accepted.settings_text.clone(),
+    })
+}
+
+fn parse(name: &ServiceName, old: &accepted::AcceptedService, settings: &Settings) -> Option<Service> {
+    let path = PathBuf::from(format!("accepted/{name}.toml"));
+    let lists = |list: &str| old.lists.get(list).cloned();
+    let (service, diagnostics) = config::parse_service(&path, name, &old.text, &lists, settings);
+    for diagnostic in diagnostics.iter().filter(|_| service.is_none()) {
+        tracing::error!(%diagnostic, "an accepted file does not parse any more");
+    }
+    service
+}
+
+/// What the former daemon knew, then the files of now on top.
+async fn world(
+    loaded: &Loaded,
+    before: Option<&Accepted>,
+    keeper: &Keeper,
+    broken: bool,
+) -> (World, Outcome) {
+    let now = clock::now();
+    let records = match broken {
+        true => keeper.waiting_records(),
+        false => keeper.records().await.unwrap_or_else(|_| keeper.waiting_records()),
+    };
+    let latest = latest_seen(keeper, now).await;
+    let mut world = World::new(loaded.settings.clone(), latest);
+    for (name, old) in before.map(|accepted| &accepted.services).into_iter().flatten() {
+        let record = remembered(&records, name, old.departed.as_ref());
+        if let Some(service) = parse(name, old, &loaded.settings) {
+            world.remember(Arc::new(service), record, old.departed.is_some());
+        }
+    }
+    // A record without an accepted file still binds the file that comes back.
+    for (name, record) in records {
+        if let (None, Some(service)) = (world.standing(&name), loaded.services.get(&name)) {
+            world.remember(Arc::new(service.clone()), record, false);
+        }
+    }
+    if broken {
+        world.set_openings(Openings::Never);
+    }
+    let outcome = world.apply(loaded.settings.clone(), loaded.services.clone(), now);
+    (world, outcome)
+}
+
+fn remembered(
+    records: &BTreeMap<ServiceName, Record>,
+    name: &ServiceName,
+    departed: Option<&accepted::Departed>,
+) -> Record {
+    let mut record = records.get(name).cloned().unwrap_or_default();
+    if let Some(departed) = departed {
+        record.decommission(crate::model::Decommissioned {
+            at: departed.at,
+            cause: departed.cause,
+            by: None,
+            reason: None,
+        });
+    }
+    record
+}
+
+/// The latest time that is remembered. At the first start there is none: then it is a moment ago.
+async fn latest_seen(keeper: &Keeper, now: Time) -> Time {
+    keeper.store().latest_seen().await.ok().flatten().unwrap_or(now)
+}
+
+fn weaker(table: &Table, settings: &Settings) -> Vec<String> {
+    let mut weaker = Vec::new();
+    if settings.enforcement.protect && !table.features().persist {
+        weaker.push(
+            "this kernel has no table flag `persist` (6.9 and later have it): other programs can change or flush \
+             our table"
+                .to_owned(),
+        );
+    }
+    if !settings.enforcement.protect {
+        weaker.push("enforcement.protect is off: other programs can change or flush our table".to_owned());
+    }
+    weaker
+}
+
+impl Engine {
+    /// Tears down what ended while no daemon ran, and records the start.
+    async fn started(&mut self, outcome: &Outcome) {
+        let mut facts = record::facts(outcome);
+        let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy).await;
+        let closing = outcome.closing();
+        for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {
+            let proof = proofs.get(service).cloned().unwrap_or_default();
+            facts.push(record::teardown(service, &proof, self.world.now()));
+        }
+        let detail = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "ruleset_digest": self.digest(),
+            "config_error": self.config_error,
+        });
+        facts.push(record::note(LedgerKind::DaemonStarted, self.world.now(), record::DAEMON, detail));
+        self.keep(facts).await;
+        let directory = self.world.settings().paths.state.clone();
+        if let Err(error) = accepted::write(&directory, &self.accepted) {
+            self.store_broke(error.to_string());
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Pure: what the kernel counted and what it logged become rows.
+//!
+//! The kernel counts every refused packet by remote address and protocol (`hosts`), and by port as well (`ports`);
+//! log records say more of some of them. A key's total comes from the counts alone. Records say how it is split:
+//! what they do not explain is a remainder without user, port or local address. A record that arrives later than
+//! its packet was counted moves one from the remainder to its own row, so the sum never changes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use crate::model::{Direction, Reason, Time};
+use crate::store::AttemptKey;
+
+/// What is counted together. `port` is the destination port; none for protocols without, and for fragments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    pub direction: Direction,
+    pub reason: Reason,
+    pub remote: IpAddr,
+    pub protocol: u8,
+    pub port: Option<u16>,
+}
+
+/// What a log record adds to a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Detail {
+    pub local: Option<IpAddr>,
+    pub uid: Option<u32>,
+}
+
+/// Changes of rows: by how much, signed.
+pub type Changes = BTreeMap<AttemptKey, i64>;
+
+/// The running split of every target, since the daemon started.
+#[derive(Debug, Default)]
+pub struct Tally {
+    targets: HashMap<Target, Split>,
+}
+
+#[derive(Debug, Default)]
+struct Split {
+    /// The row that everything of this target belongs to, without details. When it changes, a new split begins.
+    row: Option<AttemptKey>,
+    total: i64,
+    explained: i64,
+    remainder: i64,
+    /// Records whose packets are not counted yet.
+    waiting: BTreeMap<Detail, i64>,
+    touched: Option<Time>,
+}
+
+impl Tally {
+    /// Takes log records in; [`Tally::settle`] puts them into rows once their packets are counted.
+    pub fn explain(&mut self, target: Target, detail: Detail, now: Time) {
+        let split = self.targets.entry(target).or_default();
+        *split.waiting.entry(detail).or_default() += 1;
+        split.touched = Some(now);
+    }
+
+    /// Takes in what the kernel counted since the last time, and returns what changes in which row. `row` gives the
+    /// row of a target: its service, policy and verdict, without details.
+    pub fn settle(
+        &mut self,
+        counted: impl IntoIterator<Item = (Target, i64)>,
+        row: &dyn Fn(&Target) -> Option<AttemptKey>,
+        now: Time,
+    ) -> Changes {
+        let mut changes = Changes::new();
+        let mut touched: Vec<Target> = Vec::new();
+        for (target, packets) in counted {
+            let split = self.targets.entry(target).or_default();
+            if let Some(row) = row(&target) {
+                split.belong(row);
+            }
+            split.total += packets;
+            split.touched = Some(now);
+            touched.push(target);
+        }
+        touched.extend(self.targets.iter().filter(|(_, s)| !s.waiting.is_empty()).map(|(t, _)| *t));
+        touched.sort_unstable();
+        touched.dedup();
+        for target in touched {
+            if let Some(split) = self.targets.get_mut(&target) {
+                split.settle(&target, &mut changes);
+            }
+        }
+        changes.retain(|_, change| *change != 0);
+        changes
+    }
+
+    /// Forgets targets that were quiet since an instant; what was written stays written.
+    pub fn forget(&mut self, since: Time) {
+        self.targets.retain(|_, split| split.touched.is_some_and(|at| at >= since));
+    }
+}
+
+impl Split {
+    fn belong(&mut self, row: AttemptKey) {
+        if self.row.as_ref() != Some(&row) {
+            let waiting = std::mem::take(&mut self.waiting);
+            *self = Self { row: Some(row), waiting, ..Self::default() };
+        }
+    }
+
+    fn settle(&mut self, target: &Target, changes: &mut Changes) {
+        let Some(row) = &self.row else { return };
+        for (detail, count) in &mut self.waiting {
+            let explained = (*count).min(self.total - self.explained).max(0);
+            *count -= explained;
+            self.explained += explained;
+            *changes.entry(detailed(row, target, detail)).or_default() += explained;
+        }
+        self.waiting.retain(|_, count| *count > 0);
+        let remainder = (self.total - self.explained).max(0);
+        *changes.entry(row.clone()).or_default() += remainder - self.remainder;
+        self.remainder = remainder;
+    }
+}
+
+fn detailed(row: &AttemptKey, _target: &Target, detail: &Detail) -> AttemptKey {
+    AttemptKey { local: detail.local, uid: detail.uid, ..row.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Verdict;
+    use proptest::prelude::*;
+
+    fn target() -> Target {
+        Target {
+            direction: Direction::Egress,
+            reason: Reason::Closed,
+            remote: "192.0.2.1".parse().unwrap(),
+            protocol: 6,
+            port: Some(443),
+        }
+    }
+
+    fn row(target: &Target) -> Option<AttemptKey> {
+        Some(AttemptKey {
+            service: None,
+            provider: None,
+            policy: None,
+            direction: target.direction,
+            reason: target.reason,
+            verdict: Verdict::Refused,
+            protocol: "tcp".into(),
+            remote: target.remote,
+            remote_port: target.port,
+            local: None,
+            local_port: None,
+            subject: None,
+            uid: None,
+            also: vec![],
+        })
+    }
+
+    fn detail(uid: u32) -> Detail {
+        Detail { local: None, uid: Some(uid) }
+    }
+
+    fn now() -> Time {
+        Time::UNIX_EPOCH
+    }
+
+    fn add(rows: &mut Changes, changes: Changes) {
+        for (key, change) in changes {
+            *rows.entry(key).or_default() += change;
+        }
+    }
+
+    #[test]
+    fn a_late_record_moves_its_packet_out_of_the_remainder() {
+        let (mut tally, mut rows) = (Tally::default(), Changes::new());
+        add(&mut rows, tally.settle([(target(), 5)], &row, now()));
+        tally.explain(target(), detail(33), now());
+        add(&mut rows, tally.settle([], &row, now()));
+        let counts: Vec<_> = rows.values().copied().collect();
+        assert_eq!(counts.iter().sum::<i64>(), 5);
+        assert!(counts.contains(&4) && counts.contains(&1));
+    }
+
+    #[test]
+    fn a_record_whose_packet_is_not_counted_yet_waits() {
+        let mut tally = Tally::default();
+        tally.explain(target(), detail(33), now());
+        assert!(tally.settle([], &row, now()).is_empty());
+        let rows = tally.settle([(target(), 1)], &row, now());
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows.keys().next().unwrap().uid, Some(33));
+    }
+
+    proptest! {
+        #[test]
+        fn the_sum_is_what_the_kernel_counted_whatever_the_records_say(
+            steps in prop::collection::vec((0i64..50, prop::collection::vec(0u32..3, 0..60)), 1..12),
+        ) {
+            let (mut tally, mut rows, mut sent) = (Tally::default(), Changes::new(), 0);
+            for (packets, records) in steps {
+                for uid in records {
+                    tally.explain(target(), detail(uid), now());
+                }
+                sent += packets;
+                add(&mut rows, tally.settle([(target(), packets)], &row, now()));
+                prop_assert_eq!(rows.values().sum::<i64>(), sent);
+                prop_assert!(rows.values().all(|count| *count >= 0));
+            }
+        }
+    }
+}

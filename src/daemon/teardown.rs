@@ -1,0 +1,174 @@
+//! Cuts what is connected and no grant admits any more, and proves that nothing is left.
+//!
+//! The kernel refuses by itself from the close on. For two seconds it drops outgoing segments silently, so that the
+//! resets that come with destroying a socket reach the provider before our own refusal kills the socket quietly.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::api::body::Teardown;
+use crate::explain::{self, Explanation, Packet};
+use crate::kernel::cgroups::Hierarchy;
+use crate::kernel::conntrack::{self, Flow};
+use crate::kernel::sockets::{self, Socket, SocketTable, TcpState, TimeWait};
+use crate::model::{Direction, Mode, Protocol, ServiceName, Subject};
+use crate::owners::Owners;
+use crate::reconcile::World;
+
+/// The longest that a teardown looks for what is left. An order returns within two seconds.
+const LIMIT: Duration = Duration::from_millis(1200);
+
+/// Between two looks while something is left.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What was cut, by the service it belonged to.
+pub type Proofs = BTreeMap<ServiceName, Teardown>;
+
+/// Cuts every connection to a governed address that no open grant admits. Sockets that a grant of another service
+/// still admits stay, and so does everything of services in observe mode.
+pub async fn sweep(world: &World, owners: &Owners, hierarchy: &Hierarchy) -> Proofs {
+    let mut proofs = Proofs::new();
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let left = round(world, owners, hierarchy, &mut proofs);
+        let done = left.is_empty() || Instant::now() >= deadline;
+        if done {
+            for (service, residue) in left {
+                proofs.entry(service).or_default().residue.push(residue);
+            }
+            return proofs;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// One look: destroys what must go; returns what was there.
+fn round(
+    world: &World,
+    owners: &Owners,
+    hierarchy: &Hierarchy,
+    proofs: &mut Proofs,
+) -> Vec<(ServiceName, String)> {
+    let mut table = match SocketTable::open() {
+        Ok(table) => table,
+        Err(error) => return blind(world, &error.to_string()),
+    };
+    let sockets = match table.dump(TimeWait::Skip) {
+        Ok(sockets) => sockets,
+        Err(error) => return blind(world, &error.to_string()),
+    };
+    let doomed = doomed(world, owners, hierarchy, sockets);
+    let mut left = Vec::new();
+    let mut flows = Vec::new();
+    for (service, socket) in doomed {
+        let name = format!("{} {} > {}", socket.protocol.as_str(), socket.local, socket.remote);
+        flows.extend(Flow::of(&socket).map(|flow| (service.clone(), flow)));
+        match table.destroy(&socket) {
+            Ok(true) => proofs.entry(service.clone()).or_default().sockets_closed += 1,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%service, %error, "cannot destroy a socket"),
+        }
+        left.push((service, name));
+    }
+    for (service, flow) in flows {
+        match conntrack::delete(&[flow]) {
+            Ok(removed) => proofs.entry(service).or_default().flows_removed += removed as u64,
+            Err(error) => tracing::warn!(%service, %error, "cannot remove a tracked flow"),
+        }
+    }
+    left
+}
+
+/// Nothing can be proven: every service that is not open says so.
+fn blind(world: &World, error: &str) -> Vec<(ServiceName, String)> {
+    let standings = world.standings();
+    standings.iter().map(|s| (s.service.name.clone(), format!("unknown: {error}"))).collect()
+}
+
+/// The connections that no grant admits, each with its service.
+fn doomed(
+    world: &World,
+    owners: &Owners,
+    hierarchy: &Hierarchy,
+    sockets: Vec<Socket>,
+) -> Vec<(ServiceName, Socket)> {
+    let services = world.standings();
+    let mut paths = None;
+    sockets
+        .into_iter()
+        .filter(|socket| is_connected(socket) && owners.is_listed(socket.remote.ip()))
+        .filter_map(|socket| {
+            let paths = paths.get_or_insert_with(|| cgroup_paths(hierarchy.mount()));
+            let path = socket.cgroup.and_then(|id| paths.get(&id)).map(String::as_str);
+            // A half-open connection has no cgroup yet: any grant for its endpoint may be the one.
+            let is = |subject: &Subject| socket.cgroup.is_none() || is_subject(world, subject, path);
+            let packets = packets(&socket);
+            let admitted = packets.iter().any(|packet| {
+                explain::failsafe(world.settings(), &services, packet)
+                    || matches!(
+                        explain::explain(&services, packet, &is, world.now()),
+                        Explanation::Allow { .. }
+                    )
+            });
+            if admitted {
+                return None;
+            }
+            let owner = owners.owner(&services, socket.remote.ip(), world.now())?;
+            let service = services.get(owner.index)?.service;
+            let modes = [world.settings().enforcement.mode, service.mode];
+            (!modes.contains(&Mode::Observe)).then(|| (service.name.clone(), socket))
+        })
+        .collect()
+}
+
+fn is_connected(socket: &Socket) -> bool {
+    let idle = matches!(socket.state, TcpState::Listen | TcpState::Closed | TcpState::TimeWait);
+    !idle && socket.remote.port() != 0
+}
+
+/// Nobody wrote down who opened it, so either way counts.
+fn packets(socket: &Socket) -> [Packet; 2] {
+    let protocol = match socket.protocol {
+        sockets::Protocol::Tcp => Protocol::Tcp,
+        sockets::Protocol::Udp => Protocol::Udp,
+    };
+    let remote = socket.remote.ip();
+    [
+        Packet { direction: Direction::Egress, remote, protocol, port: socket.remote.port() },
+        Packet { direction: Direction::Ingress, remote, protocol, port: socket.local.port() },
+    ]
+}
+
+/// True when a cgroup path is one of the subject's places or below one.
+fn is_subject(world: &World, subject: &Subject, path: Option<&str>) -> bool {
+    subject.is_any_process()
+        || path.is_some_and(|path| {
+            world.places(subject).iter().any(|place| {
+                path.strip_prefix(place.path.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+        })
+}
+
+/// Every cgroup's path, as nft names it, by id.
+fn cgroup_paths(mount: &Path) -> HashMap<u64, String> {
+    use std::os::unix::fs::MetadataExt;
+    let base = Path::new("/sys/fs/cgroup");
+    let mut paths = HashMap::new();
+    let mut directories = vec![mount.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let path = entry.path();
+            if let (Ok(metadata), Ok(name)) = (entry.metadata(), path.strip_prefix(base)) {
+                paths.insert(metadata.ino(), name.to_string_lossy().into_owned());
+            }
+            directories.push(path);
+        }
+    }
+    paths
+}

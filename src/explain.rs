@@ -1,0 +1,104 @@
+//! Would this packet pass at this instant, and why? The same meaning as [`crate::compile`], written independently:
+//! a plain look at every service, without tables. Property tests hold the two against each other.
+
+use std::net::IpAddr;
+
+use crate::compile::Standing;
+use crate::model::{
+    Direction, PolicyId, Port, Protocol, Reason, ServiceName, ServiceState, Settings, Subject, Time,
+};
+use crate::schedule;
+
+/// A connection, or an exchange of datagrams, as a schedule sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Packet {
+    /// Who opens it.
+    pub direction: Direction,
+    pub remote: IpAddr,
+    pub protocol: Protocol,
+    /// The provider's port for egress, the local one for ingress; without meaning for icmp.
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Explanation {
+    /// A grant admits it until then; of several the one that lasts longest.
+    Allow { policy: PolicyId, until: Time },
+    /// It is refused, or would be if its service were not in observe mode.
+    Refuse { service: ServiceName, reason: Reason },
+    /// No service lists the address.
+    Ungoverned,
+}
+
+/// Explains a packet of a process; `is` says whether the process belongs to a subject.
+pub fn explain(
+    services: &[Standing<'_>],
+    packet: &Packet,
+    is: &dyn Fn(&Subject) -> bool,
+    at: Time,
+) -> Explanation {
+    if let Some((until, policy)) = services.iter().filter_map(|s| grant(s, packet, is, at)).max() {
+        return Explanation::Allow { policy, until };
+    }
+    match owner(services, packet.remote, at) {
+        Some((service, state)) => Explanation::Refuse { service, reason: state.reason() },
+        None => Explanation::Ungoverned,
+    }
+}
+
+fn grant(
+    standing: &Standing<'_>,
+    packet: &Packet,
+    is: &dyn Fn(&Subject) -> bool,
+    at: Time,
+) -> Option<(Time, PolicyId)> {
+    let service = standing.service;
+    match schedule::state(service, standing.record, standing.approved, at) {
+        ServiceState::Open => {}
+        ServiceState::Decommissioned
+        | ServiceState::Suspended
+        | ServiceState::Closed
+        | ServiceState::Pending
+        | ServiceState::Unapproved => return None,
+    }
+    let policies = service.policies.iter().filter(|policy| {
+        policy.id.direction == packet.direction
+            && policy.prefixes.iter().any(|prefix| prefix.contains(packet.remote))
+            && policy.ports.iter().any(|port| {
+                port.protocol == packet.protocol
+                    && (port.protocol == Protocol::Icmp || port.range.contains(packet.port))
+            })
+            && is(&policy.subject)
+    });
+    let instant = at + chrono::TimeDelta::nanoseconds(1);
+    policies
+        .filter_map(|policy| {
+            let spans = schedule::openings(service, policy.windows.as_deref(), at, instant);
+            let until = spans.iter().find(|span| span.contains(at))?.closes_at();
+            Some((until, policy.id.clone()))
+        })
+        .max()
+}
+
+fn owner(services: &[Standing<'_>], remote: IpAddr, at: Time) -> Option<(ServiceName, ServiceState)> {
+    let listing = services.iter().filter_map(|standing| {
+        let prefixes = standing.service.prefixes().filter(|prefix| prefix.contains(remote));
+        let length = prefixes.map(|prefix| prefix.length()).max()?;
+        let state = schedule::state(standing.service, standing.record, standing.approved, at);
+        Some((std::cmp::Reverse(length), state, standing.service.name.clone()))
+    });
+    listing.min().map(|(_, state, name)| (name, state))
+}
+
+/// True when the fail-safe keeps a local port reachable for an address: no service lists the address for that port.
+pub fn failsafe(settings: &Settings, services: &[Standing<'_>], packet: &Packet) -> bool {
+    let covers = |port: &Port| port.protocol == packet.protocol && port.range.contains(packet.port);
+    let reachable = packet.direction == Direction::Ingress
+        && settings.failsafe.ports.iter().any(covers)
+        && settings.failsafe.from.iter().any(|prefix| prefix.contains(packet.remote));
+    let policies = services.iter().flat_map(|standing| &standing.service.policies);
+    let scheduled = policies.filter(|policy| policy.id.direction == Direction::Ingress).any(|policy| {
+        policy.ports.iter().any(covers) && policy.prefixes.iter().any(|prefix| prefix.contains(packet.remote))
+    });
+    reachable && !scheduled
+}

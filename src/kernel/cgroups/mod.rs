@@ -1,0 +1,39 @@
+//! The cgroups of this host: where subjects live right now.
+//!
+//! Neighbours: `ruleset` matches sockets by the id and the level that [`Hierarchy::resolve`] returns;
+//! [`Watcher`] tells when an answer changes. Deliberately absent: processes; a socket keeps the cgroup in which
+//! it was created.
+
+mod hierarchy;
+mod watch;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use hierarchy::{Cgroup, Hierarchy};
+pub use watch::{Change, Watcher};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("cannot read /proc/self/mountinfo to find the cgroup2 hierarchy: {0}")]
+    Mounts(#[source] io::Error),
+    #[error(
+        "no cgroup2 hierarchy is mounted: mount it at /sys/fs/cgroup (systemd does unless told otherwise)"
+    )]
+    Missing,
+    #[error("cannot watch cgroups: no inotify instance (see fs.inotify.max_user_instances): {0}")]
+    Inotify(#[source] io::Error),
+    #[error("cannot watch {}: {source}{}", path.display(), watch_help(source))]
+    Watch { path: PathBuf, source: io::Error },
+    #[error("cannot read cgroup {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read the changes of cgroups: {0}")]
+    Events(#[source] io::Error),
+}
+
+fn watch_help(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC) => ": raise fs.inotify.max_user_watches",
+        Some(_) | None => "",
+    }
+}

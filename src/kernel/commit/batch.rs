@@ -1,0 +1,416 @@
+//! A changeset as one datagram, and the way back from a refused message to what it was about.
+
+use std::collections::BTreeMap;
+
+use mnl::NlMessages;
+use nftnl::{Batch, nftnl_sys as sys};
+
+use super::attributes::{Attributes, Header};
+use super::error::{CommitError, Failure};
+use super::expression::OBJECT_COUNTER;
+use super::socket::Answer;
+use super::{rule, set, text};
+use crate::kernel::ffi::{self, Body, ElementMessages, Message};
+use crate::model::Time;
+use crate::plan::Step;
+use crate::ruleset::{Hook, Rule};
+
+/// NFT_MSG_DESTROYSETELEM, nf_tables.h (kernel 6.3): as DELSETELEM, but what is gone already is no error.
+pub const DESTROY_ELEMENTS: i32 = 30;
+/// NFTA_SET_ELEM_LIST_ELEMENTS and NFTA_SET_ELEM_TIMEOUT, nf_tables.h.
+pub const LIST_ELEMENTS: u16 = 3;
+const ELEMENT_TIMEOUT: u16 = 4;
+
+const CREATE: i32 = libc::NLM_F_CREATE;
+const APPEND: i32 = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
+
+/// What a message is about, for the error text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Subject {
+    Named(String),
+    /// The numbers of the set's elements that are in the message, in its order.
+    Elements {
+        set: String,
+        numbers: Vec<usize>,
+    },
+}
+
+impl Subject {
+    /// `position`: which of the message's elements, where that is known.
+    fn describe(&self, position: Option<usize>) -> String {
+        match self {
+            Self::Named(name) => name.clone(),
+            Self::Elements { set, numbers } => {
+                match (position.and_then(|at| numbers.get(at)), &numbers[..]) {
+                    (Some(number), _) | (None, [number]) => format!("element {number} of \"{set}\""),
+                    (None, [first, .., last]) => format!("elements {first} to {last} of \"{set}\""),
+                    (None, []) => format!("the elements of \"{set}\""),
+                }
+            }
+        }
+    }
+}
+
+/// Messages for one transaction.
+pub struct Transaction {
+    batch: Batch,
+    subjects: Vec<Subject>,
+    /// Rules of each chain so far.
+    rules: BTreeMap<String, usize>,
+    set_ids: u32,
+    /// Deletes elements in such a way that those which expired meanwhile are no error.
+    destroy: bool,
+    built_at: Time,
+}
+
+impl Transaction {
+    /// `now`: what the elements' timeouts count from; [`Datagram::count_from`] moves it.
+    pub fn new(destroy: bool, now: Time) -> Self {
+        Self {
+            batch: Batch::new(),
+            subjects: Vec::new(),
+            rules: BTreeMap::new(),
+            set_ids: 0,
+            destroy,
+            built_at: now,
+        }
+    }
+
+    /// Creates the table, or takes it over with these flags.
+    pub fn add_table(&mut self, name: &str, flags: u32) -> Result<(), CommitError> {
+        let table = named_table(name)?.u32(sys::NFTNL_TABLE_FLAGS as u32, flags);
+        self.push(
+            libc::NFT_MSG_NEWTABLE,
+            CREATE,
+            Body::Table(&table),
+            "the table".into(),
+        );
+        Ok(())
+    }
+
+    pub fn delete_table(&mut self, name: &str) -> Result<(), CommitError> {
+        let table = named_table(name)?;
+        self.push(libc::NFT_MSG_DELTABLE, 0, Body::Table(&table), "the table".into());
+        Ok(())
+    }
+
+    pub fn add(&mut self, table: &str, steps: &[Step]) -> Result<(), CommitError> {
+        steps.iter().try_for_each(|step| self.step(table, step))
+    }
+
+    fn step(&mut self, table: &str, step: &Step) -> Result<(), CommitError> {
+        match step {
+            Step::AddCounter(name) => self.counter(table, name, libc::NFT_MSG_NEWOBJ, CREATE),
+            Step::DeleteCounter(name) => self.counter(table, name, libc::NFT_MSG_DELOBJ, 0),
+            Step::AddSet(name, set) => {
+                self.set_ids += 1;
+                let declared = set::declare(table, name, set, self.set_ids)?;
+                self.push(
+                    libc::NFT_MSG_NEWSET,
+                    CREATE,
+                    Body::Set(&declared),
+                    format!("set \"{name}\""),
+                );
+                Ok(())
+            }
+            Step::DeleteSet(name) => {
+                let set = ffi::Set::new()
+                    .str(sys::NFTNL_SET_TABLE as u32, &text(table)?)
+                    .str(sys::NFTNL_SET_NAME as u32, &text(name)?);
+                self.push(
+                    libc::NFT_MSG_DELSET,
+                    0,
+                    Body::Set(&set),
+                    format!("set \"{name}\""),
+                );
+                Ok(())
+            }
+            Step::AddChain(name, base) => self.chain(table, name, *base, libc::NFT_MSG_NEWCHAIN, CREATE),
+            Step::DeleteChain(name) => self.chain(table, name, None, libc::NFT_MSG_DELCHAIN, 0),
+            Step::FlushChain(name) => {
+                let all = named_rule(table, name)?;
+                self.rules.remove(name);
+                self.push(
+                    libc::NFT_MSG_DELRULE,
+                    0,
+                    Body::Rule(&all),
+                    format!("the rules of chain \"{name}\""),
+                );
+                Ok(())
+            }
+            Step::AddRule(chain, rule) => self.rule(table, chain, rule),
+            Step::AddElements(name, set, elements) => {
+                let (carrier, numbers) = set::elements_to_add(table, name, set, elements, self.built_at)?;
+                self.elements(name, &carrier, numbers, libc::NFT_MSG_NEWSETELEM, CREATE);
+                Ok(())
+            }
+            Step::DeleteElements(name, set, keys) => {
+                let kind = if self.destroy {
+                    DESTROY_ELEMENTS
+                } else {
+                    libc::NFT_MSG_DELSETELEM
+                };
+                let (carrier, numbers) = set::elements_to_delete(table, name, set, keys)?;
+                self.elements(name, &carrier, numbers, kind, 0);
+                Ok(())
+            }
+        }
+    }
+
+    fn counter(&mut self, table: &str, name: &str, kind: i32, flags: i32) -> Result<(), CommitError> {
+        let object = ffi::Object::new()
+            .str(sys::NFTNL_OBJ_TABLE, &text(table)?)
+            .str(sys::NFTNL_OBJ_NAME, &text(name)?)
+            .u32(sys::NFTNL_OBJ_TYPE, OBJECT_COUNTER);
+        self.push(kind, flags, Body::Object(&object), format!("counter \"{name}\""));
+        Ok(())
+    }
+
+    fn chain(
+        &mut self,
+        table: &str,
+        name: &str,
+        base: Option<(Hook, i32)>,
+        kind: i32,
+        flags: i32,
+    ) -> Result<(), CommitError> {
+        let mut chain = ffi::Chain::new()
+            .str(sys::NFTNL_CHAIN_TABLE as u32, &text(table)?)
+            .str(sys::NFTNL_CHAIN_NAME as u32, &text(name)?);
+        if let Some((hook, priority)) = base {
+            chain = chain
+                .str(sys::NFTNL_CHAIN_TYPE as u32, c"filter")
+                .u32(sys::NFTNL_CHAIN_HOOKNUM as u32, hook_number(hook))
+                .u32(sys::NFTNL_CHAIN_PRIO as u32, priority.cast_unsigned())
+                .u32(sys::NFTNL_CHAIN_POLICY as u32, libc::NF_ACCEPT as u32);
+        }
+        self.push(kind, flags, Body::Chain(&chain), format!("chain \"{name}\""));
+        Ok(())
+    }
+
+    fn rule(&mut self, table: &str, chain: &str, rule: &Rule) -> Result<(), CommitError> {
+        let count = self.rules.entry(chain.to_owned()).or_default();
+        *count += 1;
+        let subject = format!("rule {count} of chain \"{chain}\"");
+        let encoded = rule::encode(table, rule, &mut self.set_ids)?;
+        for set in &encoded.sets {
+            self.push(libc::NFT_MSG_NEWSET, CREATE, Body::Set(set), subject.clone());
+            ElementMessages::new(set, libc::NFT_MSG_NEWSETELEM as u16, CREATE as u16).add_to(&mut self.batch);
+            self.subjects.push(Subject::Named(subject.clone()));
+        }
+        let message = encoded
+            .expressions
+            .into_iter()
+            .fold(named_rule(table, chain)?, ffi::Rule::expression);
+        self.push(libc::NFT_MSG_NEWRULE, APPEND, Body::Rule(&message), subject);
+        Ok(())
+    }
+
+    /// `numbers`: which of the step's elements each one of the carrier's is.
+    fn elements(&mut self, set: &str, carrier: &ffi::Set, numbers: Vec<usize>, kind: i32, flags: i32) {
+        if numbers.is_empty() {
+            return;
+        }
+        let messages = ElementMessages::new(carrier, kind as u16, flags as u16).add_to(&mut self.batch);
+        // The first message gets all numbers; `finish` deals them out once it sees how many elements each one holds.
+        let subject = |numbers| Subject::Elements {
+            set: set.to_owned(),
+            numbers,
+        };
+        self.subjects.push(subject(numbers));
+        self.subjects.extend((1..messages).map(|_| subject(Vec::new())));
+    }
+
+    fn push(&mut self, kind: i32, flags: i32, body: Body, subject: String) {
+        let message = Message {
+            kind: kind as u16,
+            flags: flags as u16,
+            body,
+        };
+        message.add_to(&mut self.batch);
+        self.subjects.push(Subject::Named(subject));
+    }
+
+    pub fn finish(self) -> Datagram {
+        let bytes: Vec<u8> = self.batch.finalize().iter().collect::<Vec<_>>().concat();
+        Datagram {
+            bytes,
+            subjects: self.subjects,
+            counted_from: self.built_at,
+        }
+    }
+}
+
+fn named_table(name: &str) -> Result<ffi::Table, CommitError> {
+    Ok(ffi::Table::new().str(sys::NFTNL_TABLE_NAME as u32, &text(name)?))
+}
+
+fn named_rule(table: &str, chain: &str) -> Result<ffi::Rule, CommitError> {
+    Ok(ffi::Rule::new()
+        .str(sys::NFTNL_RULE_TABLE as u32, &text(table)?)
+        .str(sys::NFTNL_RULE_CHAIN as u32, &text(chain)?))
+}
+
+/// `enum nf_inet_hooks`, linux/netfilter.h.
+fn hook_number(hook: Hook) -> u32 {
+    let number = match hook {
+        Hook::Input => libc::NF_INET_LOCAL_IN,
+        Hook::Forward => libc::NF_INET_FORWARD,
+        Hook::Output => libc::NF_INET_LOCAL_OUT,
+    };
+    number as u32
+}
+
+/// The hook with this number; `None` for those that we do not use.
+pub fn hook_from(number: u32) -> Option<Hook> {
+    [Hook::Input, Hook::Forward, Hook::Output]
+        .into_iter()
+        .find(|hook| hook_number(*hook) == number)
+}
+
+/// A whole transaction, begin and end included, in one piece.
+pub struct Datagram {
+    pub bytes: Vec<u8>,
+    subjects: Vec<Subject>,
+    counted_from: Time,
+}
+
+impl Datagram {
+    /// Messages between begin and end.
+    pub fn messages(&self) -> usize {
+        self.subjects.len()
+    }
+
+    /// Shortens the timeouts by what has passed since they were computed. A clock that was turned back meanwhile
+    /// does not lengthen them.
+    pub fn count_from(&mut self, now: Time) {
+        // Rounded up: never late.
+        let passed = (now - self.counted_from)
+            .num_microseconds()
+            .unwrap_or(i64::MAX)
+            .max(0);
+        let passed = passed.unsigned_abs().div_ceil(1000);
+        if passed == 0 {
+            return;
+        }
+        for at in timeouts(&self.bytes) {
+            if let Some(timeout) = self.bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+                *timeout = u64::from_be_bytes(*timeout).saturating_sub(passed).max(1).to_be_bytes();
+            }
+        }
+        self.counted_from = now;
+    }
+
+    /// The same without its end: the kernel checks such a transaction and undoes it.
+    pub fn without_end(mut self) -> Self {
+        let end = messages(&self.bytes)
+            .last()
+            .map_or(0, |message| message.len().next_multiple_of(4));
+        self.bytes.truncate(self.bytes.len() - end);
+        self
+    }
+
+    /// True when the kernel said that it has done the last message, or was not asked to say so (before 6.10).
+    pub fn answered(&self, answers: &[Answer]) -> bool {
+        let Some(end) = messages(&self.bytes).last().and_then(Header::of) else {
+            return false;
+        };
+        let asked = i32::from(end.flags) & libc::NLM_F_ACK != 0;
+        !asked
+            || answers
+                .iter()
+                .any(|answer| answer.sequence == end.sequence && answer.errno == 0)
+    }
+
+    /// What was refused, in the order of the messages.
+    pub fn failures(&self, answers: &[Answer]) -> Vec<Failure> {
+        let mut refused: Vec<_> = answers.iter().filter(|answer| answer.errno != 0).collect();
+        refused.sort_by_key(|answer| answer.sequence);
+        refused
+            .into_iter()
+            .map(|answer| Failure {
+                object: self.object(answer),
+                errno: answer.errno,
+                kernel_text: answer.text.clone(),
+            })
+            .collect()
+    }
+
+    fn object(&self, answer: &Answer) -> String {
+        let mut before = 0;
+        let mut numbers: &[usize] = &[];
+        for (message, subject) in messages(&self.bytes).skip(1).zip(&self.subjects) {
+            if let Subject::Elements { numbers: all, .. } = subject {
+                if !all.is_empty() {
+                    (before, numbers) = (0, all);
+                }
+                let here = elements(message).count();
+                let sequence = Header::of(message).map(|header| header.sequence);
+                if sequence == Some(answer.sequence) {
+                    let here = numbers.get(before..before + here).unwrap_or(&[]);
+                    return subject
+                        .dealt(here)
+                        .describe(answer.offset.and_then(|at| element_at(message, at)));
+                }
+                before += here;
+            } else if Header::of(message).map(|header| header.sequence) == Some(answer.sequence) {
+                return subject.describe(None);
+            }
+        }
+        "the transaction".to_owned()
+    }
+}
+
+impl Subject {
+    fn dealt(&self, numbers: &[usize]) -> Self {
+        match self {
+            Self::Named(name) => Self::Named(name.clone()),
+            Self::Elements { set, .. } => Self::Elements {
+                set: set.clone(),
+                numbers: numbers.to_vec(),
+            },
+        }
+    }
+}
+
+fn messages(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    NlMessages::new(bytes).map_while(Result::ok)
+}
+
+/// The elements in a message, each with where it begins in the message.
+fn elements(message: &[u8]) -> impl Iterator<Item = (usize, Attributes<'_>)> {
+    Attributes::of_message(message)
+        .filter(|attribute| attribute.kind == LIST_ELEMENTS)
+        .flat_map(|list| {
+            list.inside()
+                .map(move |element| (list.offset + element.offset, element.inside()))
+        })
+}
+
+/// Which element of a message holds the byte at this offset.
+fn element_at(message: &[u8], offset: usize) -> Option<usize> {
+    // The kernel points at an attribute's header, 4 bytes before its content.
+    elements(message)
+        .take_while(|(begin, _)| begin - 4 <= offset)
+        .count()
+        .checked_sub(1)
+}
+
+/// Where in a datagram the timeouts of elements are.
+fn timeouts(datagram: &[u8]) -> Vec<usize> {
+    let kind = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | libc::NFT_MSG_NEWSETELEM as u16;
+    let mut found = Vec::new();
+    let mut begin = 0;
+    for message in messages(datagram) {
+        if Header::of(message).is_some_and(|header| header.kind == kind) {
+            for (at, attributes) in elements(message) {
+                let timeout = attributes
+                    .into_iter()
+                    .find(|attribute| attribute.kind == ELEMENT_TIMEOUT);
+                found.extend(timeout.map(|timeout| begin + at + timeout.offset));
+            }
+        }
+        begin += message.len().next_multiple_of(4);
+    }
+    found
+}

@@ -1,0 +1,308 @@
+//! Commits changesets to the kernel's table in one transaction each, and reads the table back.
+//!
+//! One datagram carries a transaction: nfnetlink treats a datagram as a whole, and a second one would be a second
+//! transaction. The table belongs to the socket that writes it (kernel 6.12 and later), so there is one such socket
+//! for the life of the daemon, and another one for reading. Knows [`crate::plan`] and [`crate::ruleset`].
+//! Deliberately absent: what to commit and when.
+
+mod attributes;
+mod batch;
+mod error;
+mod expression;
+mod owner;
+mod read;
+mod rule;
+mod set;
+mod socket;
+mod userdata;
+mod verify;
+
+use std::ffi::CString;
+use std::time::{Duration, Instant};
+
+pub use error::{CommitError, Failure, Holder};
+pub use owner::Process;
+pub use verify::Difference;
+
+use crate::model::Time;
+use crate::plan::Changeset;
+use crate::ruleset::{Field, Set};
+use attributes::{Attribute, Attributes};
+use batch::{Datagram, Transaction};
+use socket::Socket;
+
+/// NFT_TABLE_F_OWNER (kernel 5.12): only the socket that created the table may change it.
+const OWNER: u32 = 0x2;
+/// NFT_TABLE_F_PERSIST (kernel 6.9): the table stays when its owner's socket is closed.
+const PERSIST: u32 = 0x4;
+/// NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_OWNER, nf_tables.h.
+const TABLE_NAME: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
+const TABLE_OWNER: u16 = 7;
+/// How often deletions are tried again that met elements which expired meanwhile (kernels before 6.3).
+const RETRIES: u32 = 3;
+
+/// What this kernel can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// A table can be owned and still outlive its owner (6.9 and later): nobody else can change it.
+    pub persist: bool,
+    /// Deleting an element that expired meanwhile is no error (6.3 and later).
+    pub destroy: bool,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    pub messages: usize,
+    pub bytes: usize,
+    /// Spent on making the messages.
+    pub build: Duration,
+    /// Spent in the kernel. Elements' timeouts begin within it, so an element of a huge commit may outlive its close by so much.
+    pub kernel: Duration,
+}
+
+/// How the kernel's table stands to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Absent,
+    /// We can write to it.
+    Ours,
+    /// Its owner is gone; we can take it over.
+    Orphaned,
+    /// It cannot be protected any more: to be replaced as a whole.
+    Unprotected,
+}
+
+/// Our table in the network namespace in which it was opened.
+pub struct Table {
+    name: String,
+    protect: bool,
+    features: Features,
+    /// The owner of the table is this socket.
+    writer: Socket,
+    reader: Socket,
+    /// The table was there when we last looked.
+    seen: bool,
+}
+
+impl Table {
+    /// Opens the table for writing; creates nothing. With `protect`, commits make it ours alone where the kernel can.
+    pub fn open(name: &str, protect: bool) -> Result<Self, CommitError> {
+        text(name)?;
+        let mut table = Self {
+            name: name.to_owned(),
+            protect,
+            features: Features {
+                persist: false,
+                destroy: false,
+            },
+            writer: Socket::open()?,
+            reader: Socket::open()?,
+            seen: false,
+        };
+        table.generation()?;
+        table.features = table.probe()?;
+        table.standing()?;
+        Ok(table)
+    }
+
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Commits a changeset whole or not at all. `clock` is read last of all, for the elements' timeouts; elements whose
+    /// close has passed are left out.
+    pub fn commit(
+        &mut self,
+        changeset: &Changeset,
+        clock: &dyn Fn() -> Time,
+    ) -> Result<Committed, CommitError> {
+        for _ in 0..RETRIES {
+            match self.commit_once(changeset, clock) {
+                Err(CommitError::Refused { failures, .. }) if self.only_expired(changeset, &failures) => {}
+                result => return result,
+            }
+        }
+        self.commit_once(changeset, clock)
+    }
+
+    /// Removes our own table; false: it was not there.
+    pub fn remove(&mut self) -> Result<bool, CommitError> {
+        if self.standing()? == Standing::Absent {
+            return Ok(false);
+        }
+        let mut transaction = Transaction::new(self.features.destroy, Time::UNIX_EPOCH);
+        transaction.delete_table(&self.name)?;
+        match self.send(&transaction.finish()) {
+            Err(CommitError::Refused { failures, .. }) if all_absent(&failures) => Ok(false),
+            result => result.map(|_| true),
+        }
+    }
+
+    /// Removes a table that nobody owns; false: it was not there.
+    pub fn unload(name: &str) -> Result<bool, CommitError> {
+        Self::open(name, false)?.remove()
+    }
+
+    fn commit_once(
+        &mut self,
+        changeset: &Changeset,
+        clock: &dyn Fn() -> Time,
+    ) -> Result<Committed, CommitError> {
+        let began = Instant::now();
+        let mut transaction = Transaction::new(self.features.destroy, clock());
+        self.prepare(&mut transaction)?;
+        if self.features.destroy {
+            transaction.add(&self.name, &changeset.steps)?;
+        } else {
+            let steps = self.without_expired(&changeset.steps)?;
+            transaction.add(&self.name, &steps)?;
+        }
+        let mut datagram = transaction.finish();
+        let build = began.elapsed();
+        datagram.count_from(clock());
+        let kernel = self.send(&datagram)?;
+        self.seen = true;
+        Ok(Committed {
+            messages: datagram.messages(),
+            bytes: datagram.bytes.len(),
+            build,
+            kernel,
+        })
+    }
+
+    /// Begins a transaction with what makes the table writable.
+    fn prepare(&mut self, transaction: &mut Transaction) -> Result<(), CommitError> {
+        match self.standing()? {
+            Standing::Ours => Ok(()),
+            Standing::Absent if std::mem::take(&mut self.seen) => Err(CommitError::Vanished {
+                table: self.name.clone(),
+            }),
+            Standing::Absent | Standing::Orphaned => transaction.add_table(&self.name, self.table_flags()),
+            Standing::Unprotected => {
+                transaction.delete_table(&self.name)?;
+                transaction.add_table(&self.name, self.table_flags())
+            }
+        }
+    }
+
+    fn protects(&self) -> bool {
+        self.protect && self.features.persist
+    }
+
+    fn table_flags(&self) -> u32 {
+        if self.protects() { OWNER | PERSIST } else { 0 }
+    }
+
+    /// Looks at the table. An error when another socket owns it.
+    fn standing(&mut self) -> Result<Standing, CommitError> {
+        let name = self.name.clone();
+        let found = self
+            .reader
+            .get(libc::NFT_MSG_GETTABLE as u16, |request| {
+                request.text(TABLE_NAME, &name)
+            })
+            .map_err(|error| CommitError::netlink(&format!("read table inet {name}"), error))?;
+        let Some(message) = found else {
+            return Ok(Standing::Absent);
+        };
+        let attributes = Attributes::of_message(&message);
+        let flags = attributes.clone().find_kind(TABLE_FLAGS).and_then(Attribute::u32);
+        match attributes.clone().find_kind(TABLE_OWNER).and_then(Attribute::u32) {
+            Some(port) if port == self.writer.port() => Ok(Standing::Ours),
+            Some(port) => Err(CommitError::HeldByAnother {
+                table: name,
+                holder: Holder {
+                    port,
+                    process: owner::holder(port),
+                },
+            }),
+            None if !self.protects() => Ok(Standing::Ours),
+            None if flags.unwrap_or(0) & PERSIST != 0 => Ok(Standing::Orphaned),
+            None => Ok(Standing::Unprotected),
+        }
+    }
+
+    /// Sends a transaction; returns the time spent in the kernel.
+    fn send(&mut self, datagram: &Datagram) -> Result<Duration, CommitError> {
+        let table = self.name.clone();
+        self.writer.reserve(datagram.bytes.len());
+        let began = Instant::now();
+        self.writer
+            .send(&datagram.bytes)
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::EMSGSIZE) => CommitError::TooLarge {
+                    table: table.clone(),
+                    bytes: datagram.bytes.len(),
+                },
+                _ => CommitError::netlink(&format!("commit table inet {table}"), error),
+            })?;
+        let kernel = began.elapsed();
+        let Ok(answers) = self.writer.answers() else {
+            return Err(CommitError::NoAnswer { table });
+        };
+        let failures = datagram.failures(&answers);
+        match (failures.is_empty(), datagram.answered(&answers)) {
+            (false, _) => Err(CommitError::Refused { table, failures }),
+            (true, false) => Err(CommitError::NoAnswer { table }),
+            (true, true) => Ok(kernel),
+        }
+    }
+
+    /// Tries what this kernel can do in transactions that are checked and never committed.
+    fn probe(&mut self) -> Result<Features, CommitError> {
+        Ok(Features {
+            persist: self
+                .would_accept(|transaction, scratch| transaction.add_table(scratch, OWNER | PERSIST))?,
+            destroy: self.would_accept(probe_destroy)?,
+        })
+    }
+
+    fn would_accept(
+        &mut self,
+        fill: impl FnOnce(&mut Transaction, &str) -> Result<(), CommitError>,
+    ) -> Result<bool, CommitError> {
+        let scratch = format!("{}-probe-{}", self.name, self.writer.port());
+        let mut transaction = Transaction::new(true, Time::UNIX_EPOCH);
+        fill(&mut transaction, &scratch)?;
+        let datagram = transaction.finish().without_end();
+        let failed = |error| CommitError::netlink("probe what nf_tables can do", error);
+        self.writer.send(&datagram.bytes).map_err(failed)?;
+        let answers = self.writer.answers().map_err(failed)?;
+        Ok(datagram.failures(&answers).is_empty())
+    }
+
+    /// True when all that was refused are deletions of elements that expire by themselves.
+    fn only_expired(&self, changeset: &Changeset, failures: &[Failure]) -> bool {
+        let deletes = changeset
+            .steps
+            .iter()
+            .any(|step| matches!(step, crate::plan::Step::DeleteElements(_, set, _) if set.expires));
+        !self.features.destroy && deletes && all_absent(failures)
+    }
+}
+
+fn all_absent(failures: &[Failure]) -> bool {
+    failures.iter().all(|failure| failure.errno == libc::ENOENT)
+}
+
+fn probe_destroy(transaction: &mut Transaction, scratch: &str) -> Result<(), CommitError> {
+    use crate::plan::Step;
+    use crate::ruleset::Key;
+    let set = Set::plain(&[Field::Protocol]);
+    let key = Key::builder().protocol(0).build();
+    transaction.add_table(scratch, 0)?;
+    let steps = [
+        Step::AddSet("probe".into(), set.clone()),
+        Step::DeleteElements("probe".into(), set, vec![(key, None)]),
+    ];
+    transaction.add(scratch, &steps)
+}
+
+/// A name for libnftnl.
+fn text(name: &str) -> Result<CString, CommitError> {
+    CString::new(name).map_err(|_| CommitError::Nul {
+        object: format!("{name:?}"),
+    })
+}

@@ -1,0 +1,367 @@
+//! Reads of the kernel's table. They need no ownership and never list a big set.
+
+use std::collections::BTreeMap;
+
+use super::attributes::{Attribute, Attributes, Request};
+use super::batch::{LIST_ELEMENTS, hook_from};
+use super::error::CommitError;
+use super::expression::OBJECT_COUNTER;
+use super::rule::verdict_from;
+use super::set::{Ends, from_the_wire, key_length};
+use super::socket::ATTEMPTS;
+use super::{Standing, Table};
+use crate::kernel::ffi;
+use crate::model::Time;
+use crate::plan::{Inventory, Step};
+use crate::ruleset::{Hook, Key, Set, Verdict};
+
+/// Attributes of nf_tables.h, by the object they belong to.
+mod attribute {
+    pub const SET_TABLE: u16 = 1;
+    pub const SET_NAME: u16 = 2;
+    pub const SET_FLAGS: u16 = 3;
+    pub const SET_KEY_LENGTH: u16 = 5;
+    pub const CHAIN_TABLE: u16 = 1;
+    pub const CHAIN_NAME: u16 = 3;
+    pub const CHAIN_HOOK: u16 = 4;
+    pub const HOOK_NUMBER: u16 = 1;
+    pub const HOOK_PRIORITY: u16 = 2;
+    pub const OBJECT_TABLE: u16 = 1;
+    pub const OBJECT_NAME: u16 = 2;
+    pub const OBJECT_TYPE: u16 = 3;
+    pub const OBJECT_DATA: u16 = 4;
+    pub const COUNTER_PACKETS: u16 = 2;
+    pub const RULE_TABLE: u16 = 1;
+    pub const RULE_CHAIN: u16 = 2;
+    pub const LIST_TABLE: u16 = 1;
+    pub const LIST_SET: u16 = 2;
+    pub const LIST_ITEM: u16 = 1;
+    pub const ELEMENT_KEY: u16 = 1;
+    pub const ELEMENT_DATA: u16 = 2;
+    pub const ELEMENT_FLAGS: u16 = 3;
+    pub const ELEMENT_EXPIRATION: u16 = 6;
+    pub const ELEMENT_EXPRESSION: u16 = 7;
+    pub const ELEMENT_KEY_END: u16 = 10;
+    pub const ELEMENT_EXPRESSIONS: u16 = 11;
+    pub const DATA_VALUE: u16 = 1;
+    pub const DATA_VERDICT: u16 = 2;
+    pub const VERDICT_CODE: u16 = 1;
+    pub const VERDICT_CHAIN: u16 = 2;
+    pub const EXPRESSION_NAME: u16 = 1;
+    pub const EXPRESSION_DATA: u16 = 2;
+    pub const GENERATION: u16 = 1;
+}
+use attribute::*;
+
+/// Questions in one datagram: their answers fit the receive buffer many times.
+const QUESTIONS: usize = 128;
+
+/// A set as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared {
+    pub flags: u32,
+    pub key_length: u32,
+}
+
+/// An element as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub key: Key,
+    pub last: Option<Key>,
+    pub verdict: Option<Verdict>,
+    /// Milliseconds until it expires.
+    pub expires_ms: Option<u64>,
+    pub packets: Option<u64>,
+    /// It ends a range of an rbtree set.
+    pub is_end: bool,
+}
+
+impl Table {
+    /// Names and shapes in the kernel's table. `None` when there is no table, or one that has to be replaced as a
+    /// whole because it cannot be protected.
+    pub fn inventory(&mut self) -> Result<Option<Inventory>, CommitError> {
+        let what = format!("table inet {}", self.name);
+        for _ in 0..ATTEMPTS {
+            let before = self.generation()?;
+            let inventory = match self.standing()? {
+                Standing::Absent | Standing::Unprotected => None,
+                Standing::Ours | Standing::Orphaned => Some(self.take_inventory()?),
+            };
+            if self.generation()? == before {
+                self.seen = inventory.is_some();
+                return Ok(inventory);
+            }
+        }
+        Err(CommitError::Unsteady {
+            what,
+            attempts: ATTEMPTS,
+        })
+    }
+
+    /// The generation of the rules of this network namespace; every transaction of anybody counts.
+    pub fn generation(&mut self) -> Result<u32, CommitError> {
+        let read = self.reader.get(libc::NFT_MSG_GETGEN as u16, |request| request);
+        let message = read.map_err(|error| match error.raw_os_error() {
+            // nfnetlink knows no subsystem of that number.
+            Some(libc::EINVAL | libc::EOPNOTSUPP) => CommitError::NoNftables,
+            _ => CommitError::netlink("read the generation of nf_tables", error),
+        })?;
+        message
+            .and_then(|message| Attributes::of_message(&message).find_kind(GENERATION)?.u32())
+            .ok_or(CommitError::NoNftables)
+    }
+
+    /// Packets of each named counter.
+    pub fn counters(&mut self) -> Result<BTreeMap<String, u64>, CommitError> {
+        let packets = |object: &Attributes| {
+            let data = object.clone().find_kind(OBJECT_DATA)?;
+            data.inside().find_kind(COUNTER_PACKETS)?.u64()
+        };
+        Ok(self
+            .objects()?
+            .iter()
+            .filter_map(|message| {
+                let object = Attributes::of_message(message);
+                Some((object.clone().find_kind(OBJECT_NAME)?.text(), packets(&object)?))
+            })
+            .collect())
+    }
+
+    /// The elements of one set and the packets of each one's counter; those without a counter are left out.
+    pub fn set_counts(&mut self, set: &str, declaration: &Set) -> Result<Vec<(Key, u64)>, CommitError> {
+        let length = key_length(&declaration.fields).next_multiple_of(4);
+        let found = self.dump_elements(set)?;
+        Ok(found
+            .into_iter()
+            .filter(|found| !found.is_end && found.key.bytes().len() == length)
+            .filter_map(|found| Some((found.key, found.packets?)))
+            .collect())
+    }
+
+    fn take_inventory(&mut self) -> Result<Inventory, CommitError> {
+        let counters = self.objects()?;
+        let name = |message: &Vec<u8>| Some(Attributes::of_message(message).find_kind(OBJECT_NAME)?.text());
+        Ok(Inventory {
+            counters: counters.iter().filter_map(name).collect(),
+            sets: self
+                .sets()?
+                .into_iter()
+                .filter(|(_, set)| set.flags & libc::NFT_SET_ANONYMOUS as u32 == 0)
+                .map(|(name, set)| (name, set.flags & libc::NFT_SET_EVAL as u32 != 0))
+                .collect(),
+            chains: self.chains()?.into_iter().collect(),
+        })
+    }
+
+    pub(super) fn sets(&mut self) -> Result<BTreeMap<String, Declared>, CommitError> {
+        let table = self.name.clone();
+        let messages = self
+            .reader
+            .dump("the sets", libc::NFT_MSG_GETSET as u16, |request| {
+                request.text(SET_TABLE, &table)
+            })?;
+        let parse = |message: &Vec<u8>| {
+            let set = Attributes::of_message(message);
+            let ours = set.clone().find_kind(SET_TABLE)?.text() == table;
+            let declared = Declared {
+                flags: set
+                    .clone()
+                    .find_kind(SET_FLAGS)
+                    .and_then(Attribute::u32)
+                    .unwrap_or(0),
+                key_length: set.clone().find_kind(SET_KEY_LENGTH)?.u32()?,
+            };
+            ours.then_some((set.clone().find_kind(SET_NAME)?.text(), declared))
+        };
+        Ok(messages.iter().filter_map(parse).collect())
+    }
+
+    pub(super) fn chains(&mut self) -> Result<BTreeMap<String, Option<(Hook, i32)>>, CommitError> {
+        let table = self.name.clone();
+        let messages = self
+            .reader
+            .dump("the chains", libc::NFT_MSG_GETCHAIN as u16, |request| {
+                request.text(CHAIN_TABLE, &table)
+            })?;
+        let parse = |message: &Vec<u8>| {
+            let chain = Attributes::of_message(message);
+            // Before 6.x the kernel does not filter chains by table.
+            let ours = chain.clone().find_kind(CHAIN_TABLE)?.text() == table;
+            let base = chain.clone().find_kind(CHAIN_HOOK).and_then(base_from);
+            ours.then_some((chain.clone().find_kind(CHAIN_NAME)?.text(), base))
+        };
+        Ok(messages.iter().filter_map(parse).collect())
+    }
+
+    pub(super) fn counter_names(&mut self) -> Result<Vec<String>, CommitError> {
+        Ok(self.counters()?.into_keys().collect())
+    }
+
+    fn objects(&mut self) -> Result<Vec<Vec<u8>>, CommitError> {
+        let table = self.name.clone();
+        self.reader
+            .dump("the counters", libc::NFT_MSG_GETOBJ as u16, |request| {
+                request
+                    .text(OBJECT_TABLE, &table)
+                    .u32(OBJECT_TYPE, OBJECT_COUNTER)
+            })
+    }
+
+    /// The rules of a chain, each as its expressions' texts; empty for a chain that is not there.
+    pub(super) fn rules(&mut self, chain: &str) -> Result<Vec<Vec<String>>, CommitError> {
+        let table = self.name.clone();
+        let messages = self
+            .reader
+            .dump("the rules of a chain", libc::NFT_MSG_GETRULE as u16, |request| {
+                request.text(RULE_TABLE, &table).text(RULE_CHAIN, chain)
+            })?;
+        Ok(messages
+            .iter()
+            .filter_map(|message| ffi::Rule::parse(message))
+            .map(|rule| rule.texts())
+            .collect())
+    }
+
+    fn dump_elements(&mut self, set: &str) -> Result<Vec<Found>, CommitError> {
+        let table = self.name.clone();
+        let messages = self.reader.dump(
+            "the elements of a set",
+            libc::NFT_MSG_GETSETELEM as u16,
+            |request| request.text(LIST_TABLE, &table).text(LIST_SET, set),
+        )?;
+        Ok(messages.iter().flat_map(|message| found_in(message)).collect())
+    }
+
+    /// Looks for elements by their keys: the element, or its first end, exactly as asked for.
+    pub(super) fn find_elements(
+        &mut self,
+        set: &str,
+        keys: &[Ends],
+    ) -> Result<Vec<Option<Found>>, CommitError> {
+        let mut all = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(QUESTIONS) {
+            let table = self.name.clone();
+            let answers = self
+                .reader
+                .get_each(libc::NFT_MSG_GETSETELEM as u16, keys, |request, key| {
+                    ask_for(request, &table, set, key)
+                })
+                .map_err(|error| CommitError::netlink(&format!("read elements of \"{set}\""), error))?;
+            all.extend(keys.iter().zip(answers).map(|(key, answer)| exact(key, &answer?)));
+        }
+        Ok(all)
+    }
+
+    /// The steps without deletions of elements that expired meanwhile: kernels before 6.3 refuse those.
+    pub(super) fn without_expired(&mut self, steps: &[Step]) -> Result<Vec<Step>, CommitError> {
+        let mut kept = Vec::with_capacity(steps.len());
+        for step in steps {
+            kept.push(match step {
+                Step::DeleteElements(name, set, keys) if set.expires => {
+                    let ends: Vec<_> = keys
+                        .iter()
+                        .map(|(key, last)| Ends::of(set, key, last.as_ref()))
+                        .collect();
+                    let found = self.find_elements(name, &ends)?;
+                    let present = keys.iter().zip(found).filter(|(_, found)| found.is_some());
+                    let keys = present.map(|(key, _)| key.clone()).collect();
+                    Step::DeleteElements(name.clone(), set.clone(), keys)
+                }
+                other => other.clone(),
+            });
+        }
+        Ok(kept)
+    }
+}
+
+/// A hook that is none of ours reads as no hook, which no wanted base chain equals.
+fn base_from(hook: Attribute) -> Option<(Hook, i32)> {
+    let number = hook.inside().find_kind(HOOK_NUMBER)?.u32()?;
+    let priority = hook.inside().find_kind(HOOK_PRIORITY)?.u32()?;
+    Some((hook_from(number)?, priority.cast_signed()))
+}
+
+fn ask_for(request: Request, table: &str, set: &str, key: &Ends) -> Request {
+    let (first, last) = match key {
+        Ends::Single(first) | Ends::Tree { first, .. } => (first, None),
+        Ends::Range { first, last } => (first, Some(last)),
+    };
+    request
+        .text(LIST_TABLE, table)
+        .text(LIST_SET, set)
+        .nested(LIST_ELEMENTS, |list| {
+            list.nested(LIST_ITEM, |element| {
+                let element = element.nested(ELEMENT_KEY, |data| data.bytes(DATA_VALUE, first.bytes()));
+                match last {
+                    Some(last) => {
+                        element.nested(ELEMENT_KEY_END, |data| data.bytes(DATA_VALUE, last.bytes()))
+                    }
+                    None => element,
+                }
+            })
+        })
+}
+
+/// The element in an answer if it is the one that was asked for: range sets answer with whichever holds the key.
+fn exact(asked: &Ends, answer: &[u8]) -> Option<Found> {
+    let found = found_in(answer).into_iter().next()?;
+    let same = match asked {
+        Ends::Single(first) | Ends::Tree { first, .. } => found.key == from_the_wire(first.bytes()),
+        Ends::Range { first, last } => {
+            let end = found.last.as_ref().unwrap_or(&found.key);
+            found.key == *first && end == last
+        }
+    };
+    (same && !found.is_end).then_some(found)
+}
+
+fn found_in(message: &[u8]) -> Vec<Found> {
+    Attributes::of_message(message)
+        .find_kind(LIST_ELEMENTS)
+        .into_iter()
+        .flat_map(Attribute::inside)
+        .filter_map(|element| found(&element.inside()))
+        .collect()
+}
+
+fn found(element: &Attributes) -> Option<Found> {
+    let find = |kind| element.clone().find_kind(kind);
+    let key = |kind| Some(from_the_wire(find(kind)?.inside().find_kind(DATA_VALUE)?.value));
+    let flags = find(ELEMENT_FLAGS).and_then(Attribute::u32).unwrap_or(0);
+    Some(Found {
+        key: key(ELEMENT_KEY)?,
+        last: key(ELEMENT_KEY_END),
+        verdict: find(ELEMENT_DATA).and_then(verdict_in),
+        expires_ms: find(ELEMENT_EXPIRATION).and_then(Attribute::u64),
+        packets: packets_of(element),
+        is_end: flags & libc::NFT_SET_ELEM_INTERVAL_END as u32 != 0,
+    })
+}
+
+fn verdict_in(data: Attribute) -> Option<Verdict> {
+    let verdict = data.inside().find_kind(DATA_VERDICT)?.inside();
+    let code = verdict.clone().find_kind(VERDICT_CODE)?.u32()?.cast_signed();
+    verdict_from(
+        code,
+        verdict.clone().find_kind(VERDICT_CHAIN).map(Attribute::text),
+    )
+}
+
+/// The packets of the counter among an element's expressions: the kernel has one attribute for one expression and another
+/// for several.
+fn packets_of(element: &Attributes) -> Option<u64> {
+    let one = element.clone().find_kind(ELEMENT_EXPRESSION);
+    let several = element.clone().find_kind(ELEMENT_EXPRESSIONS);
+    let several = several.into_iter().flat_map(Attribute::inside);
+    one.into_iter().chain(several).find_map(|expression| {
+        let name = expression.inside().find_kind(EXPRESSION_NAME)?.text();
+        let data = expression.inside().find_kind(EXPRESSION_DATA)?;
+        let packets = data.inside().find_kind(COUNTER_PACKETS)?.u64()?;
+        (name == "counter").then_some(packets)
+    })
+}
+
+/// Milliseconds from one instant to another, at least 0.
+pub(super) fn ms_until(instant: Time, now: Time) -> u64 {
+    (instant - now).num_milliseconds().max(0).unsigned_abs()
+}

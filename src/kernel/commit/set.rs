@@ -1,0 +1,333 @@
+//! Sets and their elements, in the layouts that the kernel's kinds of sets want.
+
+use nftnl::nftnl_sys as sys;
+
+use super::error::CommitError;
+use super::rule::verdict_parts;
+use super::{expression, text, userdata};
+use crate::kernel::ffi;
+use crate::model::{Family, Time};
+use crate::ruleset::{Element, Field, Key, Set, SetKind, Verdict};
+
+/// NFT_SET_CONCAT, nf_tables.h (kernel 5.6): ranges in several fields.
+const CONCAT: i32 = 0x80;
+/// NFT_DATA_VERDICT, nf_tables.h.
+const DATA_VERDICT: u32 = 0xffff_ff00;
+/// An element is gone a jiffy or two earlier than asked for, rather than later: its clock ticks at 100 Hz at least.
+const MARGIN_MS: i64 = 10;
+
+/// `enum datatypes` of nft's datatype.h; the kernel only stores them.
+mod datatype {
+    pub const INTEGER: u32 = 4;
+    pub const IPV4: u32 = 7;
+    pub const IPV6: u32 = 8;
+    pub const PROTOCOL: u32 = 12;
+    pub const SERVICE: u32 = 13;
+    pub const TIME: u32 = 43;
+    /// Bits of one type in that of a concatenation.
+    pub const BITS: u32 = 6;
+}
+
+/// How a set's elements are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// One key (hash).
+    Single,
+    /// Both ends of the range in one element (pipapo).
+    Range,
+    /// Two elements: the first key, and the first key behind the range (rbtree).
+    Ends,
+}
+
+impl Layout {
+    pub fn of(set: &Set) -> Self {
+        match (set.interval, set.fields.len()) {
+            (false, _) => Self::Single,
+            (true, 1) => Self::Ends,
+            (true, _) => Self::Range,
+        }
+    }
+}
+
+/// The declaration of a set, without elements.
+pub fn declare(table: &str, name: &str, set: &Set, id: u32) -> Result<ffi::Set, CommitError> {
+    let mut declared = ffi::Set::new()
+        .str(sys::NFTNL_SET_TABLE, &text(table)?)
+        .str(sys::NFTNL_SET_NAME, &text(name)?)
+        .u32(sys::NFTNL_SET_ID, id)
+        .u32(sys::NFTNL_SET_FLAGS, flags(set))
+        .u32(sys::NFTNL_SET_KEY_TYPE, key_type(&set.fields))
+        .u32(sys::NFTNL_SET_KEY_LEN, key_length(&set.fields) as u32)
+        .bytes(sys::NFTNL_SET_USERDATA, &userdata::of_set(set));
+    if Layout::of(set) == Layout::Range {
+        declared = declared.bytes(sys::NFTNL_SET_DESC_CONCAT, &field_lengths(&set.fields));
+    }
+    Ok(match set.kind {
+        SetKind::Plain => declared,
+        SetKind::Verdicts => declared
+            .u32(sys::NFTNL_SET_DATA_TYPE, DATA_VERDICT)
+            .u32(sys::NFTNL_SET_DATA_LEN, 0),
+        SetKind::Dynamic {
+            size,
+            timeout,
+            counted,
+        } => {
+            declared = declared.u32(sys::NFTNL_SET_DESC_SIZE, size);
+            if let Some(timeout) = timeout {
+                declared = declared.u64(sys::NFTNL_SET_TIMEOUT, timeout.as_millis() as u64);
+            }
+            match counted {
+                true => declared.expression(expression::element_counter()),
+                false => declared,
+            }
+        }
+    })
+}
+
+/// NFT_SET_* flags of a declaration.
+pub fn flags(set: &Set) -> u32 {
+    let (map, dynamic, timeout) = match set.kind {
+        SetKind::Plain => (false, false, false),
+        SetKind::Verdicts => (true, false, false),
+        SetKind::Dynamic { timeout, .. } => (false, true, timeout.is_some()),
+    };
+    let flags = [
+        (libc::NFT_SET_INTERVAL, set.interval),
+        (CONCAT, Layout::of(set) == Layout::Range),
+        (libc::NFT_SET_MAP, map),
+        (libc::NFT_SET_TIMEOUT, set.expires || timeout),
+        (libc::NFT_SET_EVAL, dynamic),
+    ];
+    flags
+        .iter()
+        .filter(|(_, on)| *on)
+        .map(|(flag, _)| *flag as u32)
+        .sum()
+}
+
+/// Bytes of a key: whole registers in a concatenation, the bare field alone.
+pub fn key_length(fields: &[Field]) -> usize {
+    match fields {
+        [field] => field.length(),
+        fields => fields.iter().map(|field| field.padded_length()).sum(),
+    }
+}
+
+/// A key as the kernel wants it for a set: without the padding where the set has one field.
+fn on_the_wire(set: &Set, key: &Key) -> Key {
+    let length = key_length(&set.fields).min(key.bytes().len());
+    Key::from_bytes(&key.bytes()[..length])
+}
+
+/// A key from the kernel, padded as ours are.
+pub fn from_the_wire(bytes: &[u8]) -> Key {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    Key::from_bytes(&bytes)
+}
+
+fn key_type(fields: &[Field]) -> u32 {
+    fields
+        .iter()
+        .map(|field| match field {
+            // Not cgroupsv2: nft would look each id up in all of cgroupfs, which takes minutes.
+            Field::Cgroup | Field::EchoId(_) => datatype::INTEGER,
+            Field::Address(Family::V4) => datatype::IPV4,
+            Field::Address(Family::V6) => datatype::IPV6,
+            Field::Protocol => datatype::PROTOCOL,
+            Field::Port => datatype::SERVICE,
+            Field::Time => datatype::TIME,
+        })
+        .fold(0, |packed, kind| packed << datatype::BITS | kind)
+}
+
+/// Lengths of the fields of a range set. A cgroup's 8 bytes are two fields: it is never a range, and a field of 8 bytes makes
+/// pipapo ten to a hundred times slower.
+fn field_lengths(fields: &[Field]) -> Vec<u8> {
+    fields
+        .iter()
+        .flat_map(|field| match field {
+            Field::Cgroup => vec![4, 4],
+            field => vec![field.length() as u8],
+        })
+        .collect()
+}
+
+/// Milliseconds until an element has to be gone; `None` when that is over.
+pub fn timeout_ms(closes_at: Time, now: Time) -> Option<u64> {
+    let left = (closes_at - now).num_milliseconds();
+    (closes_at > now).then(|| (left - MARGIN_MS).max(1).unsigned_abs())
+}
+
+/// A set that carries elements to add; those that are over are left out. Returns their numbers, from 1.
+pub fn elements_to_add(
+    table: &str,
+    name: &str,
+    set: &Set,
+    elements: &[(Key, Element)],
+    now: Time,
+) -> Result<(ffi::Set, Vec<usize>), CommitError> {
+    let mut carrier = carrier(table, name)?;
+    let mut numbers = Vec::new();
+    for (number, (key, element)) in (1..).zip(elements) {
+        let timeout = match element.closes_at.map(|closes_at| timeout_ms(closes_at, now)) {
+            Some(None) => continue,
+            Some(some) => some,
+            None => None,
+        };
+        let ends = Ends::of(set, key, element.last.as_ref());
+        carrier.add(element_to_add(&ends, element, timeout)?);
+        numbers.push(number);
+        if let Some(end) = ends.end_element() {
+            carrier.add(end);
+            numbers.push(number);
+        }
+    }
+    Ok((carrier, numbers))
+}
+
+/// A set that carries elements to delete, and their numbers, from 1.
+pub fn elements_to_delete(
+    table: &str,
+    name: &str,
+    set: &Set,
+    keys: &[(Key, Option<Key>)],
+) -> Result<(ffi::Set, Vec<usize>), CommitError> {
+    let mut carrier = carrier(table, name)?;
+    let mut numbers = Vec::new();
+    for (number, (key, last)) in (1..).zip(keys) {
+        let ends = Ends::of(set, key, last.as_ref());
+        carrier.add(ends.element());
+        numbers.push(number);
+        if let Some(end) = ends.end_element() {
+            carrier.add(end);
+            numbers.push(number);
+        }
+    }
+    Ok((carrier, numbers))
+}
+
+fn carrier(table: &str, name: &str) -> Result<ffi::Set, CommitError> {
+    Ok(ffi::Set::new()
+        .str(sys::NFTNL_SET_TABLE, &text(table)?)
+        .str(sys::NFTNL_SET_NAME, &text(name)?))
+}
+
+fn element_to_add(ends: &Ends, element: &Element, timeout: Option<u64>) -> Result<ffi::Element, CommitError> {
+    let mut encoded = ends.element();
+    if let Some(timeout) = timeout {
+        encoded = encoded.u64(sys::NFTNL_SET_ELEM_TIMEOUT, timeout);
+    }
+    if let Some(verdict) = &element.verdict {
+        encoded = with_verdict(encoded, verdict)?;
+    }
+    if let Some(data) = userdata::of_element(element.comment.as_deref(), ends.open()) {
+        encoded = encoded.bytes(sys::NFTNL_SET_ELEM_USERDATA, &data);
+    }
+    Ok(encoded)
+}
+
+fn with_verdict(element: ffi::Element, verdict: &Verdict) -> Result<ffi::Element, CommitError> {
+    let (code, chain) = verdict_parts(verdict)?;
+    let element = element.u32(sys::NFTNL_SET_ELEM_VERDICT, code as u32);
+    Ok(match chain {
+        Some(chain) => element.str(sys::NFTNL_SET_ELEM_CHAIN, &chain),
+        None => element,
+    })
+}
+
+/// The keys by which the kernel knows an element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ends {
+    Single(Key),
+    Range {
+        first: Key,
+        last: Key,
+    },
+    /// `behind` is the first key after the range; none when the range reaches the last key there is.
+    Tree {
+        first: Key,
+        behind: Option<Key>,
+    },
+}
+
+impl Ends {
+    pub fn of(set: &Set, key: &Key, last: Option<&Key>) -> Self {
+        let first = on_the_wire(set, key);
+        let last = on_the_wire(set, last.unwrap_or(key));
+        match Layout::of(set) {
+            Layout::Single => Self::Single(first),
+            Layout::Range => Self::Range { first, last },
+            Layout::Ends => Self::Tree {
+                first,
+                behind: successor(&last),
+            },
+        }
+    }
+
+    fn element(&self) -> ffi::Element {
+        match self {
+            Self::Single(first) | Self::Tree { first, .. } => {
+                ffi::Element::new().bytes(sys::NFTNL_SET_ELEM_KEY, first.bytes())
+            }
+            Self::Range { first, last } => ffi::Element::new()
+                .bytes(sys::NFTNL_SET_ELEM_KEY, first.bytes())
+                .bytes(sys::NFTNL_SET_ELEM_KEY_END, last.bytes()),
+        }
+    }
+
+    /// The element that ends a range: it takes neither timeout nor verdict nor comment.
+    fn end_element(&self) -> Option<ffi::Element> {
+        match self {
+            Self::Tree {
+                behind: Some(end), ..
+            } => Some(
+                ffi::Element::new()
+                    .bytes(sys::NFTNL_SET_ELEM_KEY, end.bytes())
+                    .u32(sys::NFTNL_SET_ELEM_FLAGS, libc::NFT_SET_ELEM_INTERVAL_END as u32),
+            ),
+            Self::Tree { behind: None, .. } | Self::Single(_) | Self::Range { .. } => None,
+        }
+    }
+
+    fn open(&self) -> bool {
+        matches!(self, Self::Tree { behind: None, .. })
+    }
+}
+
+/// The next key by byte order; `None` after the last.
+fn successor(key: &Key) -> Option<Key> {
+    let mut bytes = key.bytes().to_vec();
+    for byte in bytes.iter_mut().rev() {
+        let (next, carried) = byte.overflowing_add(1);
+        *byte = next;
+        if !carried {
+            return Some(Key::from_bytes(&bytes));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_successor_carries_and_ends() {
+        assert_eq!(
+            successor(&Key::from_bytes(&[10, 0, 0, 255])),
+            Some(Key::from_bytes(&[10, 0, 1, 0]))
+        );
+        assert_eq!(successor(&Key::from_bytes(&[255; 4])), None);
+    }
+
+    #[test]
+    fn elements_leave_a_little_early_and_never_late() {
+        let now = Time::UNIX_EPOCH;
+        let after = |ms| now + chrono::TimeDelta::milliseconds(ms);
+        assert_eq!(timeout_ms(after(1000), now), Some(990));
+        assert_eq!(timeout_ms(after(5), now), Some(1));
+        assert_eq!(timeout_ms(now, now), None);
+        assert_eq!(timeout_ms(after(-1), now), None);
+    }
+}

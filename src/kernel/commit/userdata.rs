@@ -1,0 +1,185 @@
+//! User data that only nft reads: what a set's key is made of, and comments. Without it nft prints numbers of the
+//! wrong byte order.
+//!
+//! Records of type (1 byte), length (1 byte), value; numbers in the host's byte order (libnftnl, udata.h).
+
+use crate::model::Family;
+use crate::ruleset::{Field, Set, SetKind};
+
+/// NFTNL_UDATA_SET_*, libnftnl/udata.h.
+mod set {
+    pub const KEY_BYTE_ORDER: u8 = 0;
+    pub const DATA_BYTE_ORDER: u8 = 1;
+    pub const KEY_TYPEOF: u8 = 3;
+    pub const DATA_TYPEOF: u8 = 4;
+    pub const DATA_INTERVAL: u8 = 6;
+}
+
+/// NFTNL_UDATA_SET_ELEM_*, libnftnl/udata.h.
+mod element {
+    pub const COMMENT: u8 = 0;
+    pub const FLAGS: u8 = 1;
+    /// NFTNL_SET_ELEM_F_INTERVAL_OPEN: the range has no end.
+    pub const OPEN: u32 = 1;
+}
+
+/// `enum byteorder`, nft's datatype.h.
+mod order {
+    pub const NONE: u32 = 0;
+    pub const HOST: u32 = 1;
+    pub const NETWORK: u32 = 2;
+}
+
+/// `enum expr_types`, nft's expression.h: as user data they never change.
+mod kind {
+    pub const VERDICT: u32 = 1;
+    pub const PAYLOAD: u32 = 7;
+    pub const META: u32 = 9;
+    pub const CONCATENATION: u32 = 13;
+}
+
+/// NFTNL_UDATA_COMMENT_MAXLEN, libnftnl/udata.h, without the closing NUL.
+const COMMENT_MAX: usize = 127;
+
+/// The user data of a set.
+pub fn of_set(declaration: &Set) -> Vec<u8> {
+    let mut data = number(set::KEY_BYTE_ORDER, byte_order(&declaration.fields));
+    let map = matches!(declaration.kind, SetKind::Verdicts);
+    if map {
+        data.extend(number(set::DATA_BYTE_ORDER, order::NONE));
+    }
+    if let Some(key) = typeof_key(&declaration.fields) {
+        data.extend(record(set::KEY_TYPEOF, &key));
+    }
+    if map {
+        data.extend(record(set::DATA_TYPEOF, &expression(kind::VERDICT, &[])));
+        data.extend(number(set::DATA_INTERVAL, 0));
+    }
+    data
+}
+
+/// The user data of an anonymous set of ICMP types.
+pub fn of_icmp_types(family: Family) -> Vec<u8> {
+    const TYPE: u32 = 1;
+    let mut data = number(set::KEY_BYTE_ORDER, order::NETWORK);
+    data.extend(record(set::KEY_TYPEOF, &payload(icmp(family), TYPE, None)));
+    data
+}
+
+/// The user data of an element: its comment, and whether its range is open; `None` when there is nothing to say.
+pub fn of_element(comment: Option<&str>, open: bool) -> Option<Vec<u8>> {
+    let mut data = Vec::new();
+    if let Some(comment) = comment {
+        let mut text = shorten(comment).into_bytes();
+        text.push(0);
+        data.extend(record(element::COMMENT, &text));
+    }
+    if open {
+        data.extend(number(element::FLAGS, element::OPEN));
+    }
+    (!data.is_empty()).then_some(data)
+}
+
+/// The end of a comment that is too long: of a path, the end says most.
+fn shorten(comment: &str) -> String {
+    if comment.len() <= COMMENT_MAX {
+        return comment.to_owned();
+    }
+    let mark = "…";
+    let mut start = comment.len() - (COMMENT_MAX - mark.len());
+    while !comment.is_char_boundary(start) {
+        start += 1;
+    }
+    format!("{mark}{}", &comment[start..])
+}
+
+fn byte_order(fields: &[Field]) -> u32 {
+    match fields {
+        [Field::Cgroup | Field::Time] => order::HOST,
+        [_] => order::NETWORK,
+        _ => order::NONE,
+    }
+}
+
+/// What the key is, so that nft prints `typeof`. None for cgroups: nft would walk all of cgroupfs for each element.
+fn typeof_key(fields: &[Field]) -> Option<Vec<u8>> {
+    let parts: Option<Vec<_>> = fields.iter().map(|field| typeof_field(*field)).collect();
+    let mut parts = parts?;
+    if parts.len() == 1 {
+        return parts.pop();
+    }
+    let list: Vec<u8> = (0..)
+        .zip(&parts)
+        .flat_map(|(index, part)| record(index, part))
+        .collect();
+    Some(expression(kind::CONCATENATION, &list))
+}
+
+/// Descriptions (`enum proto_desc_id`) and fields (`enum *_hdr_fields`) of nft's proto.h.
+fn typeof_field(field: Field) -> Option<Vec<u8>> {
+    Some(match field {
+        Field::Cgroup => return None,
+        Field::Address(Family::V4) => payload(12, 12, None),
+        Field::Address(Family::V6) => payload(13, 9, None),
+        Field::Protocol => meta(libc::NFT_META_L4PROTO as u32),
+        Field::Port => payload(11, 2, None),
+        Field::Time => meta(super::expression::META_TIME_NS),
+        Field::EchoId(Family::V4) => payload(icmp(Family::V4), 4, Some(16)),
+        Field::EchoId(Family::V6) => payload(icmp(Family::V6), 6, Some(16)),
+    })
+}
+
+fn icmp(family: Family) -> u32 {
+    match family {
+        Family::V4 => 4,
+        Family::V6 => 14,
+    }
+}
+
+/// NFTNL_UDATA_SET_KEY_PAYLOAD_{DESC,TYPE,LEN}: the length in bits, for fields that are plain integers.
+fn payload(protocol: u32, field: u32, length: Option<u32>) -> Vec<u8> {
+    let mut data = [number(0, protocol), number(1, field)].concat();
+    data.extend(length.into_iter().flat_map(|length| number(4, length)));
+    expression(kind::PAYLOAD, &data)
+}
+
+fn meta(key: u32) -> Vec<u8> {
+    expression(kind::META, &number(0, key))
+}
+
+/// NFTNL_UDATA_SET_TYPEOF_{EXPR,DATA}.
+fn expression(kind: u32, data: &[u8]) -> Vec<u8> {
+    [number(0, kind), record(1, data)].concat()
+}
+
+fn number(kind: u8, value: u32) -> Vec<u8> {
+    record(kind, &value.to_ne_bytes())
+}
+
+/// A record; values that do not fit its length byte (a key of many fields) are left out, which costs readability only.
+fn record(kind: u8, value: &[u8]) -> Vec<u8> {
+    match u8::try_from(value.len()) {
+        Ok(length) => [&[kind, length], value].concat(),
+        Err(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_addresses_says_what_nft_says() {
+        let data = of_set(&Set::plain(&[Field::Address(Family::V4)]));
+        // As nft 1.0.6 sends it for `typeof ip daddr`.
+        let nft = "000402000000031400040700000001 0c00040c00000001040c000000".replace(' ', "");
+        let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, nft);
+    }
+
+    #[test]
+    fn long_comments_keep_their_end() {
+        let short = shorten(&format!("{}ü/unit.service", "a".repeat(200)));
+        assert!(short.len() <= COMMENT_MAX && short.starts_with('…') && short.ends_with("/unit.service"));
+    }
+}

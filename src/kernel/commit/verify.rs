@@ -1,0 +1,351 @@
+//! Compares what a changeset should have left behind with what the kernel holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::error::CommitError;
+use super::read::{Found, ms_until};
+use super::set::{Ends, flags, key_length};
+use super::{Table, rule};
+use crate::kernel::ffi;
+use crate::model::Time;
+use crate::plan::{Changeset, Step};
+use crate::ruleset::{Element, Hook, Key, Rule, Set};
+
+/// Elements of each set that are looked at, evenly spread: some milliseconds.
+const SAMPLE: usize = 2048;
+/// How much earlier than its close an element may be gone: the commit's margin and some ticks of the kernel's clock.
+const EARLY_MS: u64 = 100;
+/// How much later: none but the rounding to milliseconds.
+const LATE_MS: u64 = 1;
+
+/// Something that is not as it was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// `rule 3 of chain "svc-stripe"`.
+    pub object: String,
+    pub found: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.object, self.found)
+    }
+}
+
+/// What the steps of a changeset add up to.
+#[derive(Default)]
+struct Expected<'a> {
+    counters: BTreeMap<&'a str, bool>,
+    sets: BTreeMap<&'a str, Option<&'a Set>>,
+    chains: BTreeMap<&'a str, Option<Option<(Hook, i32)>>>,
+    /// The last rules of a chain, and whether they are all it has.
+    rules: BTreeMap<&'a str, (Vec<&'a Rule>, bool)>,
+    elements: BTreeMap<&'a str, Elements<'a>>,
+}
+
+struct Elements<'a> {
+    set: &'a Set,
+    /// `None`: deleted. Keyed by both ends.
+    by_key: BTreeMap<(&'a Key, Option<&'a Key>), Option<&'a Element>>,
+}
+
+impl<'a> Expected<'a> {
+    fn of(steps: &'a [Step]) -> Self {
+        let mut expected = Self::default();
+        for step in steps {
+            expected.step(step);
+        }
+        expected
+    }
+
+    fn step(&mut self, step: &'a Step) {
+        match step {
+            Step::AddCounter(name) => drop(self.counters.insert(name, true)),
+            Step::DeleteCounter(name) => drop(self.counters.insert(name, false)),
+            Step::AddSet(name, set) => drop(self.sets.insert(name, Some(set))),
+            Step::DeleteSet(name) => {
+                self.sets.insert(name, None);
+                self.elements.remove(name.as_str());
+            }
+            Step::AddChain(name, base) => {
+                self.chains.insert(name, Some(*base));
+            }
+            Step::DeleteChain(name) => {
+                self.chains.insert(name, None);
+                self.rules.remove(name.as_str());
+            }
+            Step::FlushChain(name) => drop(self.rules.insert(name, (Vec::new(), true))),
+            Step::AddRule(chain, rule) => {
+                // A chain that this changeset creates has no other rules.
+                let new = self.chains.contains_key(chain.as_str());
+                let rules = self.rules.entry(chain).or_insert_with(|| (Vec::new(), new));
+                rules.0.push(rule);
+            }
+            Step::AddElements(name, set, elements) => {
+                let known = self.elements_of(name, set);
+                known.extend(
+                    elements
+                        .iter()
+                        .map(|(key, element)| ((key, element.last.as_ref()), Some(element))),
+                );
+            }
+            Step::DeleteElements(name, set, keys) => {
+                let known = self.elements_of(name, set);
+                known.extend(keys.iter().map(|(key, last)| ((key, last.as_ref()), None)));
+            }
+        }
+    }
+
+    fn elements_of(
+        &mut self,
+        name: &'a str,
+        set: &'a Set,
+    ) -> &mut BTreeMap<(&'a Key, Option<&'a Key>), Option<&'a Element>> {
+        let elements = self.elements.entry(name).or_insert_with(|| Elements {
+            set,
+            by_key: BTreeMap::new(),
+        });
+        &mut elements.by_key
+    }
+}
+
+impl Table {
+    /// Reads back what a changeset touched and returns what is not as it should be: chains, all their rules, sets, counters,
+    /// and of each set at most 2,048 of the elements that were added or deleted. Elements that `clock` lets expire
+    /// may be gone.
+    pub fn verify(
+        &mut self,
+        changeset: &Changeset,
+        clock: &dyn Fn() -> Time,
+    ) -> Result<Vec<Difference>, CommitError> {
+        let expected = Expected::of(&changeset.steps);
+        let mut differences = Vec::new();
+        self.verify_counters(&expected, &mut differences)?;
+        self.verify_sets(&expected, &mut differences)?;
+        self.verify_chains(&expected, &mut differences)?;
+        for (chain, (rules, all)) in &expected.rules {
+            self.verify_rules(chain, rules, *all, &mut differences)?;
+        }
+        for (name, elements) in &expected.elements {
+            self.verify_elements(name, elements, clock, &mut differences)?;
+        }
+        Ok(differences)
+    }
+
+    fn verify_counters(
+        &mut self,
+        expected: &Expected,
+        differences: &mut Vec<Difference>,
+    ) -> Result<(), CommitError> {
+        if expected.counters.is_empty() {
+            return Ok(());
+        }
+        let found: BTreeSet<_> = self.counter_names()?.into_iter().collect();
+        for (name, wanted) in &expected.counters {
+            let object = format!("counter \"{name}\"");
+            presence(object, *wanted, found.contains(*name), differences);
+        }
+        Ok(())
+    }
+
+    fn verify_sets(
+        &mut self,
+        expected: &Expected,
+        differences: &mut Vec<Difference>,
+    ) -> Result<(), CommitError> {
+        if expected.sets.is_empty() {
+            return Ok(());
+        }
+        let found = self.sets()?;
+        for (name, wanted) in &expected.sets {
+            let object = format!("set \"{name}\"");
+            let found = found.get(*name);
+            presence(object.clone(), wanted.is_some(), found.is_some(), differences);
+            let (Some(wanted), Some(found)) = (wanted, found) else {
+                continue;
+            };
+            if (flags(wanted), key_length(&wanted.fields) as u32) != (found.flags, found.key_length) {
+                let found = format!(
+                    "has flags {:#x} and keys of {} bytes",
+                    found.flags, found.key_length
+                );
+                differences.push(Difference { object, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_chains(
+        &mut self,
+        expected: &Expected,
+        differences: &mut Vec<Difference>,
+    ) -> Result<(), CommitError> {
+        if expected.chains.is_empty() {
+            return Ok(());
+        }
+        let found = self.chains()?;
+        for (name, wanted) in &expected.chains {
+            let object = format!("chain \"{name}\"");
+            let found = found.get(*name);
+            presence(object.clone(), wanted.is_some(), found.is_some(), differences);
+            if let (Some(wanted), Some(found)) = (wanted, found)
+                && wanted != found
+            {
+                let found = format!("hangs at {found:?}");
+                differences.push(Difference { object, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_rules(
+        &mut self,
+        chain: &str,
+        wanted: &[&Rule],
+        all: bool,
+        differences: &mut Vec<Difference>,
+    ) -> Result<(), CommitError> {
+        let found = self.rules(chain)?;
+        if found.len() < wanted.len() || all && found.len() > wanted.len() {
+            differences.push(Difference {
+                object: format!("chain \"{chain}\""),
+                found: format!("has {} rules instead of {}", found.len(), wanted.len()),
+            });
+            return Ok(());
+        }
+        let skipped = found.len() - wanted.len();
+        for (index, (wanted, found)) in wanted.iter().zip(&found[skipped..]).enumerate() {
+            if texts(&self.name, wanted)? != comparable(found) {
+                differences.push(Difference {
+                    object: format!("rule {} of chain \"{chain}\"", skipped + index + 1),
+                    found: format!("reads [{}]", found.join("] [")),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_elements(
+        &mut self,
+        name: &str,
+        elements: &Elements,
+        clock: &dyn Fn() -> Time,
+        differences: &mut Vec<Difference>,
+    ) -> Result<(), CommitError> {
+        let sample = spread(&elements.by_key);
+        let ends: Vec<_> = sample
+            .iter()
+            .map(|((key, last), _)| Ends::of(elements.set, key, *last))
+            .collect();
+        let before = clock();
+        let found = self.find_elements(name, &ends)?;
+        let after = clock();
+        for (((key, last), wanted), found) in sample.into_iter().zip(found) {
+            if let Some(problem) = compare(wanted, found.as_ref(), before, after) {
+                let object = format!(
+                    "element {} of \"{name}\"",
+                    describe(elements.set, key, last, wanted)
+                );
+                differences.push(Difference {
+                    object,
+                    found: problem,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn presence(object: String, wanted: bool, found: bool, differences: &mut Vec<Difference>) {
+    let found = match (wanted, found) {
+        (true, false) => "is missing",
+        (false, true) => "is still there",
+        (true, true) | (false, false) => return,
+    };
+    differences.push(Difference {
+        object,
+        found: found.to_owned(),
+    });
+}
+
+/// The expressions of a wanted rule as text.
+fn texts(table: &str, rule: &Rule) -> Result<Vec<String>, CommitError> {
+    let encoded = rule::encode(table, rule, &mut 0)?;
+    let rule = encoded
+        .expressions
+        .into_iter()
+        .fold(ffi::Rule::new(), ffi::Rule::expression);
+    Ok(comparable(&rule.texts()))
+}
+
+/// The kernel numbers sets without a name.
+fn comparable(texts: &[String]) -> Vec<String> {
+    let unnumbered = |text: &String| match text.split_once("set __set") {
+        Some((head, _)) => format!("{head}set __set"),
+        None => text.clone(),
+    };
+    texts.iter().map(unnumbered).collect()
+}
+
+type Sampled<'a> = ((&'a Key, Option<&'a Key>), Option<&'a Element>);
+
+fn spread<'a>(elements: &BTreeMap<(&'a Key, Option<&'a Key>), Option<&'a Element>>) -> Vec<Sampled<'a>> {
+    let step = elements.len().div_ceil(SAMPLE).max(1);
+    elements
+        .iter()
+        .step_by(step)
+        .map(|(key, element)| (*key, *element))
+        .collect()
+}
+
+/// `before` and `after`: the times around the reading.
+fn compare(wanted: Option<&Element>, found: Option<&Found>, before: Time, after: Time) -> Option<String> {
+    match (wanted, found) {
+        (None, None) => None,
+        (None, Some(_)) => Some("is still there".to_owned()),
+        (Some(wanted), None) => {
+            let over = wanted.closes_at.is_some_and(|at| ms_until(at, after) <= EARLY_MS);
+            (!over).then(|| "is missing".to_owned())
+        }
+        (Some(wanted), Some(found)) if wanted.verdict != found.verdict => {
+            Some(format!("has the verdict {:?}", found.verdict))
+        }
+        (Some(wanted), Some(found)) => compare_expiry(wanted.closes_at, found.expires_ms, before, after),
+    }
+}
+
+fn compare_expiry(
+    closes_at: Option<Time>,
+    expires_ms: Option<u64>,
+    before: Time,
+    after: Time,
+) -> Option<String> {
+    match (closes_at, expires_ms) {
+        (None, None) => None,
+        (None, Some(left)) => Some(format!("expires in {left} ms")),
+        (Some(_), None) => Some("never expires".to_owned()),
+        (Some(at), Some(left)) if left > ms_until(at, before) + LATE_MS => {
+            Some(format!("expires in {left} ms, which is after its close"))
+        }
+        (Some(at), Some(left)) if left + EARLY_MS < ms_until(at, after) => {
+            Some(format!("expires in {left} ms, which is before its close"))
+        }
+        (Some(_), Some(_)) => None,
+    }
+}
+
+/// The element's comment, or its key.
+fn describe(set: &Set, key: &Key, last: Option<&Key>, element: Option<&Element>) -> String {
+    if let Some(comment) = element.and_then(|element| element.comment.as_ref()) {
+        return format!("{comment:?}");
+    }
+    let print = |key: &Key| match key.decode(&set.fields) {
+        Some(values) => format!("{values:?}"),
+        None => format!("{:02x?}", key.bytes()),
+    };
+    match last.filter(|last| *last != key) {
+        Some(last) => format!("{}-{}", print(key), print(last)),
+        None => print(key),
+    }
+}

@@ -1,0 +1,24 @@
+//! What the kernel of this host says and does.
+//!
+//! | module | duty |
+//! |---|---|
+//! | [`commit`] | transactions of nf_tables, and what the table holds |
+//! | [`netlink`] | a socket to the kernel: requests, dumps, attributes |
+//! | [`sockets`] | the TCP and UDP sockets of this network namespace; destroys single ones |
+//! | [`conntrack`] | removes the connection tracking entries of given flows |
+//! | [`nflog`] | reads the records of refused packets |
+//! | [`cgroups`] | subjects to cgroup ids, and what changes about them |
+//! | [`clock`] | the wall clock, and when it is stepped |
+//! | [`wait`] | waits for these readers in the daemon's loop |
+//!
+//! Deliberately absent: any decision. The core says what is wanted; nothing here knows a service or a schedule.
+
+pub mod cgroups;
+pub mod clock;
+pub mod commit;
+pub mod conntrack;
+mod ffi;
+pub mod netlink;
+pub mod nflog;
+pub mod sockets;
+pub mod wait;

@@ -1,0 +1,115 @@
+//! One attempt as a row of its table, and back.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::attempts::{Attempt, AttemptKey, Verdict};
+use super::error::Fault;
+use super::text;
+use crate::model::{Direction, Reason, ServiceName, Time};
+
+/// The columns of the table, in its order.
+pub(super) fn write(attempt: &Attempt) -> Value {
+    let key = columns(&attempt.key);
+    let mut row = vec![Value::from(identity(&key))];
+    row.extend(key);
+    row.push(text::from_count(attempt.count).into());
+    row.push(text::from_time(attempt.first_seen).into());
+    row.push(text::from_time(attempt.last_seen).into());
+    Value::from(row)
+}
+
+/// The columns with a change in place of the count.
+pub(super) fn change(key: &AttemptKey, by: i64, at: Time) -> Value {
+    let key = columns(key);
+    let mut row = vec![Value::from(identity(&key))];
+    row.extend(key);
+    row.push(by.into());
+    row.push(text::from_time(at).into());
+    row.push(text::from_time(at).into());
+    Value::from(row)
+}
+
+fn columns(key: &AttemptKey) -> [Value; 14] {
+    let also: Vec<_> = key.also.iter().map(ServiceName::as_str).collect();
+    [
+        json!(key.service.as_ref().map(ServiceName::as_str)),
+        json!(key.provider),
+        json!(key.policy),
+        json!(key.direction.as_str()),
+        json!(key.reason.as_str()),
+        json!(key.verdict.as_str()),
+        json!(key.protocol),
+        json!(key.remote),
+        json!(key.remote_port),
+        json!(key.local),
+        json!(key.local_port),
+        json!(key.subject),
+        json!(key.uid),
+        json!(json!(also).to_string()),
+    ]
+}
+
+/// JSON tells `null` from `"null"` and quotes what it separates: no two keys have the same text.
+fn identity(columns: &[Value; 14]) -> String {
+    text::hex(&Sha256::digest(json!(columns).to_string()))
+}
+
+pub(super) fn read(row: &SqliteRow) -> Result<Attempt, Fault> {
+    Ok(Attempt {
+        key: key(row)?,
+        count: text::to_count(row.try_get("count")?)?,
+        first_seen: text::to_time(&row.try_get::<String, _>("first_seen")?)?,
+        last_seen: text::to_time(&row.try_get::<String, _>("last_seen")?)?,
+    })
+}
+
+fn key(row: &SqliteRow) -> Result<AttemptKey, Fault> {
+    Ok(AttemptKey {
+        service: service(row)?,
+        provider: row.try_get("provider")?,
+        policy: row.try_get("policy")?,
+        direction: word(row, "direction", |text| {
+            Direction::ALL.into_iter().find(|word| word.as_str() == text)
+        })?,
+        reason: word(row, "reason", Reason::parse)?,
+        verdict: word(row, "verdict", |text| Verdict::ALL.into_iter().find(|word| word.as_str() == text))?,
+        protocol: row.try_get("protocol")?,
+        remote: word(row, "remote", |text| text.parse().ok())?,
+        remote_port: row.try_get("remote_port")?,
+        local: local(row)?,
+        local_port: row.try_get("local_port")?,
+        subject: row.try_get("subject")?,
+        uid: row.try_get("uid")?,
+        also: also(row)?,
+    })
+}
+
+pub(super) fn service(row: &SqliteRow) -> Result<Option<ServiceName>, Fault> {
+    let text: Option<String> = row.try_get("service")?;
+    text.as_deref().map(text::to_service).transpose()
+}
+
+fn local(row: &SqliteRow) -> Result<Option<IpAddr>, Fault> {
+    let text: Option<String> = row.try_get("local")?;
+    text.map(|text| text.parse().map_err(|_| unknown("local", &text))).transpose()
+}
+
+fn also(row: &SqliteRow) -> Result<Vec<ServiceName>, Fault> {
+    let text: String = row.try_get("also")?;
+    let names: Vec<String> = serde_json::from_str(&text).map_err(|_| unknown("also", &text))?;
+    names.iter().map(|name| text::to_service(name)).collect()
+}
+
+fn word<T>(row: &SqliteRow, column: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, Fault> {
+    let text: String = row.try_get(column)?;
+    read(&text).ok_or_else(|| unknown(column, &text))
+}
+
+fn unknown(column: &str, text: &str) -> Fault {
+    Fault::Value(format!("an attempt has {column} {text:?}"))
+}

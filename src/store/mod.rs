@@ -1,0 +1,193 @@
+//! The store: SQLite in the state directory, and the two plain files beside it.
+//!
+//! Duty: remember what was decided, done and refused. Knows [`model`](crate::model) only; times come in as arguments.
+//! No call waits for long: a store that is locked, full, damaged or hangs is an error within a second, and closing
+//! goes on without it, by the [`journal`]. Deliberately absent: decisions about what a broken store means.
+//!
+//! | file | duty |
+//! |---|---|
+//! | [`chain`] | pure: hashes of ledger entries, and whether they are unbroken |
+//! | `ledger`, `attempts`, `baselines`, `records`, `clock` | one table each |
+//! | `kind`, `detail` | the words and the JSON of ledger entries |
+//! | `fact` | several of them in one transaction, each at most once |
+//! | [`journal`], `line`, `journal_file` | what could not be stored yet |
+//! | `keeper` | both together: stores a fact, or keeps it for later |
+//! | [`accepted`] | the last accepted configuration files |
+//!
+//! One connection writes, so that writers queue here and not in SQLite's busy handler; others only read, so that an
+//! export does not hold up a close. Two more decisions: no compile-time checked queries (they need a database to
+//! build), and text columns for times, since SQLite has no type for nanoseconds.
+
+pub mod accepted;
+pub mod chain;
+pub mod journal;
+
+mod attempt_row;
+mod attempts;
+mod baselines;
+mod clock;
+mod connect;
+mod detail;
+mod error;
+mod fact;
+mod journal_file;
+mod keeper;
+mod kind;
+mod ledger;
+mod line;
+mod records;
+mod text;
+
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, Transaction};
+
+pub use attempts::{Attempt, AttemptFilter, AttemptKey, Verdict};
+pub use baselines::Baseline;
+pub use chain::{FirstBad, Head};
+pub use detail::Detail;
+pub use error::StoreError;
+pub use fact::{Fact, Pending};
+pub use keeper::{Keeper, Kept, Start};
+pub use kind::LedgerKind;
+pub use ledger::{Entry, LedgerFilter, LedgerRow};
+
+use connect::Connected;
+use error::Fault;
+
+/// The database's name in the state directory.
+pub const FILE: &str = "picoseg.db";
+
+/// How long a decision waits for its record; SQLite waits half of it for another process' lock.
+const DECISION: Duration = Duration::from_secs(1);
+/// How long lists and bulk counts may take.
+const BULK: Duration = Duration::from_secs(30);
+/// How long it may take to read the whole ledger.
+const AUDIT: Duration = Duration::from_secs(600);
+
+/// The store of one state directory. Cheap to share by reference; every method takes `&self`.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    path: PathBuf,
+    connected: RwLock<Option<Connected>>,
+}
+
+/// Whether a store was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// There was none, or an empty file: it remembers no decommission.
+    Created,
+    Existing,
+}
+
+impl Store {
+    /// A store that is not open yet: every call says so until [`Store::reopen`] worked.
+    pub fn at(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), path: directory.join(FILE), connected: RwLock::new(None) }
+    }
+
+    /// Opens the store of a state directory; creates directory (0700) and database (0600) where there is none.
+    pub async fn open(directory: &Path) -> Result<Self, StoreError> {
+        let store = Self::at(directory);
+        store.reopen().await?;
+        Ok(store)
+    }
+
+    /// Opens the file anew, whatever the state before; after an error the store is closed.
+    pub async fn reopen(&self) -> Result<Opened, StoreError> {
+        self.close().await;
+        let (connected, opened) = connect::connect(&self.directory, &self.path).await?;
+        *self.connected.write().unwrap_or_else(PoisonError::into_inner) = Some(connected);
+        Ok(opened)
+    }
+
+    /// Closes the file; waits no longer than a decision would.
+    pub async fn close(&self) {
+        let connected = self.connected.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(connected) = connected {
+            // A connection that hangs closes when it returns.
+            let _ = tokio::time::timeout(DECISION, connected.close()).await;
+        }
+    }
+
+    /// Proves that the store can be read and written, by writing.
+    pub async fn health(&self) -> Result<(), StoreError> {
+        self.promptly("write to the store", async {
+            let mut transaction = self.begin().await?;
+            sqlx::query("UPDATE probe SET writes = writes + 1 WHERE id = 1")
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins a transaction that holds the write lock from its start: it cannot fail half-way for another writer.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, Fault> {
+        let connected = self.connected()?;
+        connected.still_in_place(&self.path)?;
+        Ok(connected.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    async fn reader(&self) -> Result<PoolConnection<Sqlite>, Fault> {
+        Ok(self.connected()?.readers.acquire().await?)
+    }
+
+    /// Begins a transaction that sees the store as it is now, whatever is written meanwhile.
+    async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>, Fault> {
+        Ok(self.connected()?.readers.begin().await?)
+    }
+
+    fn connected(&self) -> Result<Connected, Fault> {
+        let connected = self.connected.read().unwrap_or_else(PoisonError::into_inner);
+        connected.clone().ok_or(Fault::Closed)
+    }
+
+    /// Writes that a decision waits for, and the little that is read at start.
+    async fn promptly<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, StoreError> {
+        self.within(DECISION, what, work).await
+    }
+
+    /// Lists and bulk counts.
+    async fn in_bulk<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, StoreError> {
+        self.within(BULK, what, work).await
+    }
+
+    /// The whole ledger.
+    async fn at_length<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, StoreError> {
+        self.within(AUDIT, what, work).await
+    }
+
+    /// Work that is given up is rolled back when its connection comes back, unless it was committing: then it may
+    /// still happen, which is why facts carry an id.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        what: &'static str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, StoreError> {
+        let outcome = tokio::time::timeout(limit, work).await;
+        outcome.unwrap_or(Err(Fault::TooSlow)).map_err(|fault| fault.explain(&self.path, what))
+    }
+}
