@@ -138,12 +138,7 @@ fn read_tables(directory: &Path, missing: Missing, mistakes: &mut Vec<Diagnostic
 
 /// The paths below a directory whose names end in `suffix`, sorted: hidden ones too, so that a schedule which somebody
 /// hid by a dot is noticed, while backups such as `x.toml~` are not.
-fn entries(
-    directory: &Path,
-    suffix: &str,
-    missing: Missing,
-    mistakes: &mut Vec<Diagnostic>,
-) -> Vec<PathBuf> {
+fn entries(directory: &Path, suffix: &str, missing: Missing, mistakes: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
     match names(directory, suffix) {
         Ok(paths) => paths.into_iter().collect(),
         Err(error) if missing == Missing::IsEmpty && error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -163,7 +158,9 @@ fn names(directory: &Path, suffix: &str) -> io::Result<BTreeSet<PathBuf>> {
 
 fn unreadable_directory(directory: &Path, error: &io::Error) -> Diagnostic {
     let help = match error.kind() {
-        io::ErrorKind::NotFound => "create it, also when it stays empty: a missing directory may be a missing mount",
+        io::ErrorKind::NotFound => {
+            "create it, also when it stays empty: a missing directory may be a missing mount"
+        }
         _ => "make it readable, or name another one in [paths] of the settings",
     };
     Diagnostic {

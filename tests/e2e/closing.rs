@@ -25,21 +25,13 @@ impl<'a> Pair<'a> {
     /// The host connects.
     fn egress(ours: &'a Agent, listener: &Socket<'a>) -> Self {
         let ours = ours.connect(listener.local()).expect("admitted");
-        Self {
-            ours,
-            theirs: listener.accept().expect("admitted"),
-        }
+        Self { ours, theirs: listener.accept().expect("admitted") }
     }
 
     /// The provider connects.
     fn ingress(theirs: &'a Agent, from: IpAddr, listener: &Socket<'a>) -> Self {
-        let theirs = theirs
-            .connect_from(at(from, 0), listener.local())
-            .expect("admitted");
-        Self {
-            ours: listener.accept().expect("admitted"),
-            theirs,
-        }
+        let theirs = theirs.connect_from(at(from, 0), listener.local()).expect("admitted");
+        Self { ours: listener.accept().expect("admitted"), theirs }
     }
 
     /// Traffic in both directions, seen to arrive.
@@ -84,9 +76,7 @@ fn the_end_of_the_lifetime_cuts_busy_and_idle_connections_at_both_ends() {
     let _daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
     let listeners = remotes.map(|remote| theirs.listen(at(remote, 443), Manner::Keep));
-    let busy = listeners
-        .each_ref()
-        .map(|listener| Pair::egress(&ours, listener).busy());
+    let busy = listeners.each_ref().map(|listener| Pair::egress(&ours, listener).busy());
     let idle = listeners.each_ref().map(|listener| Pair::egress(&ours, listener));
 
     reach(close);
@@ -98,11 +88,7 @@ fn the_end_of_the_lifetime_cuts_busy_and_idle_connections_at_both_ends() {
     }
     assert_eq!(lab.state_of("stripe"), "decommissioned");
     for remote in remotes {
-        assert_eq!(
-            lab.sockets_to(remote),
-            Vec::<String>::new(),
-            "what is left towards {remote}"
-        );
+        assert_eq!(lab.sockets_to(remote), Vec::<String>::new(), "what is left towards {remote}");
         assert!(ours.connect(at(remote, 443)).is_err(), "{remote} after the close");
     }
 }
@@ -118,9 +104,7 @@ fn the_kernel_closes_with_the_daemon_killed() {
     let daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
     let listeners = remotes.map(|remote| theirs.listen(at(remote, 443), Manner::Keep));
-    let busy = listeners
-        .each_ref()
-        .map(|listener| Pair::egress(&ours, listener).busy());
+    let busy = listeners.each_ref().map(|listener| Pair::egress(&ours, listener).busy());
     let idle = listeners.each_ref().map(|listener| Pair::egress(&ours, listener));
     daemon.kill9();
     busy.iter().for_each(|pair| pair.theirs.moves_on());
@@ -132,10 +116,7 @@ fn the_kernel_closes_with_the_daemon_killed() {
         pair.nothing_passed_after(close);
     }
     for pair in &idle {
-        assert!(
-            pair.theirs.alive() && pair.ours.alive(),
-            "nobody has told an idle connection"
-        );
+        assert!(pair.theirs.alive() && pair.ours.alive(), "nobody has told an idle connection");
         // The first word may still be taken by the socket; it does not arrive.
         let _ = pair.theirs.say("are you there");
         pair.theirs.ends_within(MOMENT);
@@ -177,9 +158,7 @@ fn no_datagram_passes_after_the_close_with_the_daemon_killed() {
     for pair in &pairs {
         pair.nothing_passed_after(close);
         let sent = pair.theirs.flow().sent;
-        clock::until("the provider goes on sending", MOMENT, || {
-            pair.theirs.flow().sent > sent
-        });
+        clock::until("the provider goes on sending", MOMENT, || pair.theirs.flow().sent > sent);
     }
 }
 
@@ -206,10 +185,7 @@ fn a_provider_that_is_connected_to_us_is_cut_as_well() {
         busy.nothing_passed_after(close);
     }
     for (local, remote) in remotes {
-        assert!(
-            theirs.connect_from(at(remote, 0), at(local, 8443)).is_err(),
-            "{remote} after the close"
-        );
+        assert!(theirs.connect_from(at(remote, 0), at(local, 8443)).is_err(), "{remote} after the close");
         assert!(ours.connect(at(remote, 443)).is_err(), "outwards to {remote}");
     }
 }
@@ -220,14 +196,8 @@ fn a_close_touches_no_connection_of_another_service() {
     let payments = lab.unit("payments");
     let (ending, staying, free) = (lab.provider4(0), lab.provider4(1), lab.provider4(2));
     let close = in_ms(SOON);
-    lab.write(
-        "ending",
-        &schedule(Lifetime::until(close), &[egress(&payments, ending, "443/tcp")]),
-    );
-    lab.write(
-        "staying",
-        &schedule(Lifetime::open(), &[egress(&payments, staying, "443/tcp")]),
-    );
+    lab.write("ending", &schedule(Lifetime::until(close), &[egress(&payments, ending, "443/tcp")]));
+    lab.write("staying", &schedule(Lifetime::open(), &[egress(&payments, staying, "443/tcp")]));
     let _daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
     let connected = [ending, staying, free].map(|remote| {
@@ -249,15 +219,9 @@ fn a_window_closes_and_the_next_one_opens_with_the_daemon_killed() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    let (first, second) = (
-        (in_ms(-60_000), in_ms(SOON)),
-        (in_ms(SOON + 2_000), in_ms(SOON + 5_000)),
-    );
-    let tables = [
-        window(first.0, first.1),
-        window(second.0, second.1),
-        egress(&payments, remote.ip(), "443/tcp"),
-    ];
+    let (first, second) = ((in_ms(-60_000), in_ms(SOON)), (in_ms(SOON + 2_000), in_ms(SOON + 5_000)));
+    let tables =
+        [window(first.0, first.1), window(second.0, second.1), egress(&payments, remote.ip(), "443/tcp")];
     lab.write("stripe", &schedule(Lifetime::open(), &tables));
     let daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
@@ -269,9 +233,7 @@ fn a_window_closes_and_the_next_one_opens_with_the_daemon_killed() {
     pair.nothing_passed_after(first.1);
     assert!(ours.connect(remote).is_err(), "between the windows");
     reach(second.0);
-    clock::until("the second window opens by itself", MOMENT, || {
-        ours.connect(remote).is_ok()
-    });
+    clock::until("the second window opens by itself", MOMENT, || ours.connect(remote).is_ok());
     reach(second.1);
     assert!(ours.connect(remote).is_err(), "after the second window");
 }
@@ -283,10 +245,7 @@ fn a_dead_daemon_never_opens_what_is_not_armed() {
     let remote = at(lab.provider4(0), 443);
     let open = in_ms(SOON + 2_000);
     lab.settings("[enforcement]\narm_ahead = \"1s\"");
-    let tables = [
-        window(open, in_ms(60_000)),
-        egress(&payments, remote.ip(), "443/tcp"),
-    ];
+    let tables = [window(open, in_ms(60_000)), egress(&payments, remote.ip(), "443/tcp")];
     lab.write("stripe", &schedule(Lifetime::open(), &tables));
     let daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
@@ -294,10 +253,7 @@ fn a_dead_daemon_never_opens_what_is_not_armed() {
     assert!(in_ms(1_000) < open, "the machine is too slow for this test");
     daemon.kill9();
     reach(open + chrono::TimeDelta::milliseconds(200));
-    assert!(
-        ours.connect(remote).is_err(),
-        "the window began without anybody who armed it"
-    );
+    assert!(ours.connect(remote).is_err(), "the window began without anybody who armed it");
     let _daemon = lab.daemon();
     assert!(ours.talks_to(remote), "a daemon that lives opens it");
 }
@@ -309,10 +265,7 @@ fn a_commission_opens_on_time() {
     let remote = at(lab.provider4(0), 443);
     let commission = in_ms(SOON);
     let lifetime = Lifetime(commission, in_ms(3_600_000));
-    lab.write(
-        "stripe",
-        &schedule(lifetime, &[egress(&payments, remote.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(lifetime, &[egress(&payments, remote.ip(), "443/tcp")]));
     let _daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
     theirs.echo(remote);
@@ -339,17 +292,8 @@ fn an_exception_closes_although_a_window_is_open() {
     reach(open);
     idle.is_cut(MOMENT);
     assert!(ours.connect(remote).is_err(), "in the exception");
-    clock::until("the service is closed", MOMENT, || {
-        lab.state_of("stripe") == "closed"
-    });
-    lab.expect_attempts(
-        1,
-        &[
-            ("service", "stripe"),
-            ("reason", "closed"),
-            ("direction", "egress"),
-        ],
-    );
+    clock::until("the service is closed", MOMENT, || lab.state_of("stripe") == "closed");
+    lab.expect_attempts(1, &[("service", "stripe"), ("reason", "closed"), ("direction", "egress")]);
     reach(close);
     clock::until("the path opens again", MOMENT, || ours.connect(remote).is_ok());
 }
@@ -359,17 +303,11 @@ fn a_removed_file_is_a_decommission_and_the_provider_stays_watched() {
     let Some(lab) = Lab::new() else { return };
     let (payments, other) = (lab.unit("payments"), lab.unit("other"));
     let remote = at(lab.provider4(0), 443);
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]));
     let daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
     let listener = theirs.listen(remote, Manner::Keep);
-    let (busy, idle) = (
-        Pair::egress(&ours, &listener).busy(),
-        Pair::egress(&ours, &listener),
-    );
+    let (busy, idle) = (Pair::egress(&ours, &listener).busy(), Pair::egress(&ours, &listener));
 
     lab.remove("stripe");
     lab.picoseg(&["apply"]).ok();
@@ -382,27 +320,9 @@ fn a_removed_file_is_a_decommission_and_the_provider_stays_watched() {
     let _daemon = lab.daemon();
     assert_eq!(lab.state_of("stripe"), "decommissioned");
     assert!(ours.connect(remote).is_err() && lab.process(&other).connect(remote).is_err());
-    assert!(
-        theirs
-            .connect_from(at(remote.ip(), 0), at(lab.host4(), 22_022))
-            .is_err()
-    );
-    lab.expect_attempts(
-        2,
-        &[
-            ("service", "stripe"),
-            ("reason", "expired"),
-            ("direction", "egress"),
-        ],
-    );
-    lab.expect_attempts(
-        1,
-        &[
-            ("service", "stripe"),
-            ("reason", "expired"),
-            ("local_port", "22022"),
-        ],
-    );
+    assert!(theirs.connect_from(at(remote.ip(), 0), at(lab.host4(), 22_022)).is_err());
+    lab.expect_attempts(2, &[("service", "stripe"), ("reason", "expired"), ("direction", "egress")]);
+    lab.expect_attempts(1, &[("service", "stripe"), ("reason", "expired"), ("local_port", "22022")]);
 }
 
 #[test]
@@ -412,20 +332,10 @@ fn the_status_foretells_the_next_transition() {
     let close = in_ms(SOON);
     let policies = [egress(&payments, lab.provider4(0), "443/tcp")];
     lab.write("stripe", &schedule(Lifetime::until(close), &policies));
-    lab.write(
-        "later",
-        &schedule(
-            Lifetime::open(),
-            &[egress(&payments, lab.provider4(1), "443/tcp")],
-        ),
-    );
+    lab.write("later", &schedule(Lifetime::open(), &[egress(&payments, lab.provider4(1), "443/tcp")]));
     let _daemon = lab.daemon();
     let status = lab.status();
-    assert_eq!(
-        (&status["schema"], &status["mode"]),
-        (&Value::from(1), &Value::from("enforce")),
-        "{status}"
-    );
+    assert_eq!((&status["schema"], &status["mode"]), (&Value::from(1), &Value::from("enforce")), "{status}");
     assert_eq!(status["services"]["open"], 2, "{status}");
     let next = &status["next_transition"];
     assert_eq!(
@@ -433,14 +343,9 @@ fn the_status_foretells_the_next_transition() {
         (&Value::from("stripe"), &Value::from("decommissioned")),
         "{status}"
     );
-    let said: Time = next["at"]
-        .as_str()
-        .and_then(|at| at.parse().ok())
-        .expect("a time");
+    let said: Time = next["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
     assert!((said - close).num_seconds().abs() <= 1, "{said} is not {close}");
     reach(close);
-    clock::until("one is decommissioned", MOMENT, || {
-        lab.status()["services"]["decommissioned"] == 1
-    });
+    clock::until("one is decommissioned", MOMENT, || lab.status()["services"]["decommissioned"] == 1);
     assert_eq!(lab.status()["services"]["open"], 1);
 }

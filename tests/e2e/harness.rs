@@ -25,10 +25,7 @@ fn two_agents_talk_across_the_wire_over_both_families() {
 fn a_connection_that_nobody_serves_is_refused_not_lost() {
     let Some(lab) = Lab::new() else { return };
     let local = lab.process(&lab.unit("payments"));
-    let failure = local
-        .connect(at(lab.provider4(0), 443))
-        .err()
-        .expect("nobody listens");
+    let failure = local.connect(at(lab.provider4(0), 443)).err().expect("nobody listens");
     assert_eq!(failure.errno, libc::ECONNREFUSED, "{failure:?}");
 }
 
@@ -75,12 +72,7 @@ fn stamped_records_tell_when_the_last_one_was_sent() {
 fn short_connections_end_in_every_order() {
     let Some(lab) = Lab::new() else { return };
     let (local, remote) = (lab.process(&lab.unit("payments")), lab.provider());
-    let orders = [
-        Close::Client,
-        Close::Server,
-        Close::ClientResets,
-        Close::ServerResets,
-    ];
+    let orders = [Close::Client, Close::Server, Close::ClientResets, Close::ServerResets];
     for (port, close) in (443..).zip(orders) {
         let late = Duration::from_millis(20);
         let listener = remote.listen(at(lab.provider4(0), port), Manner::Exchange { close, late });
@@ -95,25 +87,13 @@ fn raw_packets_arrive_one_by_one() {
     let (local, remote) = (lab.process(&lab.unit("payments")), lab.provider());
     for (ours, theirs) in [(lab.host4(), lab.provider4(3)), (lab.host6(), lab.provider6(3))] {
         let sink = local.udp(at(ours, 9000));
-        remote.raw(Packets {
-            kind: Kind::Udp,
-            from: at(theirs, 443),
-            to: sink.local(),
-            count: 50,
-        });
+        remote.raw(Packets { kind: Kind::Udp, from: at(theirs, 443), to: sink.local(), count: 50 });
         for number in 0..50 {
-            let Heard::Text { from, .. } = sink.hear() else {
-                panic!("{number} of 50 arrived")
-            };
+            let Heard::Text { from, .. } = sink.hear() else { panic!("{number} of 50 arrived") };
             assert_eq!(from, Some(at(theirs, 443 + number)));
         }
         let listener = local.listen(at(ours, 8443), Manner::Keep);
-        remote.raw(Packets {
-            kind: Kind::Syn,
-            from: at(theirs, 443),
-            to: listener.local(),
-            count: 1,
-        });
+        remote.raw(Packets { kind: Kind::Syn, from: at(theirs, 443), to: listener.local(), count: 1 });
         assert!(listener.stays_alone(), "a SYN alone is no connection");
     }
 }
@@ -144,13 +124,6 @@ fn a_lab_leaves_nothing_behind() {
     for path in [dir.as_path(), unit.dir(), Path::new(&process)] {
         assert!(!path.exists(), "{} is still there", path.display());
     }
-    let names = Command::new("ip")
-        .args(["netns", "list"])
-        .output()
-        .expect("ip runs")
-        .stdout;
-    assert!(
-        !String::from_utf8_lossy(&names).contains(&id),
-        "a namespace of ours is left"
-    );
+    let names = Command::new("ip").args(["netns", "list"]).output().expect("ip runs").stdout;
+    assert!(!String::from_utf8_lossy(&names).contains(&id), "a namespace of ours is left");
 }

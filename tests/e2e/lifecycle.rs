@@ -11,16 +11,9 @@ fn sigterm_leaves_the_table_in_force_and_unload_removes_it() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]));
     let daemon = lab.daemon();
-    let (ours, other, theirs) = (
-        lab.process(&payments),
-        lab.process(&lab.unit("other")),
-        lab.provider(),
-    );
+    let (ours, other, theirs) = (lab.process(&payments), lab.process(&lab.unit("other")), lab.provider());
     theirs.echo(remote);
     let connected = ours.connect(remote).expect("admitted");
     assert!(daemon.term().success());
@@ -34,20 +27,13 @@ fn sigterm_leaves_the_table_in_force_and_unload_removes_it() {
 #[test]
 fn without_a_daemon_a_command_exits_with_3() {
     let Some(lab) = Lab::new() else { return };
-    let asks = [
-        &["status"][..],
-        &["services"],
-        &["apply"],
-        &["attempts"],
-        &["suspend", "stripe", "--reason", "x"],
-    ];
+    let asks =
+        [&["status"][..], &["services"], &["apply"], &["attempts"], &["suspend", "stripe", "--reason", "x"]];
     for command in asks {
         lab.picoseg(command).exits(3).explains(&["daemon", "picosegd"]);
     }
     drop(lab.daemon());
-    lab.picoseg(&["status"])
-        .exits(3)
-        .explains(&["daemon", "picosegd"]);
+    lab.picoseg(&["status"]).exits(3).explains(&["daemon", "picosegd"]);
 }
 
 #[test]
@@ -64,13 +50,7 @@ fn the_ruleset_can_be_printed_without_a_daemon_and_nft_accepts_it() {
         return;
     }
     let payments = lab.unit("payments");
-    lab.write(
-        "stripe",
-        &schedule(
-            Lifetime::open(),
-            &[egress(&payments, lab.provider4(0), "443/tcp")],
-        ),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, lab.provider4(0), "443/tcp")]));
     let printed = lab.picoseg(&["compile"]).ok().stdout;
     assert!(printed.contains("table inet picoseg"), "{printed}");
     let file = lab.dir().join("printed.nft");
@@ -101,13 +81,7 @@ fn tables_of_others_stay_as_they_are() {
     let before = listed();
 
     let payments = lab.unit("payments");
-    lab.write(
-        "stripe",
-        &schedule(
-            Lifetime::open(),
-            &[egress(&payments, lab.provider4(0), "443/tcp")],
-        ),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, lab.provider4(0), "443/tcp")]));
     let daemon = lab.daemon();
     lab.picoseg(&["suspend", "stripe", "--reason", "test"]).ok();
     lab.remove("stripe");
@@ -127,9 +101,7 @@ fn the_sockets_are_gone_after_a_stop_and_come_back_after_a_kill() {
     }
     daemon.kill9();
     let daemon = lab.daemon();
-    until("the daemon answers", MOMENT, || {
-        lab.picoseg(&["status"]).code == 0
-    });
+    until("the daemon answers", MOMENT, || lab.picoseg(&["status"]).code == 0);
     assert!(daemon.term().success());
     lab.picoseg(&["status"]).exits(3);
 }
@@ -143,19 +115,10 @@ fn a_reader_may_look_but_not_order() {
         let file = std::fs::metadata(lab.dir().join("run").join(name)).expect("a socket");
         file.permissions().mode() & 0o777
     };
-    assert_eq!(
-        mode("control.sock") & 0o007,
-        0,
-        "control.sock is closed to others"
-    );
-    assert_eq!(
-        mode("observe.sock") & 0o007,
-        0,
-        "observe.sock is closed to others"
-    );
+    assert_eq!(mode("control.sock") & 0o007, 0, "control.sock is closed to others");
+    assert_eq!(mode("observe.sock") & 0o007, 0, "observe.sock is closed to others");
     let observe = lab.dir().join("run/observe.sock");
     lab.picoseg_over(&observe, &["status"]).ok();
-    lab.picoseg_over(&observe, &["suspend", "stripe", "--reason", "x"])
-        .exits(5);
+    lab.picoseg_over(&observe, &["suspend", "stripe", "--reason", "x"]).exits(5);
     lab.picoseg_over(&observe, &["apply"]).exits(5);
 }

@@ -12,10 +12,7 @@ fn observing_refuses_nothing_and_records_each_flow_once() {
     lab.settings("[enforcement]\nmode = \"observe\"");
     lab.write(
         "stripe",
-        &schedule(
-            Lifetime::over(),
-            &remotes.map(|remote| egress(&payments, remote, "443/tcp")),
-        ),
+        &schedule(Lifetime::over(), &remotes.map(|remote| egress(&payments, remote, "443/tcp"))),
     );
     let _daemon = lab.daemon();
     let (stranger, theirs) = (lab.process(&other), lab.provider());
@@ -25,16 +22,10 @@ fn observing_refuses_nothing_and_records_each_flow_once() {
     }
     let listener = stranger.listen(at(lab.host4(), 8443), Manner::Echo);
     assert!(
-        theirs
-            .connect_from(at(lab.provider4(0), 0), listener.local())
-            .is_ok_and(|socket| socket.echoes())
+        theirs.connect_from(at(lab.provider4(0), 0), listener.local()).is_ok_and(|socket| socket.echoes())
     );
 
-    let observed = [
-        ("service", "stripe"),
-        ("verdict", "observed"),
-        ("reason", "expired"),
-    ];
+    let observed = [("service", "stripe"), ("verdict", "observed"), ("reason", "expired")];
     lab.expect_attempts(2, &[&observed[..], &[("direction", "egress")]].concat());
     lab.expect_attempts(1, &[&observed[..], &[("direction", "ingress")]].concat());
     assert_eq!(lab.attempts_with(&[("verdict", "refused")]), 0);
@@ -47,10 +38,7 @@ fn one_service_is_observed_while_others_are_enforced() {
     let (payments, other) = (lab.unit("payments"), lab.unit("other"));
     let (watched, enforced) = (at(lab.provider4(0), 443), at(lab.provider4(1), 443));
     let policies = |remote| [egress(&payments, remote, "443/tcp")];
-    lab.write(
-        "watched",
-        &schedule_with("mode = \"observe\"", Lifetime::open(), &policies(watched.ip())),
-    );
+    lab.write("watched", &schedule_with("mode = \"observe\"", Lifetime::open(), &policies(watched.ip())));
     lab.write("enforced", &schedule(Lifetime::open(), &policies(enforced.ip())));
     let _daemon = lab.daemon();
     let (stranger, theirs) = (lab.process(&other), lab.provider());
@@ -68,10 +56,7 @@ fn a_service_that_is_no_longer_observed_is_enforced() {
     let (payments, other) = (lab.unit("payments"), lab.unit("other"));
     let remote = at(lab.provider4(0), 443);
     let policies = [egress(&payments, remote.ip(), "443/tcp")];
-    lab.write(
-        "stripe",
-        &schedule_with("mode = \"observe\"", Lifetime::open(), &policies),
-    );
+    lab.write("stripe", &schedule_with("mode = \"observe\"", Lifetime::open(), &policies));
     let _daemon = lab.daemon();
     let (stranger, theirs) = (lab.process(&other), lab.provider());
     theirs.echo(remote);

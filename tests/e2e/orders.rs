@@ -21,44 +21,28 @@ fn a_decommission_cuts_what_is_connected_and_is_final() {
     let server = listener.accept().expect("admitted");
 
     let ordered = Instant::now();
-    lab.picoseg(&["decommission", "stripe", "--reason", "contract ended"])
-        .ok();
+    lab.picoseg(&["decommission", "stripe", "--reason", "contract ended"]).ok();
     let decommissioned = now();
     assert!(
         ordered.elapsed() <= MOMENT,
         "an order returns within two seconds, this one after {:?}",
         ordered.elapsed()
     );
-    assert!(
-        !client.alive() && !server.alive(),
-        "it has returned, so the teardown is done"
-    );
+    assert!(!client.alive() && !server.alive(), "it has returned, so the teardown is done");
     assert_eq!(lab.sockets_to(remote.ip()), Vec::<String>::new());
     assert!(ours.connect(remote).is_err());
     lab.expect_attempts(1, &[("service", "stripe"), ("reason", "expired")]);
 
-    lab.picoseg(&["resume", "stripe", "--reason", "no, wait"])
-        .exits(1);
+    lab.picoseg(&["resume", "stripe", "--reason", "no, wait"]).exits(1);
     lab.picoseg(&["apply"]).ok();
     daemon.kill9();
     let _daemon = lab.daemon();
-    assert_eq!(
-        lab.state_of("stripe"),
-        "decommissioned",
-        "the same lifetime does not come back"
-    );
+    assert_eq!(lab.state_of("stripe"), "decommissioned", "the same lifetime does not come back");
     assert!(ours.connect(remote).is_err());
 
-    lab.write(
-        "stripe",
-        &schedule(Lifetime(decommissioned, in_ms(3_600_000)), &policies),
-    );
+    lab.write("stripe", &schedule(Lifetime(decommissioned, in_ms(3_600_000)), &policies));
     lab.picoseg(&["apply"]).ok();
-    assert_eq!(
-        lab.state_of("stripe"),
-        "open",
-        "a commission later than the decommission opens"
-    );
+    assert_eq!(lab.state_of("stripe"), "open", "a commission later than the decommission opens");
     assert!(ours.connect(remote).is_ok());
 }
 
@@ -67,10 +51,7 @@ fn a_suspension_cuts_and_a_resumption_opens_again() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider6(0), 443);
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]));
     let daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
     let listener = theirs.listen(remote, Manner::Keep);
@@ -106,14 +87,9 @@ fn an_order_for_a_provider_reaches_all_of_its_services() {
     write("files", second, "Acme Ltd");
     write("stripe", foreign, "Stripe, Inc.");
     let _daemon = lab.daemon();
-    lab.picoseg(&["suspend", "--provider", "Acme Ltd", "--reason", "breach"])
-        .ok();
-    assert_eq!(
-        ["api", "files", "stripe"].map(|name| lab.state_of(name)),
-        ["suspended", "suspended", "open"]
-    );
-    lab.picoseg(&["decommission", "--provider", "Acme Ltd", "--reason", "breach"])
-        .ok();
+    lab.picoseg(&["suspend", "--provider", "Acme Ltd", "--reason", "breach"]).ok();
+    assert_eq!(["api", "files", "stripe"].map(|name| lab.state_of(name)), ["suspended", "suspended", "open"]);
+    lab.picoseg(&["decommission", "--provider", "Acme Ltd", "--reason", "breach"]).ok();
     assert_eq!(
         ["api", "files", "stripe"].map(|name| lab.state_of(name)),
         ["decommissioned", "decommissioned", "open"]
@@ -124,21 +100,11 @@ fn an_order_for_a_provider_reaches_all_of_its_services() {
 fn an_order_for_a_service_that_nobody_knows_is_an_error_and_changes_nothing() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
-    lab.write(
-        "stripe",
-        &schedule(
-            Lifetime::open(),
-            &[egress(&payments, lab.provider4(0), "443/tcp")],
-        ),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, lab.provider4(0), "443/tcp")]));
     let _daemon = lab.daemon();
     let before = lab.status()["ruleset_digest"].clone();
-    lab.picoseg(&["suspend", "strype", "--reason", "typo"])
-        .exits(1)
-        .explains(&["strype"]);
-    lab.picoseg(&["suspend", "--provider", "Nobody", "--reason", "typo"])
-        .exits(1)
-        .explains(&["Nobody"]);
+    lab.picoseg(&["suspend", "strype", "--reason", "typo"]).exits(1).explains(&["strype"]);
+    lab.picoseg(&["suspend", "--provider", "Nobody", "--reason", "typo"]).exits(1).explains(&["Nobody"]);
     lab.picoseg(&["suspend", "stripe"]).exits(2);
     assert_eq!(lab.status()["ruleset_digest"], before);
     assert_eq!(lab.state_of("stripe"), "open");
@@ -148,16 +114,11 @@ fn an_order_for_a_service_that_nobody_knows_is_an_error_and_changes_nothing() {
 fn a_state_in_the_file_is_obeyed() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
-    let states = [
-        ("suspended", lab.provider4(0), "suspended"),
-        ("decommissioned", lab.provider4(1), "expired"),
-    ];
+    let states =
+        [("suspended", lab.provider4(0), "suspended"), ("decommissioned", lab.provider4(1), "expired")];
     for (state, remote, _) in states {
         let head = format!("state = \"{state}\"");
-        lab.write(
-            state,
-            &schedule_with(&head, Lifetime::open(), &[egress(&payments, remote, "443/tcp")]),
-        );
+        lab.write(state, &schedule_with(&head, Lifetime::open(), &[egress(&payments, remote, "443/tcp")]));
     }
     let _daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());

@@ -23,10 +23,7 @@ const KINDS: [(Close, Duration, u32); 6] = [
 /// Our process connects to the provider.
 fn outward(lab: &Lab, remote: IpAddr) {
     let payments = lab.unit("payments");
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, remote, "443-500/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, remote, "443-500/tcp")]));
     lab.canary();
     let _daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
@@ -41,10 +38,7 @@ fn outward(lab: &Lab, remote: IpAddr) {
 /// The provider connects to our process.
 fn inward(lab: &Lab, local: IpAddr, from: &[IpAddr]) {
     let webhook = lab.unit("webhook");
-    let policies: Vec<_> = from
-        .iter()
-        .map(|remote| ingress(&webhook, remote, "8443-8500/tcp"))
-        .collect();
+    let policies: Vec<_> = from.iter().map(|remote| ingress(&webhook, remote, "8443-8500/tcp")).collect();
     lab.write("hooks", &schedule(Lifetime::open(), &policies));
     lab.canary();
     let _daemon = lab.daemon();
@@ -89,13 +83,7 @@ fn a_source_port_that_comes_back_meets_our_time_wait_and_is_admitted() {
     let Some(lab) = Lab::new() else { return };
     let webhook = lab.unit("webhook");
     lab.few_provider_ports(20_000, 20_199);
-    lab.write(
-        "hooks",
-        &schedule(
-            Lifetime::open(),
-            &[ingress(&webhook, lab.provider4(0), "8443/tcp")],
-        ),
-    );
+    lab.write("hooks", &schedule(Lifetime::open(), &[ingress(&webhook, lab.provider4(0), "8443/tcp")]));
     lab.canary();
     let _daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&webhook), lab.provider());
@@ -113,10 +101,7 @@ fn a_killed_process_is_no_attempt_of_its_peer() {
     let remotes = [lab.provider4(0), lab.provider6(0)];
     lab.write(
         "stripe",
-        &schedule(
-            Lifetime::open(),
-            &remotes.map(|remote| egress(&payments, remote, "443/tcp")),
-        ),
+        &schedule(Lifetime::open(), &remotes.map(|remote| egress(&payments, remote, "443/tcp"))),
     );
     lab.canary();
     let _daemon = lab.daemon();
@@ -154,10 +139,7 @@ fn a_receiver_that_stops_reading_and_goes_on_is_no_attempt() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]));
     lab.canary();
     let _daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());

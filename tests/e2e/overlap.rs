@@ -27,18 +27,9 @@ fn any_open_grant_admits_whatever_else_is_closed() {
     let (payments, billing) = (lab.unit("payments"), lab.unit("billing"));
     let remote = at(lab.provider4(6), 443);
     let network = format!("{}/30", remote.ip());
-    lab.write(
-        "ended",
-        &schedule(Lifetime::over(), &[egress(&payments, remote.ip(), "443/tcp")]),
-    );
-    lab.write(
-        "open",
-        &schedule(Lifetime::open(), &[egress(&payments, network, "443/tcp")]),
-    );
-    lab.write(
-        "also-open",
-        &schedule(Lifetime::open(), &[egress(&billing, remote.ip(), "443/tcp")]),
-    );
+    lab.write("ended", &schedule(Lifetime::over(), &[egress(&payments, remote.ip(), "443/tcp")]));
+    lab.write("open", &schedule(Lifetime::open(), &[egress(&payments, network, "443/tcp")]));
+    lab.write("also-open", &schedule(Lifetime::open(), &[egress(&billing, remote.ip(), "443/tcp")]));
     lab.canary();
     let _daemon = lab.daemon();
     let theirs = lab.provider();
@@ -52,24 +43,9 @@ fn a_refusal_belongs_to_the_longest_prefix() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let address = lab.provider4(6);
-    lab.write(
-        "aaa",
-        &schedule(
-            Lifetime::over(),
-            &[egress(&payments, format!("{address}/31"), "443/tcp")],
-        ),
-    );
-    lab.write(
-        "bbb",
-        &schedule(
-            Lifetime::over(),
-            &[egress(&payments, format!("{address}/30"), "443/tcp")],
-        ),
-    );
-    lab.write(
-        "zzz",
-        &schedule(Lifetime::open(), &[egress(&payments, address, "443/tcp")]),
-    );
+    lab.write("aaa", &schedule(Lifetime::over(), &[egress(&payments, format!("{address}/31"), "443/tcp")]));
+    lab.write("bbb", &schedule(Lifetime::over(), &[egress(&payments, format!("{address}/30"), "443/tcp")]));
+    lab.write("zzz", &schedule(Lifetime::open(), &[egress(&payments, address, "443/tcp")]));
     let _daemon = lab.daemon();
     assert_eq!(blame(&lab), (json!("zzz"), json!(["aaa", "bbb"])));
     lab.expect_attempts(1, &[("reason", "undeclared")]);
@@ -85,10 +61,7 @@ fn among_equal_prefixes_the_state_decides_and_then_the_name() {
     lab.write("a-open", &schedule(Lifetime::open(), &policies));
     lab.write("b-pending", &schedule(Lifetime::ahead(), &policies));
     lab.write("c-closed", &schedule(Lifetime::open(), &ahead));
-    lab.write(
-        "d-suspended",
-        &schedule_with("state = \"suspended\"", Lifetime::open(), &policies),
-    );
+    lab.write("d-suspended", &schedule_with("state = \"suspended\"", Lifetime::open(), &policies));
     lab.write("f-ended", &schedule(Lifetime::over(), &policies));
     lab.write("e-ended", &schedule(Lifetime::over(), &policies));
     let _daemon = lab.daemon();
@@ -102,27 +75,16 @@ fn a_close_spares_what_another_grant_still_admits() {
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(6), 443);
     let (first, second) = (in_ms(5_000), in_ms(7_500));
-    lab.write(
-        "first",
-        &schedule(
-            Lifetime::until(first),
-            &[egress(&payments, remote.ip(), "443/tcp")],
-        ),
-    );
+    lab.write("first", &schedule(Lifetime::until(first), &[egress(&payments, remote.ip(), "443/tcp")]));
     let network = format!("{}/30", remote.ip());
-    lab.write(
-        "second",
-        &schedule(Lifetime::until(second), &[egress(&payments, network, "443/tcp")]),
-    );
+    lab.write("second", &schedule(Lifetime::until(second), &[egress(&payments, network, "443/tcp")]));
     let _daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
     let listener = theirs.listen(remote, Manner::Keep);
     let client = ours.connect(remote).expect("admitted");
     let server = listener.accept().expect("admitted");
     reach(first);
-    clock::until("the first has ended", MOMENT, || {
-        lab.state_of("first") == "decommissioned"
-    });
+    clock::until("the first has ended", MOMENT, || lab.state_of("first") == "decommissioned");
     client.say("still here").expect("the second still admits it");
     assert!(server.hears("still here"));
     reach(second);

@@ -26,10 +26,7 @@ fn a_bad_file_at_apply_is_explained_and_changes_nothing() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let (old, new) = (at(lab.provider4(0), 443), at(lab.provider4(1), 443));
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, old.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, old.ip(), "443/tcp")]));
     let _daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
     theirs.echo(old);
@@ -38,10 +35,7 @@ fn a_bad_file_at_apply_is_explained_and_changes_nothing() {
     let before = lab.status();
 
     // A good change beside a bad file: neither is taken.
-    lab.write(
-        "adyen",
-        &schedule(Lifetime::open(), &[egress(&payments, new.ip(), "8443/tcp")]),
-    );
+    lab.write("adyen", &schedule(Lifetime::open(), &[egress(&payments, new.ip(), "8443/tcp")]));
     lab.write("acme", BAD);
     let text = lab.picoseg(&["apply"]).exits(78);
     assert!(
@@ -50,17 +44,9 @@ fn a_bad_file_at_apply_is_explained_and_changes_nothing() {
         text.stderr
     );
     let told = lab.picoseg(&["apply", "--json"]).exits(78).json();
-    let lines: Vec<_> = told["diagnostics"]
-        .as_array()
-        .expect("diagnostics")
-        .iter()
-        .map(|d| d["line"].clone())
-        .collect();
-    assert_eq!(
-        (&told["schema"], lines),
-        (&Value::from(1), vec![Value::from(2), Value::from(10)]),
-        "{told}"
-    );
+    let lines: Vec<_> =
+        told["diagnostics"].as_array().expect("diagnostics").iter().map(|d| d["line"].clone()).collect();
+    assert_eq!((&told["schema"], lines), (&Value::from(1), vec![Value::from(2), Value::from(10)]), "{told}");
 
     let after = lab.status();
     for fact in ["ruleset_digest", "in_force_since", "services"] {
@@ -79,10 +65,7 @@ fn apply_opens_changes_and_closes_without_disturbing_the_rest() {
     let payments = lab.unit("payments");
     let [staying, coming, changing] = [0, 1, 2].map(|number| at(lab.provider4(number), 443));
     let write = |name: &str, remote: std::net::SocketAddr, port| {
-        lab.write(
-            name,
-            &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), port)]),
-        );
+        lab.write(name, &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), port)]));
     };
     write("staying", staying, "443/tcp");
     write("changing", changing, "443/tcp");
@@ -111,13 +94,7 @@ fn apply_opens_changes_and_closes_without_disturbing_the_rest() {
 fn applying_the_same_files_again_changes_nothing() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
-    lab.write(
-        "stripe",
-        &schedule(
-            Lifetime::open(),
-            &[egress(&payments, lab.provider4(0), "443/tcp")],
-        ),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, lab.provider4(0), "443/tcp")]));
     let _daemon = lab.daemon();
     let before = lab.status();
     lab.picoseg(&["apply"]).ok();
@@ -152,34 +129,24 @@ fn sighup_loads_the_files_and_a_bad_one_is_told_by_status() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let (old, new) = (at(lab.provider4(0), 443), at(lab.provider4(1), 443));
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, old.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, old.ip(), "443/tcp")]));
     let mut daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
     theirs.echo(old);
     theirs.echo(new);
-    lab.write(
-        "adyen",
-        &schedule(Lifetime::open(), &[egress(&payments, new.ip(), "8443/tcp")]),
-    );
+    lab.write("adyen", &schedule(Lifetime::open(), &[egress(&payments, new.ip(), "8443/tcp")]));
     daemon.hup();
     clock::until("the new file is in force", MOMENT, || ours.connect(new).is_err());
 
     assert_eq!(lab.status()["config"]["ok"], true);
     lab.write("acme", BAD);
     daemon.hup();
-    clock::until("the status tells", MOMENT, || {
-        lab.status()["config"]["ok"] == false
-    });
+    clock::until("the status tells", MOMENT, || lab.status()["config"]["ok"] == false);
     assert!(lab.status()["config"]["error"].to_string().contains("acme.toml"));
     assert!(daemon.runs() && ours.talks_to(old));
     lab.remove("acme");
     daemon.hup();
-    clock::until("all is well again", MOMENT, || {
-        lab.status()["config"]["ok"] == true
-    });
+    clock::until("all is well again", MOMENT, || lab.status()["config"]["ok"] == true);
 }
 
 #[test]
@@ -188,22 +155,12 @@ fn a_list_is_read_again_at_apply() {
     let payments = lab.unit("payments");
     let (first, second) = (at(lab.provider4(0), 443), at(lab.provider4(1), 443));
     lab.list("api", &format!("{}\n", first.ip()));
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, "@api", "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, "@api", "443/tcp")]));
     let _daemon = lab.daemon();
-    let (ours, other, theirs) = (
-        lab.process(&payments),
-        lab.process(&lab.unit("other")),
-        lab.provider(),
-    );
+    let (ours, other, theirs) = (lab.process(&payments), lab.process(&lab.unit("other")), lab.provider());
     theirs.echo(first);
     theirs.echo(second);
-    assert!(
-        ours.talks_to(first) && other.talks_to(second),
-        "the second is nobody's"
-    );
+    assert!(ours.talks_to(first) && other.talks_to(second), "the second is nobody's");
     lab.list("api", &format!("{}\n{}\n", first.ip(), second.ip()));
     lab.picoseg(&["apply"]).ok();
     assert!(ours.talks_to(second) && other.connect(second).is_err());
@@ -221,11 +178,7 @@ fn check_judges_files_without_a_daemon_and_names_every_mistake() {
     for place in ["acme.toml:2:1: ", "acme.toml:10:"] {
         assert!(said.stderr.contains(place), "{place} is not in\n{}", said.stderr);
     }
-    assert!(
-        said.stderr.contains("owner"),
-        "the nearest known key is proposed:\n{}",
-        said.stderr
-    );
+    assert!(said.stderr.contains("owner"), "the nearest known key is proposed:\n{}", said.stderr);
     lab.remove("acme");
     lab.picoseg(&["check"]).ok();
 }

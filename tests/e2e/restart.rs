@@ -26,18 +26,8 @@ fn a_restart_breaks_no_admitted_connection_and_lets_no_refused_packet_pass() {
             end.pump(Duration::from_millis(1));
         }
         let sink = ours.udp(at(local, 9000));
-        let packets = Packets {
-            kind: Kind::Udp,
-            from: at(remote, 443),
-            to: sink.local(),
-            count: 60_000,
-        };
-        (
-            client,
-            server,
-            sink,
-            theirs.raw_pump(packets, Duration::from_millis(1)),
-        )
+        let packets = Packets { kind: Kind::Udp, from: at(remote, 443), to: sink.local(), count: 60_000 };
+        (client, server, sink, theirs.raw_pump(packets, Duration::from_millis(1)))
     });
     for kill in [true, false, true] {
         if kill {
@@ -82,22 +72,14 @@ fn a_restart_ends_in_the_same_ruleset() {
 
     assert!(daemon.term().success());
     let daemon = lab.daemon();
-    assert_eq!(
-        lab.status()["ruleset_digest"],
-        before["ruleset_digest"],
-        "stopped"
-    );
+    assert_eq!(lab.status()["ruleset_digest"], before["ruleset_digest"], "stopped");
     daemon.kill9();
     let daemon = lab.daemon();
     assert_eq!(lab.status()["ruleset_digest"], before["ruleset_digest"], "killed");
     assert!(daemon.term().success());
     lab.unload().ok();
     let _daemon = lab.daemon();
-    assert_eq!(
-        lab.status()["ruleset_digest"],
-        before["ruleset_digest"],
-        "from an empty kernel"
-    );
+    assert_eq!(lab.status()["ruleset_digest"], before["ruleset_digest"], "from an empty kernel");
     assert_eq!(lab.status()["services"], before["services"]);
 }
 
@@ -107,23 +89,15 @@ fn a_close_that_was_missed_is_made_up_for_at_the_start() {
     let webhook = lab.unit("webhook");
     let remote = lab.provider4(0);
     let close = in_ms(4_000);
-    lab.write(
-        "hooks",
-        &schedule(Lifetime::until(close), &[ingress(&webhook, remote, "8443/tcp")]),
-    );
+    lab.write("hooks", &schedule(Lifetime::until(close), &[ingress(&webhook, remote, "8443/tcp")]));
     let daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&webhook), lab.provider());
     let listener = ours.listen(at(lab.host4(), 8443), Manner::Keep);
-    let client = theirs
-        .connect_from(at(remote, 0), listener.local())
-        .expect("admitted");
+    let client = theirs.connect_from(at(remote, 0), listener.local()).expect("admitted");
     let server = listener.accept().expect("admitted");
     daemon.kill9();
     reach(close);
-    assert!(
-        client.alive() && server.alive(),
-        "nobody has told an idle connection"
-    );
+    assert!(client.alive() && server.alive(), "nobody has told an idle connection");
     let _daemon = lab.daemon();
     client.ends_within(MOMENT);
     server.ends_within(MOMENT);
@@ -136,20 +110,14 @@ fn a_unit_that_was_restarted_without_the_daemon_is_governed_at_the_start() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]));
     let theirs = lab.provider();
     theirs.echo(remote);
     lab.daemon().kill9();
     payments.remove();
     payments.create();
     let ours = lab.process(&payments);
-    assert!(
-        ours.connect(remote).is_err(),
-        "a cgroup that nobody has told the kernel of"
-    );
+    assert!(ours.connect(remote).is_err(), "a cgroup that nobody has told the kernel of");
     let _daemon = lab.daemon();
     assert!(ours.talks_to(remote));
 }

@@ -8,10 +8,8 @@ use crate::lab::{Cli, have, put};
 
 #[test]
 fn the_example_schedule_is_valid() {
-    let (config, example) = (
-        shipped("config/picoseg.toml"),
-        shipped("config/services.d/example.toml.sample"),
-    );
+    let (config, example) =
+        (shipped("config/picoseg.toml"), shipped("config/services.d/example.toml.sample"));
     picoseg(&config, &example).ok();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let broken = dir.path().join("example.toml");
@@ -23,16 +21,11 @@ fn the_example_schedule_is_valid() {
 #[test]
 fn every_setting_that_is_commented_out_is_known() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let (config, example) = (
-        dir.path().join("picoseg.toml"),
-        shipped("config/services.d/example.toml.sample"),
-    );
+    let (config, example) =
+        (dir.path().join("picoseg.toml"), shipped("config/services.d/example.toml.sample"));
     let text = fs::read_to_string(shipped("config/picoseg.toml")).expect("it is shipped");
     let all: Vec<_> = text.lines().map(uncommented).collect();
-    assert!(
-        all.iter().filter(|line| line.contains(" = ")).count() >= 20,
-        "{all:#?}"
-    );
+    assert!(all.iter().filter(|line| line.contains(" = ")).count() >= 20, "{all:#?}");
     put(&config, &all.join("\n"));
     picoseg(&config, &example).ok();
     put(&config, &all.join("\n").replace("arm_ahead", "arm_a_head"));
@@ -55,9 +48,7 @@ fn the_unit_is_valid_and_hardened() {
     let said = Cli::run(verify).ok();
     assert!(!said.stderr.contains("picosegd.service:"), "{}", said.stderr);
     let mut security = Command::new("systemd-analyze");
-    security
-        .args(["security", "--offline=true", "--threshold=30"])
-        .arg(&unit);
+    security.args(["security", "--offline=true", "--threshold=30"]).arg(&unit);
     Cli::run(security).ok();
 }
 

@@ -18,16 +18,9 @@ fn a_bad_file_at_start_leaves_the_last_accepted_files_in_force() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]));
     let daemon = lab.daemon();
-    let (ours, other, theirs) = (
-        lab.process(&payments),
-        lab.process(&lab.unit("other")),
-        lab.provider(),
-    );
+    let (ours, other, theirs) = (lab.process(&payments), lab.process(&lab.unit("other")), lab.provider());
     theirs.echo(remote);
     assert!(daemon.term().success());
 
@@ -51,29 +44,17 @@ fn a_bad_file_at_the_first_start_is_an_error_and_leaves_what_is_in_force() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]));
     assert!(lab.daemon().term().success());
-    let (ours, other, theirs) = (
-        lab.process(&payments),
-        lab.process(&lab.unit("other")),
-        lab.provider(),
-    );
+    let (ours, other, theirs) = (lab.process(&payments), lab.process(&lab.unit("other")), lab.provider());
     theirs.echo(remote);
 
     lab.write("stripe", NONSENSE);
-    fs::remove_dir_all(lab.state())
-        .and_then(|()| fs::create_dir(lab.state()))
-        .expect("a directory of ours");
+    fs::remove_dir_all(lab.state()).and_then(|()| fs::create_dir(lab.state())).expect("a directory of ours");
     let failed = refused(lab.try_daemon());
     assert_eq!(failed.code, Some(78), "{}", failed.log);
     assert!(failed.log.contains("stripe.toml"), "{}", failed.log);
-    assert!(
-        ours.talks_to(remote) && other.connect(remote).is_err(),
-        "the table of before"
-    );
+    assert!(ours.talks_to(remote) && other.connect(remote).is_err(), "the table of before");
 }
 
 #[test]
@@ -82,11 +63,7 @@ fn an_unknown_setting_is_an_error_with_its_place() {
     lab.settings("[enforcement]\nmoode = \"observe\"");
     let failed = refused(lab.try_daemon());
     assert_eq!(failed.code, Some(78), "{}", failed.log);
-    assert!(
-        failed.log.contains("picoseg.toml:") && failed.log.contains("moode"),
-        "{}",
-        failed.log
-    );
+    assert!(failed.log.contains("picoseg.toml:") && failed.log.contains("moode"), "{}", failed.log);
 }
 
 #[test]
@@ -94,16 +71,9 @@ fn a_second_daemon_does_not_start_and_does_not_disturb_the_first() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]));
     let mut first = lab.daemon();
-    let (ours, other, theirs) = (
-        lab.process(&payments),
-        lab.process(&lab.unit("other")),
-        lab.provider(),
-    );
+    let (ours, other, theirs) = (lab.process(&payments), lab.process(&lab.unit("other")), lab.provider());
     theirs.echo(remote);
     let before = lab.status();
     fs::create_dir(lab.dir().join("second-state")).expect("a directory of ours");
@@ -112,17 +82,12 @@ fn a_second_daemon_does_not_start_and_does_not_disturb_the_first() {
         let failed = refused(lab.daemon_with(&config));
         assert_eq!(failed.code, Some(1), "{}", failed.log);
         let words = ["another", "already", "owner", "in use"];
-        assert!(
-            words.iter().any(|word| failed.log.contains(word)),
-            "{}",
-            failed.log
-        );
+        assert!(words.iter().any(|word| failed.log.contains(word)), "{}", failed.log);
     }
     assert!(first.runs());
     assert_eq!(lab.status()["ruleset_digest"], before["ruleset_digest"]);
     assert!(ours.talks_to(remote) && other.connect(remote).is_err());
-    lab.picoseg(&["suspend", "stripe", "--reason", "the first still rules"])
-        .ok();
+    lab.picoseg(&["suspend", "stripe", "--reason", "the first still rules"]).ok();
     assert!(ours.connect(remote).is_err());
 }
 
@@ -137,9 +102,7 @@ fn without_root_the_daemon_says_so() {
     }
     let mut command = Command::new(binary);
     command.arg("--config").arg(lab.config()).uid(nobody).gid(nobody);
-    lab.on_host(command)
-        .exits(1)
-        .explains(&["root", "CAP_NET_ADMIN", "permission", "not permitted"]);
+    lab.on_host(command).exits(1).explains(&["root", "CAP_NET_ADMIN", "permission", "not permitted"]);
 }
 
 #[test]
@@ -147,16 +110,9 @@ fn a_database_of_a_later_version_is_an_error_and_is_left_alone() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    lab.write(
-        "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]),
-    );
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]));
     assert!(lab.daemon().term().success());
-    let (ours, other, theirs) = (
-        lab.process(&payments),
-        lab.process(&lab.unit("other")),
-        lab.provider(),
-    );
+    let (ours, other, theirs) = (lab.process(&payments), lab.process(&lab.unit("other")), lab.provider());
     theirs.echo(remote);
 
     in_database(
@@ -167,15 +123,9 @@ fn a_database_of_a_later_version_is_an_error_and_is_left_alone() {
     let failed = refused(lab.try_daemon());
     assert_eq!(failed.code, Some(1), "{}", failed.log);
     assert!(failed.log.contains("picoseg.db"), "{}", failed.log);
-    assert!(
-        ours.talks_to(remote) && other.connect(remote).is_err(),
-        "the table of before"
-    );
+    assert!(ours.talks_to(remote) && other.connect(remote).is_err(), "the table of before");
 
-    in_database(
-        &lab,
-        "DELETE FROM _sqlx_migrations WHERE version = 20991231000000",
-    );
+    in_database(&lab, "DELETE FROM _sqlx_migrations WHERE version = 20991231000000");
     let _daemon = lab.daemon();
 }
 
@@ -187,20 +137,9 @@ fn directories_that_cannot_be_used_are_named() {
         fs::rename(&path, moved(name)).expect("a directory of ours");
         put(&path, "a file where a directory should be");
         let failed = refused(lab.try_daemon());
-        assert!(
-            matches!(failed.code, Some(1 | 78)),
-            "{name}: {:?}\n{}",
-            failed.code,
-            failed.log
-        );
-        assert!(
-            failed.log.contains(&path.display().to_string()),
-            "{name}:\n{}",
-            failed.log
-        );
-        fs::remove_file(&path)
-            .and_then(|()| fs::rename(moved(name), &path))
-            .expect("a directory of ours");
+        assert!(matches!(failed.code, Some(1 | 78)), "{name}: {:?}\n{}", failed.code, failed.log);
+        assert!(failed.log.contains(&path.display().to_string()), "{name}:\n{}", failed.log);
+        fs::remove_file(&path).and_then(|()| fs::rename(moved(name), &path)).expect("a directory of ours");
     }
     let _daemon = lab.daemon();
 }
@@ -216,11 +155,6 @@ fn in_database(lab: &Lab, statement: &'static str) {
         sqlx::query(statement).execute(&mut connection).await?;
         connection.close().await
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime
-        .block_on(run)
-        .unwrap_or_else(|e| panic!("{statement}: {e}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(run).unwrap_or_else(|e| panic!("{statement}: {e}"));
 }

@@ -42,7 +42,11 @@ pub struct Peer {
 impl Groups {
     pub fn of_this_host() -> Self {
         let gid = |name| Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
-        Self { control: gid(CONTROL_GROUP), observe: gid(OBSERVE_GROUP), daemon: nix::unistd::geteuid().as_raw() }
+        Self {
+            control: gid(CONTROL_GROUP),
+            observe: gid(OBSERVE_GROUP),
+            daemon: nix::unistd::geteuid().as_raw(),
+        }
     }
 
     /// The group that may connect to a socket.
@@ -108,7 +112,9 @@ pub async fn actor(uid: u32) -> String {
 
 /// Looks something up on a thread of its own: one that the database never answers must not keep the daemon from ending,
 /// as a thread of the runtime would.
-async fn in_the_database<T: Send + 'static>(look_up: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+async fn in_the_database<T: Send + 'static>(
+    look_up: impl FnOnce() -> Option<T> + Send + 'static,
+) -> Option<T> {
     let (found, answer) = oneshot::channel();
     let thread = std::thread::Builder::new().name("user-database".to_owned());
     thread.spawn(move || found.send(look_up())).ok()?;

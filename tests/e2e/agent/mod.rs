@@ -46,13 +46,9 @@ pub struct Socket<'a> {
 impl Agent {
     /// Starts one in the network namespace of the calling thread.
     pub fn spawn(cgroup: Option<&Path>, uid: u32) -> Self {
-        let identity = Identity {
-            cgroup: cgroup.map(Path::to_owned),
-            uid,
-        };
+        let identity = Identity { cgroup: cgroup.map(Path::to_owned), uid };
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        ours.set_read_timeout(Some(ANSWER_WITHIN))
-            .expect("a socket of ours");
+        ours.set_read_timeout(Some(ANSWER_WITHIN)).expect("a socket of ours");
         let child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["--exact", TEST, "--nocapture", "--test-threads=1"])
             .env(IDENTITY, serde_json::to_string(&identity).expect("plain data"))
@@ -60,10 +56,7 @@ impl Agent {
             .stdout(Stdio::null())
             .spawn()
             .expect("this binary runs");
-        Self {
-            child: Mutex::new(child),
-            line: Mutex::new(BufReader::new(ours)),
-        }
+        Self { child: Mutex::new(child), line: Mutex::new(BufReader::new(ours)) }
     }
 
     pub fn who(&self) -> Who {
@@ -75,10 +68,7 @@ impl Agent {
 
     /// Moves the process to another cgroup.
     pub fn move_to(&self, cgroup: &Path) {
-        self.done(&Ask::Move {
-            cgroup: cgroup.to_owned(),
-        })
-        .expect("root moves a process");
+        self.done(&Ask::Move { cgroup: cgroup.to_owned() }).expect("root moves a process");
     }
 
     /// SIGKILL; its sockets become orphans of the kernel.
@@ -91,20 +81,12 @@ impl Agent {
     // TCP
 
     pub fn connect(&self, remote: SocketAddr) -> Result<Socket<'_>, Failure> {
-        self.socket(&Ask::Connect {
-            remote,
-            local: None,
-            timeout: CONNECT_WITHIN,
-        })
+        self.socket(&Ask::Connect { remote, local: None, timeout: CONNECT_WITHIN })
     }
 
     /// From a local address and port of our choice.
     pub fn connect_from(&self, local: SocketAddr, remote: SocketAddr) -> Result<Socket<'_>, Failure> {
-        self.socket(&Ask::Connect {
-            remote,
-            local: Some(local),
-            timeout: CONNECT_WITHIN,
-        })
+        self.socket(&Ask::Connect { remote, local: Some(local), timeout: CONNECT_WITHIN })
     }
 
     /// Connects, and sends a word that comes back: the path is open in both directions.
@@ -113,8 +95,7 @@ impl Agent {
     }
 
     pub fn listen(&self, local: SocketAddr, manner: Manner) -> Socket<'_> {
-        self.socket(&Ask::Listen { local, manner })
-            .unwrap_or_else(|e| panic!("listen on {local}: {e:?}"))
+        self.socket(&Ask::Listen { local, manner }).unwrap_or_else(|e| panic!("listen on {local}: {e:?}"))
     }
 
     /// A listener that sends everything back.
@@ -125,13 +106,7 @@ impl Agent {
     /// `count` short connections, some at a time, to a listener of the same manner.
     pub fn exchange(&self, remote: SocketAddr, close: Close, late: Duration, count: u32) -> Tally {
         let workers = if late.is_zero() { 8 } else { 50 };
-        match self.ask(&Ask::Exchange {
-            remote,
-            close,
-            late,
-            count,
-            workers,
-        }) {
+        match self.ask(&Ask::Exchange { remote, close, late, count, workers }) {
             Answer::Tally(tally) => tally,
             other => unexpected(&other),
         }
@@ -140,18 +115,13 @@ impl Agent {
     // UDP, ICMP and packets that no socket would send
 
     pub fn udp(&self, local: SocketAddr) -> Socket<'_> {
-        self.socket(&Ask::Udp { local, remote: None })
-            .unwrap_or_else(|e| panic!("bind {local}: {e:?}"))
+        self.socket(&Ask::Udp { local, remote: None }).unwrap_or_else(|e| panic!("bind {local}: {e:?}"))
     }
 
     /// A connected socket: it can [`Socket::pump`] and [`Socket::drain`].
     pub fn udp_to(&self, local: SocketAddr, remote: SocketAddr) -> Socket<'_> {
-        let asked = Ask::Udp {
-            local,
-            remote: Some(remote),
-        };
-        self.socket(&asked)
-            .unwrap_or_else(|e| panic!("{local} to {remote}: {e:?}"))
+        let asked = Ask::Udp { local, remote: Some(remote) };
+        self.socket(&asked).unwrap_or_else(|e| panic!("{local} to {remote}: {e:?}"))
     }
 
     /// One datagram each from `count` new sockets, taken by the kernel or not.
@@ -166,28 +136,19 @@ impl Agent {
 
     /// Sends them in the background, one `every` so often; its [`Socket::flow`] tells how many.
     pub fn raw_pump(&self, packets: Packets, every: Duration) -> Socket<'_> {
-        self.socket(&Ask::RawPump { packets, every })
-            .expect("root sends raw packets")
+        self.socket(&Ask::RawPump { packets, every }).expect("root sends raw packets")
     }
 
     /// Whether an echo request is answered.
     pub fn pings(&self, remote: IpAddr) -> bool {
-        self.done(&Ask::Ping {
-            remote,
-            timeout: HEAR_WITHIN,
-        })
-        .is_ok()
+        self.done(&Ask::Ping { remote, timeout: HEAR_WITHIN }).is_ok()
     }
 
     // The line
 
     fn socket(&self, question: &Ask) -> Result<Socket<'_>, Failure> {
         match self.ask(question) {
-            Answer::Socket { id, local } => Ok(Socket {
-                agent: self,
-                id,
-                local,
-            }),
+            Answer::Socket { id, local } => Ok(Socket { agent: self, id, local }),
             Answer::Failed(failure) => Err(failure),
             other => unexpected(&other),
         }
@@ -204,12 +165,9 @@ impl Agent {
     fn ask(&self, question: &Ask) -> Answer {
         let mut line = locked(&self.line);
         let text = serde_json::to_string(question).expect("plain data") + "\n";
-        line.get_mut()
-            .write_all(text.as_bytes())
-            .unwrap_or_else(|e| panic!("an agent is gone: {e}"));
+        line.get_mut().write_all(text.as_bytes()).unwrap_or_else(|e| panic!("an agent is gone: {e}"));
         let mut answer = String::new();
-        line.read_line(&mut answer)
-            .unwrap_or_else(|e| panic!("no answer to {question:?}: {e}"));
+        line.read_line(&mut answer).unwrap_or_else(|e| panic!("no answer to {question:?}: {e}"));
         serde_json::from_str(&answer).unwrap_or_else(|e| panic!("answer to {question:?}: {answer:?}: {e}"))
     }
 }
@@ -227,26 +185,17 @@ impl<'a> Socket<'a> {
 
     /// The next connection of a listener that keeps them.
     pub fn accept(&self) -> Result<Socket<'a>, Failure> {
-        self.agent.socket(&Ask::Accept {
-            listener: self.id,
-            timeout: HEAR_WITHIN,
-        })
+        self.agent.socket(&Ask::Accept { listener: self.id, timeout: HEAR_WITHIN })
     }
 
     /// Whether nobody connects to this listener in the time in which a connection would have come.
     pub fn stays_alone(&self) -> bool {
-        let asked = Ask::Accept {
-            listener: self.id,
-            timeout: Duration::from_millis(300),
-        };
+        let asked = Ask::Accept { listener: self.id, timeout: Duration::from_millis(300) };
         self.agent.socket(&asked).is_err()
     }
 
     pub fn say(&self, text: &str) -> Result<(), Failure> {
-        self.agent.done(&Ask::Say {
-            socket: self.id,
-            text: text.to_owned(),
-        })
+        self.agent.done(&Ask::Say { socket: self.id, text: text.to_owned() })
     }
 
     pub fn hear(&self) -> Heard {
@@ -254,10 +203,7 @@ impl<'a> Socket<'a> {
     }
 
     pub fn hear_within(&self, timeout: Duration) -> Heard {
-        match self.agent.ask(&Ask::Hear {
-            socket: self.id,
-            timeout,
-        }) {
+        match self.agent.ask(&Ask::Hear { socket: self.id, timeout }) {
             Answer::Heard(heard) => heard,
             other => unexpected(&other),
         }
@@ -274,34 +220,21 @@ impl<'a> Socket<'a> {
     }
 
     pub fn say_to(&self, remote: SocketAddr, text: &str) -> Result<(), Failure> {
-        self.agent.done(&Ask::UdpSay {
-            socket: self.id,
-            remote,
-            text: text.to_owned(),
-        })
+        self.agent.done(&Ask::UdpSay { socket: self.id, remote, text: text.to_owned() })
     }
 
     pub fn udp_echo(&self) {
-        self.agent
-            .done(&Ask::UdpEcho { socket: self.id })
-            .expect("a UDP socket");
+        self.agent.done(&Ask::UdpEcho { socket: self.id }).expect("a UDP socket");
     }
 
     /// Sends stamped records from now on.
     pub fn pump(&self, every: Duration) {
-        self.agent
-            .done(&Ask::Pump {
-                socket: self.id,
-                every,
-            })
-            .expect("a connected socket");
+        self.agent.done(&Ask::Pump { socket: self.id, every }).expect("a connected socket");
     }
 
     /// Takes stamped records from now on.
     pub fn drain(&self) {
-        self.agent
-            .done(&Ask::Drain { socket: self.id })
-            .expect("a connected socket");
+        self.agent.done(&Ask::Drain { socket: self.id }).expect("a connected socket");
     }
 
     pub fn flow(&self) -> Flow {
@@ -317,9 +250,7 @@ impl<'a> Socket<'a> {
 
     /// Waits until this end knows that the connection is over.
     pub fn ends_within(&self, limit: Duration) -> End {
-        clock::eventually("this end learns that its connection is over", limit, || {
-            self.flow().end
-        })
+        clock::eventually("this end learns that its connection is over", limit, || self.flow().end)
     }
 
     /// Waits until something more has arrived.
@@ -329,22 +260,12 @@ impl<'a> Socket<'a> {
     }
 
     pub fn close(&self) {
-        self.agent
-            .done(&Ask::Close {
-                socket: self.id,
-                reset: false,
-            })
-            .expect("it was open");
+        self.agent.done(&Ask::Close { socket: self.id, reset: false }).expect("it was open");
     }
 
     /// Closes with a reset instead of a FIN.
     pub fn reset(&self) {
-        self.agent
-            .done(&Ask::Close {
-                socket: self.id,
-                reset: true,
-            })
-            .expect("it was open");
+        self.agent.done(&Ask::Close { socket: self.id, reset: true }).expect("it was open");
     }
 }
 

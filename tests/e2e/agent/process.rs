@@ -27,9 +27,7 @@ pub fn run(identity: &Identity) -> ! {
     let mut question = String::new();
     while matches!(line.read_line(&mut question), Ok(1..)) {
         let asked = serde_json::from_str(&question).expect("a question");
-        let answer = sockets
-            .answer(asked)
-            .unwrap_or_else(|error| Answer::Failed(error.into()));
+        let answer = sockets.answer(asked).unwrap_or_else(|error| Answer::Failed(error.into()));
         let answer = serde_json::to_string(&answer).expect("plain data") + "\n";
         if line.get_mut().write_all(answer.as_bytes()).is_err() {
             break;
@@ -53,16 +51,8 @@ fn join(cgroup: &Path) -> io::Result<()> {
 
 fn who() -> Who {
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let cgroup = cgroups
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .unwrap_or_default()
-        .to_owned();
-    Who {
-        pid: process::id(),
-        uid: getuid().as_raw(),
-        cgroup,
-    }
+    let cgroup = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned();
+    Who { pid: process::id(), uid: getuid().as_raw(), cgroup }
 }
 
 /// What an agent holds open.
@@ -84,11 +74,7 @@ impl Sockets {
         match question {
             Ask::Who => Ok(Answer::Who(who())),
             Ask::Move { cgroup } => join(&cgroup).map(|()| Answer::Done),
-            Ask::Connect {
-                remote,
-                local,
-                timeout,
-            } => {
+            Ask::Connect { remote, local, timeout } => {
                 let stream = stream::connect(remote, local, timeout)?;
                 let local = stream.local_addr()?;
                 Ok(self.hold(Some(Line::Tcp(stream)), local))
@@ -103,15 +89,9 @@ impl Sockets {
             Ask::Drain { socket } => self.in_background(socket, |line, flow| stream::drain(line, &flow)),
             Ask::Flow { socket } => self.flow(socket),
             Ask::Close { socket, reset } => self.close(socket, reset),
-            Ask::Exchange {
-                remote,
-                close,
-                late,
-                count,
-                workers,
-            } => Ok(Answer::Tally(stream::exchange(
-                remote, close, late, count, workers,
-            ))),
+            Ask::Exchange { remote, close, late, count, workers } => {
+                Ok(Answer::Tally(stream::exchange(remote, close, late, count, workers)))
+            }
             Ask::Udp { local, remote } => self.udp(local, remote),
             Ask::UdpSay { socket, remote, text } => match self.line(socket)? {
                 Line::Udp(udp) => udp.send_to(text.as_bytes(), remote).map(|_| Answer::Done),
@@ -136,27 +116,16 @@ impl Sockets {
 
     fn hold(&mut self, line: Option<Line>, local: SocketAddr) -> Answer {
         self.last += 1;
-        self.lines.insert(
-            self.last,
-            Held {
-                line,
-                flow: Shared::default(),
-            },
-        );
+        self.lines.insert(self.last, Held { line, flow: Shared::default() });
         Answer::Socket { id: self.last, local }
     }
 
     fn held(&mut self, id: Id) -> io::Result<&mut Held> {
-        self.lines
-            .get_mut(&id)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.lines.get_mut(&id).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn line(&mut self, id: Id) -> io::Result<&mut Line> {
-        self.held(id)?
-            .line
-            .as_mut()
-            .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+        self.held(id)?.line.as_mut().ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
     fn listen(&mut self, local: SocketAddr, manner: Manner) -> io::Result<Answer> {
@@ -171,9 +140,7 @@ impl Sockets {
 
     fn accept(&mut self, listener: Id, timeout: Duration) -> io::Result<Answer> {
         let receiver = self.listeners.get(&listener).ok_or(io::ErrorKind::NotFound)?;
-        let line = receiver
-            .recv_timeout(timeout)
-            .map_err(|_| io::ErrorKind::TimedOut)?;
+        let line = receiver.recv_timeout(timeout).map_err(|_| io::ErrorKind::TimedOut)?;
         let Line::Tcp(stream) = &line else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
@@ -247,20 +214,14 @@ fn serve(listener: &TcpListener, manner: Manner, kept: &Sender<Line>) {
 
 fn hear(line: &mut Line, timeout: Duration) -> Heard {
     let mut buffer = [0; 4096];
-    let outcome = line
-        .set_read_timeout(Some(timeout))
-        .and_then(|()| line.receive(&mut buffer));
+    let outcome = line.set_read_timeout(Some(timeout)).and_then(|()| line.receive(&mut buffer));
     match outcome {
         Ok((0, None)) => Heard::End,
-        Ok((length, from)) => Heard::Text {
-            text: String::from_utf8_lossy(&buffer[..length]).into_owned(),
-            from,
-        },
+        Ok((length, from)) => {
+            Heard::Text { text: String::from_utf8_lossy(&buffer[..length]).into_owned(), from }
+        }
         Err(error) => match Failure::from(error) {
-            Failure {
-                errno: libc::ETIMEDOUT,
-                ..
-            } => Heard::Nothing,
+            Failure { errno: libc::ETIMEDOUT, .. } => Heard::Nothing,
             failure => Heard::Failed(failure),
         },
     }
@@ -277,11 +238,7 @@ fn udp_echo(line: Line) {
 }
 
 fn udp_each(remote: SocketAddr, count: u32) -> io::Result<()> {
-    let any: SocketAddr = if remote.is_ipv4() {
-        ([0; 4], 0).into()
-    } else {
-        ([0u16; 8], 0).into()
-    };
+    let any: SocketAddr = if remote.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     for _ in 0..count {
         // A new socket each: an error of the packet before would be reported instead of sending the next.
         let _ = UdpSocket::bind(any)?.send_to(b"word", remote);

@@ -216,14 +216,7 @@ pub struct Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let timeout = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
-        let errno = if timeout {
-            libc::ETIMEDOUT
-        } else {
-            error.raw_os_error().unwrap_or(0)
-        };
-        Self {
-            errno,
-            text: error.to_string(),
-        }
+        let errno = if timeout { libc::ETIMEDOUT } else { error.raw_os_error().unwrap_or(0) };
+        Self { errno, text: error.to_string() }
     }
 }

@@ -59,17 +59,11 @@ pub fn ping(remote: IpAddr, timeout: Duration) -> io::Result<()> {
 fn send_one(socket: &Socket, packets: Packets, number: u32) -> io::Result<()> {
     // The destination of a raw socket has no port.
     let destination = SocketAddr::new(packets.to.ip(), 0);
-    socket
-        .send_to(&packet(packets, number), &destination.into())
-        .map(drop)
+    socket.send_to(&packet(packets, number), &destination.into()).map(drop)
 }
 
 fn raw_socket(remote: SocketAddr, protocol: i32) -> io::Result<Socket> {
-    Socket::new(
-        Domain::for_address(remote),
-        Type::RAW,
-        Some(Protocol::from(protocol)),
-    )
+    Socket::new(Domain::for_address(remote), Type::RAW, Some(Protocol::from(protocol)))
 }
 
 fn packet(Packets { kind, from, to, .. }: Packets, number: u32) -> Vec<u8> {
@@ -89,12 +83,10 @@ fn packet(Packets { kind, from, to, .. }: Packets, number: u32) -> Vec<u8> {
         Kind::ResetWithData => tcp(ip).rst().write(&mut bytes, DATA),
         Kind::Data => tcp(ip).ack(SEQUENCE).psh().write(&mut bytes, DATA),
         Kind::Udp => ip.udp(source_port, to.port()).write(&mut bytes, DATA),
-        Kind::Echo if from.is_ipv4() => ip
-            .icmpv4_echo_request(ECHO_ID, number as u16)
-            .write(&mut bytes, DATA),
-        Kind::Echo => ip
-            .icmpv6_echo_request(ECHO_ID, number as u16)
-            .write(&mut bytes, DATA),
+        Kind::Echo if from.is_ipv4() => {
+            ip.icmpv4_echo_request(ECHO_ID, number as u16).write(&mut bytes, DATA)
+        }
+        Kind::Echo => ip.icmpv6_echo_request(ECHO_ID, number as u16).write(&mut bytes, DATA),
     };
     written.expect("to a vector");
     bytes
@@ -103,9 +95,7 @@ fn packet(Packets { kind, from, to, .. }: Packets, number: u32) -> Vec<u8> {
 /// The kernel fills in the checksum for IPv6; for IPv4 we do.
 fn echo_request(kind: u8) -> [u8; 8] {
     let [id_high, id_low] = ECHO_ID.to_be_bytes();
-    let sum = u16::from_be_bytes([kind, 0])
-        .wrapping_add(ECHO_ID)
-        .wrapping_add(1);
+    let sum = u16::from_be_bytes([kind, 0]).wrapping_add(ECHO_ID).wrapping_add(1);
     let [check_high, check_low] = (!sum).to_be_bytes();
     [kind, 0, check_high, check_low, id_high, id_low, 0, 1]
 }

@@ -61,11 +61,7 @@ impl Line {
     pub fn peek_end(&self) -> Option<Ending> {
         let Self::Tcp(stream) = self else { return None };
         let mut byte = [0];
-        match recv(
-            stream.as_raw_fd(),
-            &mut byte,
-            MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
-        ) {
+        match recv(stream.as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
             Ok(0) => Some(Ending::Closed),
             Ok(_) | Err(Errno::EAGAIN) => None,
             Err(errno) => Some(Ending::Broken(io::Error::from(errno).into())),
@@ -169,9 +165,7 @@ pub fn exchange(remote: SocketAddr, close: Close, late: Duration, count: u32, wo
             });
         }
     });
-    tally
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// The client's side of a short connection.
@@ -213,9 +207,5 @@ fn wait_for_end(stream: &mut TcpStream, late: Duration) -> io::Result<()> {
 }
 
 fn if_reset(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::ConnectionReset {
-        Ok(())
-    } else {
-        Err(error)
-    }
+    if error.kind() == io::ErrorKind::ConnectionReset { Ok(()) } else { Err(error) }
 }

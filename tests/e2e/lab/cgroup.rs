@@ -34,11 +34,7 @@ impl Slice {
     pub fn unit(&self, name: &str) -> Unit {
         let dir = self.path.join(name);
         let path = Path::new("/").join(dir.strip_prefix(&self.root).expect("below the root"));
-        let unit = Unit {
-            name: name.to_owned(),
-            dir,
-            path,
-        };
+        let unit = Unit { name: name.to_owned(), dir, path };
         unit.create();
         unit
     }
@@ -57,11 +53,7 @@ impl Unit {
 
     /// Creates a cgroup below it.
     pub fn child(&self, name: &str) -> Self {
-        let child = Self {
-            name: name.to_owned(),
-            dir: self.dir.join(name),
-            path: self.path.join(name),
-        };
+        let child = Self { name: name.to_owned(), dir: self.dir.join(name), path: self.path.join(name) };
         child.create();
         child
     }
@@ -91,10 +83,7 @@ impl Unit {
 pub fn sweep(belongs_to_the_dead: impl Fn(&str) -> bool) {
     let Ok(root) = root() else { return };
     for slice in children(&root) {
-        if slice
-            .file_name()
-            .is_some_and(|name| belongs_to_the_dead(&name.to_string_lossy()))
-        {
+        if slice.file_name().is_some_and(|name| belongs_to_the_dead(&name.to_string_lossy())) {
             remove_all(&slice);
         }
     }
@@ -106,14 +95,9 @@ fn root() -> Result<PathBuf, String> {
         fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("/proc/self/mountinfo: {e}"))?;
     let mount_point = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
-        right
-            .starts_with("cgroup2 ")
-            .then(|| left.split(' ').nth(4).map(PathBuf::from))?
+        right.starts_with("cgroup2 ").then(|| left.split(' ').nth(4).map(PathBuf::from))?
     };
-    mounts
-        .lines()
-        .find_map(mount_point)
-        .ok_or_else(|| "no cgroup2 hierarchy is mounted".to_owned())
+    mounts.lines().find_map(mount_point).ok_or_else(|| "no cgroup2 hierarchy is mounted".to_owned())
 }
 
 /// A cgroup stays busy for a moment after its last process was reaped.
@@ -135,9 +119,5 @@ fn children(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .collect()
+    entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }

@@ -25,29 +25,17 @@ impl Cli {
     pub fn run(mut command: Command) -> Self {
         let said = format!("{command:?}");
         let (mut stdout, mut stderr) = (scratch(), scratch());
-        command
-            .stdin(Stdio::null())
-            .stdout(copy(&stdout))
-            .stderr(copy(&stderr));
+        command.stdin(Stdio::null()).stdout(copy(&stdout)).stderr(copy(&stderr));
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{said}: {e}"));
         let status = ended(&mut child, LIMIT);
         let (stdout, stderr) = (text(&mut stdout), text(&mut stderr));
         let status = status.unwrap_or_else(|| panic!("{said} still runs after {LIMIT:?}:\n{stdout}{stderr}"));
-        Self {
-            code: status.code().unwrap_or(-1),
-            stdout,
-            stderr,
-            said,
-        }
+        Self { code: status.code().unwrap_or(-1), stdout, stderr, said }
     }
 
     /// Insists on an exit code.
     pub fn exits(self, code: i32) -> Self {
-        assert_eq!(
-            self.code, code,
-            "exit code of {}\n{}{}",
-            self.said, self.stdout, self.stderr
-        );
+        assert_eq!(self.code, code, "exit code of {}\n{}{}", self.said, self.stdout, self.stderr);
         self
     }
 
@@ -59,11 +47,7 @@ impl Cli {
     pub fn explains(self, words: &[&str]) -> Self {
         let said = self.stderr.to_lowercase();
         let found = words.iter().any(|word| said.contains(&word.to_lowercase()));
-        assert!(
-            found,
-            "{} should mention one of {words:?}:\n{}",
-            self.said, self.stderr
-        );
+        assert!(found, "{} should mention one of {words:?}:\n{}", self.said, self.stderr);
         self
     }
 
@@ -92,8 +76,6 @@ fn copy(file: &File) -> Stdio {
 
 fn text(file: &mut File) -> String {
     let mut bytes = Vec::new();
-    file.seek(io::SeekFrom::Start(0))
-        .and_then(|_| file.read_to_end(&mut bytes))
-        .expect("our own file");
+    file.seek(io::SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).expect("our own file");
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -46,10 +46,7 @@ impl Daemon {
         let _ = fs::remove_file(&notify);
         match outcome {
             Some(Ok(())) => Ok(daemon),
-            Some(Err(code)) => Err(Failed {
-                code,
-                log: daemon.said(),
-            }),
+            Some(Err(code)) => Err(Failed { code, log: daemon.said() }),
             None => Err(Failed {
                 code: None,
                 log: format!("no READY=1 within {READY_WITHIN:?}\n{}", daemon.said()),
@@ -92,10 +89,7 @@ impl Daemon {
     fn readiness(&mut self, socket: &UnixDatagram) -> Option<Result<(), Option<i32>>> {
         let mut message = [0; 4096];
         while let Ok(length) = socket.recv(&mut message) {
-            if message[..length]
-                .split(|byte| *byte == b'\n')
-                .any(|line| line == b"READY=1")
-            {
+            if message[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
                 return Some(Ok(()));
             }
         }
@@ -115,10 +109,6 @@ impl Drop for Daemon {
 }
 
 fn append(path: &PathBuf) -> Stdio {
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .expect("a log in a directory of ours");
+    let file = File::options().create(true).append(true).open(path).expect("a log in a directory of ours");
     Stdio::from(file)
 }

@@ -224,8 +224,7 @@ runtime = "{dir}/{runtime}"
 
     /// Starts `picosegd` and waits until its ruleset is in force.
     pub fn daemon(&self) -> Daemon {
-        self.try_daemon()
-            .unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
+        self.try_daemon().unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
     }
 
     /// # Errors
@@ -261,11 +260,7 @@ runtime = "{dir}/{runtime}"
     /// Runs `picoseg` over another socket.
     pub fn picoseg_over(&self, socket: &Path, arguments: &[&str]) -> Cli {
         let mut command = Command::new(env!("CARGO_BIN_EXE_picoseg"));
-        command
-            .arg("--config")
-            .arg(self.config())
-            .arg("--socket")
-            .arg(socket);
+        command.arg("--config").arg(self.config()).arg("--socket").arg(socket);
         command.args(arguments).env("NO_COLOR", "1");
         self.on_host(command)
     }
@@ -284,30 +279,18 @@ runtime = "{dir}/{runtime}"
     /// The entry of one service in `services --json`.
     pub fn service(&self, name: &str) -> Value {
         let body = self.picoseg(&["services", "--json"]).ok().json();
-        let services = body["services"]
-            .as_array()
-            .unwrap_or_else(|| panic!("no services in {body}"));
-        services
-            .iter()
-            .find(|s| s["name"] == name)
-            .unwrap_or_else(|| panic!("no {name} in {body}"))
-            .clone()
+        let services = body["services"].as_array().unwrap_or_else(|| panic!("no services in {body}"));
+        services.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no {name} in {body}")).clone()
     }
 
     pub fn state_of(&self, name: &str) -> String {
-        self.service(name)["state"]
-            .as_str()
-            .expect("a state is text")
-            .to_owned()
+        self.service(name)["state"].as_str().expect("a state is text").to_owned()
     }
 
     /// The rows of `attempts --json`.
     pub fn attempts(&self) -> Vec<Value> {
         let body = self.picoseg(&["attempts", "--json"]).ok().json();
-        body["attempts"]
-            .as_array()
-            .unwrap_or_else(|| panic!("no attempts in {body}"))
-            .clone()
+        body["attempts"].as_array().unwrap_or_else(|| panic!("no attempts in {body}")).clone()
     }
 
     /// The sum of `count` over the rows that have all these values.
@@ -327,13 +310,7 @@ runtime = "{dir}/{runtime}"
             seen = self.attempts_with(values);
             (seen >= count).then_some(())
         });
-        let rows = || {
-            self.attempts()
-                .iter()
-                .map(Value::to_string)
-                .collect::<Vec<_>>()
-                .join("\n")
-        };
+        let rows = || self.attempts().iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
         assert!(
             all.is_some() && seen == count,
             "{seen} attempts instead of {count} with {values:?}\n{}",
@@ -343,39 +320,23 @@ runtime = "{dir}/{runtime}"
 
     /// Writes a service of its own, so that [`Lab::all_on_record`] can tell when the daemon is up to date.
     pub fn canary(&self) {
-        let nobody = schedule::policy(
-            "ingress",
-            "cgroup = \"/nobody\"",
-            &self.provider4(CANARY).to_string(),
-            "1/tcp",
-        );
-        self.write(
-            "canary",
-            &schedule::schedule(schedule::Lifetime::open(), &[nobody]),
-        );
+        let nobody =
+            schedule::policy("ingress", "cgroup = \"/nobody\"", &self.provider4(CANARY).to_string(), "1/tcp");
+        self.write("canary", &schedule::schedule(schedule::Lifetime::open(), &[nobody]));
     }
 
     /// Has one more packet refused and waits until it shows: then everything before it does too.
     pub fn all_on_record(&self, provider: &Agent) {
         let before = self.attempts_with(&[("service", "canary")]);
         let from = at(self.provider4(CANARY), 40_000);
-        provider.raw(Packets {
-            kind: Kind::Syn,
-            from,
-            to: at(self.host4(), 1),
-            count: 1,
-        });
+        provider.raw(Packets { kind: Kind::Syn, from, to: at(self.host4(), 1), count: 1 });
         self.expect_attempts(before + 1, &[("service", "canary")]);
     }
 
     /// Insists that nothing but the canary was refused until now.
     pub fn expect_no_attempts(&self, provider: &Agent) {
         self.all_on_record(provider);
-        let accused: Vec<_> = self
-            .attempts()
-            .into_iter()
-            .filter(|row| row["service"] != "canary")
-            .collect();
+        let accused: Vec<_> = self.attempts().into_iter().filter(|row| row["service"] != "canary").collect();
         assert!(accused.is_empty(), "refused: {accused:#?}");
     }
 
@@ -384,11 +345,7 @@ runtime = "{dir}/{runtime}"
         let mut command = Command::new("ss");
         command.args(["-H", "-t", "-n", "-a", "dst", &bracketed(remote)]);
         let listed = self.on_host(command).ok().stdout;
-        listed
-            .lines()
-            .filter(|line| !line.starts_with("TIME-WAIT"))
-            .map(str::to_owned)
-            .collect()
+        listed.lines().filter(|line| !line.starts_with("TIME-WAIT")).map(str::to_owned).collect()
     }
 
     // Making it
@@ -447,18 +404,13 @@ fn sweep() {
 
 /// Whether an id like `4711n2h` is of a process that is gone.
 fn of_the_dead(id: Option<&str>) -> bool {
-    let pid = id
-        .and_then(|id| id.split_once('n'))
-        .and_then(|(pid, _)| pid.parse::<u32>().ok());
+    let pid = id.and_then(|id| id.split_once('n')).and_then(|(pid, _)| pid.parse::<u32>().ok());
     pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 fn no_duplicate_address_detection() {
     for scope in ["all", "default"] {
-        put(
-            Path::new(&format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad")),
-            "0",
-        );
+        put(Path::new(&format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad")), "0");
     }
 }
 

@@ -18,9 +18,7 @@ impl Netns {
     /// The reason in words: no permission, no `ip`, no such feature in this kernel.
     pub fn add(name: &str) -> Result<Self, String> {
         ip(&["netns", "add", name], "")?;
-        Ok(Self {
-            name: name.to_owned(),
-        })
+        Ok(Self { name: name.to_owned() })
     }
 
     pub fn name(&self) -> &str {
@@ -74,11 +72,7 @@ fn ip(arguments: &[&str], input: &str) -> Result<(), String> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| failed(e.to_string()))?;
-    let written = child
-        .stdin
-        .take()
-        .expect("stdin is piped")
-        .write_all(input.as_bytes());
+    let written = child.stdin.take().expect("stdin is piped").write_all(input.as_bytes());
     let output = child.wait_with_output().map_err(|e| failed(e.to_string()))?;
     match (output.status.success(), written) {
         (true, Ok(())) => Ok(()),

@@ -57,20 +57,12 @@ decommission = {}
 
 /// An absolute window.
 pub fn window(open: Time, close: Time) -> String {
-    format!(
-        "[[window]]\nopen = {}\nclose = {}\n\n",
-        rfc3339(open),
-        rfc3339(close)
-    )
+    format!("[[window]]\nopen = {}\nclose = {}\n\n", rfc3339(open), rfc3339(close))
 }
 
 /// An exception.
 pub fn except(open: Time, close: Time) -> String {
-    format!(
-        "[[except]]\nopen = {}\nclose = {}\n\n",
-        rfc3339(open),
-        rfc3339(close)
-    )
+    format!("[[except]]\nopen = {}\nclose = {}\n\n", rfc3339(open), rfc3339(close))
 }
 
 /// The unit connects to the provider.

@@ -19,11 +19,7 @@ pub fn skipped(reason: &str) {
 
 /// Whether a program is installed; without it the caller's test is skipped.
 pub fn have(program: &str) -> bool {
-    let run = Command::new(program)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let run = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if run.is_err() {
         skipped(&format!("{program} is not installed"));
     }
