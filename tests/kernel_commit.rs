@@ -62,10 +62,7 @@ fn open(protect: bool) -> Table {
 }
 
 fn changeset(steps: Vec<Step>) -> Changeset {
-    Changeset {
-        table: "picoseg".to_owned(),
-        steps,
-    }
+    Changeset { table: "picoseg".to_owned(), steps }
 }
 
 /// Everything that a ruleset needs from nothing.
@@ -75,9 +72,8 @@ fn installation(ruleset: &Ruleset) -> Changeset {
     let declared = sets.clone().map(|(name, set)| Step::AddSet(name.clone(), set.declaration()));
     let chains = ruleset.chains.iter();
     let created = chains.clone().map(|(name, chain)| Step::AddChain(name.clone(), chain.base));
-    let rules = chains.flat_map(|(name, chain)| {
-        chain.rules.iter().map(|rule| Step::AddRule(name.clone(), rule.clone()))
-    });
+    let rules = chains
+        .flat_map(|(name, chain)| chain.rules.iter().map(|rule| Step::AddRule(name.clone(), rule.clone())));
     let elements = sets.filter(|(_, set)| !set.elements.is_empty()).map(|(name, set)| {
         let elements = set.elements.iter().map(|(key, element)| (key.clone(), element.clone()));
         Step::AddElements(name.clone(), set.declaration(), elements.collect())
@@ -105,11 +101,7 @@ fn address6(text: &str) -> Key {
 }
 
 fn grant(address: u32, port: u16) -> Key {
-    Key::builder()
-        .address(Family::V4, address.into())
-        .protocol(protocol::TCP)
-        .port(port)
-        .build()
+    Key::builder().address(Family::V4, address.into()).protocol(protocol::TCP).port(port).build()
 }
 
 const GRANT: [Field; 3] = [Field::Address(Family::V4), Field::Protocol, Field::Port];
@@ -190,73 +182,165 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
     let in_cgroup = |rest: fn(picoseg::ruleset::KeyBuilder) -> picoseg::ruleset::KeyBuilder| {
         rest(Key::builder().cgroup(cgroup.id)).build()
     };
-    let named = |verdict| Element {
-        verdict,
-        closes_at: None,
-        last: None,
-        comment: Some(cgroup.name.clone()),
-    };
-    let named_until = Element {
-        closes_at: Some(second_from_now(1000)),
-        ..named(None)
-    };
+    let named =
+        |verdict| Element { verdict, closes_at: None, last: None, comment: Some(cgroup.name.clone()) };
+    let named_until = Element { closes_at: Some(second_from_now(1000)), ..named(None) };
     let (first, last) = wide([10, 0, 7, 0], (8000, 8100));
     let (other, other_last) = wide([10, 0, 8, 0], (443, 443));
     let sets = [
         ("gate4", with_elements(Set::plain(&[v4]), [(address4("10.0.0.0"), plain())])),
         ("gate6", with_elements(Set::plain(&[v6]), [(address6("fd04:2::"), plain())])),
-        ("protocols", with_elements(Set::plain(&[Field::Protocol]), [
-            (Key::builder().protocol(protocol::TCP).build(), plain()),
-            (Key::builder().protocol(47).build(), plain()),
-        ])),
-        ("ports", with_elements(Set::plain(&[Field::Port]), [
-            (Key::builder().port(443).build(), plain()),
-            (Key::builder().port(8443).build(), Element { comment: Some("hook".into()), ..plain() }),
-        ])),
-        ("port_ranges", with_elements(Set::plain(&[Field::Port]).with_intervals(), [
-            (Key::builder().port(8000).build(), Element { last: Some(Key::builder().port(8100).build()), ..plain() }),
-            (Key::builder().port(8101).build(), Element { last: Some(Key::builder().port(8101).build()), ..plain() }),
-            (Key::builder().port(65000).build(), Element { last: Some(Key::builder().port(65535).build()), ..plain() }),
-        ])),
-        ("nets4", with_elements(Set::verdicts(&[v4]).with_intervals(), [
-            (address4("10.0.0.0"), Element { last: Some(address4("10.0.0.255")), ..lasting(jump("helper")) }),
-            (address4("10.0.1.0"), Element { last: Some(address4("10.0.1.7")), ..lasting(Some(Verdict::Drop)) }),
-            (address4("192.0.2.1"), Element { last: Some(address4("192.0.2.1")), ..lasting(Some(Verdict::Return)) }),
-            (address4("255.255.255.0"), Element { last: Some(address4("255.255.255.255")), ..lasting(Some(Verdict::Accept)) }),
-        ])),
-        ("nets6", with_elements(Set::verdicts(&[v6]).with_intervals().with_expiry(), [
-            (address6("fd04:2::"), until(Some(address6("fd04:2::ffff:ffff:ffff:ffff")), Some(Verdict::Goto("helper".into())))),
-        ])),
-        ("windows", with_elements(Set::plain(&[Field::Time]).with_intervals().with_expiry(), [
-            (at(1_900_000_000), Element { comment: None, ..until(Some(before(1_900_003_600)), None) }),
-            (at(1_900_003_600), Element { comment: None, ..until(Some(before(1_900_007_200)), None) }),
-        ])),
-        ("grants4", with_elements(Set::plain(&GRANT).with_expiry(), [
-            (grant(0x0a00_0001, 443), until(None, None)),
-            (grant(0x0a00_0002, 443), plain()),
-        ])),
-        ("ranges4", with_elements(Set::verdicts(&GRANT).with_intervals().with_expiry(), [
-            (first, until(Some(last), jump("helper"))),
-            (other, Element { last: Some(other_last), ..lasting(Some(Verdict::Accept)) }),
-        ])),
-        ("timed4", with_elements(Set::plain(&[v4, Field::Time]).with_intervals(), [
-            (
-                Key::from_bytes(&[address4("10.0.0.1").bytes(), at(1_900_000_000).bytes()].concat()),
-                Element { last: Some(Key::from_bytes(&[address4("10.0.0.9").bytes(), before(1_900_003_600).bytes()].concat())), ..plain() },
+        (
+            "protocols",
+            with_elements(
+                Set::plain(&[Field::Protocol]),
+                [
+                    (Key::builder().protocol(protocol::TCP).build(), plain()),
+                    (Key::builder().protocol(47).build(), plain()),
+                ],
             ),
-        ])),
-        ("cg_grants4", with_elements(Set::plain(&[Field::Cgroup, v4, Field::Protocol, Field::Port]).with_expiry(), [
-            (in_cgroup(|key| key.address(Family::V4, 0x0a00_0001).protocol(6).port(443)), named_until),
-        ])),
-        ("cg_segments", with_elements(Set::verdicts(&[Field::Cgroup]), [
-            (in_cgroup(|key| key), named(jump("helper"))),
-        ])),
-        ("flows4", Set::dynamic(&[v4, Field::Port, v4, Field::Port], 65536, Some(Duration::from_secs(120)), false)),
+        ),
+        (
+            "ports",
+            with_elements(
+                Set::plain(&[Field::Port]),
+                [
+                    (Key::builder().port(443).build(), plain()),
+                    (Key::builder().port(8443).build(), Element { comment: Some("hook".into()), ..plain() }),
+                ],
+            ),
+        ),
+        (
+            "port_ranges",
+            with_elements(
+                Set::plain(&[Field::Port]).with_intervals(),
+                [
+                    (
+                        Key::builder().port(8000).build(),
+                        Element { last: Some(Key::builder().port(8100).build()), ..plain() },
+                    ),
+                    (
+                        Key::builder().port(8101).build(),
+                        Element { last: Some(Key::builder().port(8101).build()), ..plain() },
+                    ),
+                    (
+                        Key::builder().port(65000).build(),
+                        Element { last: Some(Key::builder().port(65535).build()), ..plain() },
+                    ),
+                ],
+            ),
+        ),
+        (
+            "nets4",
+            with_elements(
+                Set::verdicts(&[v4]).with_intervals(),
+                [
+                    (
+                        address4("10.0.0.0"),
+                        Element { last: Some(address4("10.0.0.255")), ..lasting(jump("helper")) },
+                    ),
+                    (
+                        address4("10.0.1.0"),
+                        Element { last: Some(address4("10.0.1.7")), ..lasting(Some(Verdict::Drop)) },
+                    ),
+                    (
+                        address4("192.0.2.1"),
+                        Element { last: Some(address4("192.0.2.1")), ..lasting(Some(Verdict::Return)) },
+                    ),
+                    (
+                        address4("255.255.255.0"),
+                        Element { last: Some(address4("255.255.255.255")), ..lasting(Some(Verdict::Accept)) },
+                    ),
+                ],
+            ),
+        ),
+        (
+            "nets6",
+            with_elements(
+                Set::verdicts(&[v6]).with_intervals().with_expiry(),
+                [(
+                    address6("fd04:2::"),
+                    until(
+                        Some(address6("fd04:2::ffff:ffff:ffff:ffff")),
+                        Some(Verdict::Goto("helper".into())),
+                    ),
+                )],
+            ),
+        ),
+        (
+            "windows",
+            with_elements(
+                Set::plain(&[Field::Time]).with_intervals().with_expiry(),
+                [
+                    (
+                        at(1_900_000_000),
+                        Element { comment: None, ..until(Some(before(1_900_003_600)), None) },
+                    ),
+                    (
+                        at(1_900_003_600),
+                        Element { comment: None, ..until(Some(before(1_900_007_200)), None) },
+                    ),
+                ],
+            ),
+        ),
+        (
+            "grants4",
+            with_elements(
+                Set::plain(&GRANT).with_expiry(),
+                [(grant(0x0a00_0001, 443), until(None, None)), (grant(0x0a00_0002, 443), plain())],
+            ),
+        ),
+        (
+            "ranges4",
+            with_elements(
+                Set::verdicts(&GRANT).with_intervals().with_expiry(),
+                [
+                    (first, until(Some(last), jump("helper"))),
+                    (other, Element { last: Some(other_last), ..lasting(Some(Verdict::Accept)) }),
+                ],
+            ),
+        ),
+        (
+            "timed4",
+            with_elements(
+                Set::plain(&[v4, Field::Time]).with_intervals(),
+                [(
+                    Key::from_bytes(&[address4("10.0.0.1").bytes(), at(1_900_000_000).bytes()].concat()),
+                    Element {
+                        last: Some(Key::from_bytes(
+                            &[address4("10.0.0.9").bytes(), before(1_900_003_600).bytes()].concat(),
+                        )),
+                        ..plain()
+                    },
+                )],
+            ),
+        ),
+        (
+            "cg_grants4",
+            with_elements(
+                Set::plain(&[Field::Cgroup, v4, Field::Protocol, Field::Port]).with_expiry(),
+                [(in_cgroup(|key| key.address(Family::V4, 0x0a00_0001).protocol(6).port(443)), named_until)],
+            ),
+        ),
+        (
+            "cg_segments",
+            with_elements(Set::verdicts(&[Field::Cgroup]), [(in_cgroup(|key| key), named(jump("helper")))]),
+        ),
+        (
+            "flows4",
+            Set::dynamic(&[v4, Field::Port, v4, Field::Port], 65536, Some(Duration::from_secs(120)), false),
+        ),
         ("refused4", Set::dynamic(&GRANT, 1024, None, true)),
         ("refused6", Set::dynamic(&[v6, Field::Protocol], 1024, Some(Duration::from_secs(3600)), true)),
         ("logged4", Set::dynamic(&[v4], 4096, Some(Duration::from_secs(60)), false)),
-        ("echoes4", Set::dynamic(&[v4, Field::EchoId(Family::V4)], 1024, Some(Duration::from_secs(30)), false)),
-        ("echoes6", Set::dynamic(&[v6, Field::EchoId(Family::V6)], 1024, Some(Duration::from_secs(30)), false)),
+        (
+            "echoes4",
+            Set::dynamic(&[v4, Field::EchoId(Family::V4)], 1024, Some(Duration::from_secs(30)), false),
+        ),
+        (
+            "echoes6",
+            Set::dynamic(&[v6, Field::EchoId(Family::V6)], 1024, Some(Duration::from_secs(30)), false),
+        ),
     ];
     ruleset.sets.extend(sets.map(|(name, set)| (name.to_owned(), set)));
 }
@@ -268,44 +352,36 @@ fn every_rule(ruleset: &mut Ruleset) {
         ("sockets", None, every_socket_rule()),
         ("updates", None, every_update()),
         ("ends", None, every_end()),
-        ("hook-out", Some((Hook::Output, -10)), vec![vec![
-            Statement::LeavesByLoopback,
-            Statement::Verdict(Verdict::Jump("tests".into())),
-        ]]),
-        ("hook-in", Some((Hook::Input, -10)), vec![vec![
-            Statement::ArrivesByLoopback,
-            Statement::Verdict(Verdict::Goto("sockets".into())),
-        ]]),
-        ("hook-forward", Some((Hook::Forward, 5)), vec![vec![
-            Statement::Count("passed".into()),
-            Statement::Verdict(Verdict::Accept),
-        ]]),
+        (
+            "hook-out",
+            Some((Hook::Output, -10)),
+            vec![vec![Statement::LeavesByLoopback, Statement::Verdict(Verdict::Jump("tests".into()))]],
+        ),
+        (
+            "hook-in",
+            Some((Hook::Input, -10)),
+            vec![vec![Statement::ArrivesByLoopback, Statement::Verdict(Verdict::Goto("sockets".into()))]],
+        ),
+        (
+            "hook-forward",
+            Some((Hook::Forward, 5)),
+            vec![vec![Statement::Count("passed".into()), Statement::Verdict(Verdict::Accept)]],
+        ),
     ];
     let chain = |base, rules| Chain { base, rules };
     ruleset.chains.extend(chains.map(|(name, base, rules)| (name.to_owned(), chain(base, rules))));
 }
 
 fn lookup(key: &[Load], set: &str) -> Statement {
-    Statement::Lookup {
-        key: key.to_vec(),
-        set: set.to_owned(),
-        negated: false,
-    }
+    Statement::Lookup { key: key.to_vec(), set: set.to_owned(), negated: false }
 }
 
 fn dispatch(key: &[Load], map: &str) -> Statement {
-    Statement::Dispatch {
-        key: key.to_vec(),
-        map: map.to_owned(),
-    }
+    Statement::Dispatch { key: key.to_vec(), map: map.to_owned() }
 }
 
 fn port(protocol: u8, side: Side, low: u16, high: u16) -> Statement {
-    Statement::Port {
-        protocol,
-        side,
-        range: PortRange::new(low, high).unwrap(),
-    }
+    Statement::Port { protocol, side, range: PortRange::new(low, high).unwrap() }
 }
 
 fn flags(mask: u8, value: u8, negated: bool) -> Statement {
@@ -383,16 +459,8 @@ fn every_update() -> Vec<Rule> {
     let from6 = Load::Address(Family::V6, Source);
     let flow = vec![to4, Load::Port(Destination), from4, Load::Port(Source)];
     let echo = |family| Load::EchoId(family);
-    let ping = |family, kind| Statement::IcmpType {
-        family,
-        low: kind,
-        high: kind,
-    };
-    let update = |set: &str, key, limit| Statement::Update {
-        set: set.to_owned(),
-        key,
-        limit,
-    };
+    let ping = |family, kind| Statement::IcmpType { family, low: kind, high: kind };
+    let update = |set: &str, key, limit| Statement::Update { set: set.to_owned(), key, limit };
     vec![
         vec![Statement::Protocol(protocol::UDP), update("flows4", flow, None)],
         vec![update("refused4", vec![from4, Load::Protocol, Load::Port(Destination)], None)],
@@ -406,10 +474,7 @@ fn every_update() -> Vec<Rule> {
 }
 
 fn every_end() -> Vec<Rule> {
-    let log = |prefix: &str| Statement::Log {
-        prefix: prefix.to_owned(),
-        group: 4747,
-    };
+    let log = |prefix: &str| Statement::Log { prefix: prefix.to_owned(), group: 4747 };
     vec![
         vec![log("stripe/egress/closed "), Statement::Count("refused".into())],
         vec![Statement::RejectWithReset],

@@ -121,12 +121,7 @@ impl Expression {
     pub fn bytes(self, attribute: u32, value: &[u8]) -> Self {
         // SAFETY: the length is that of the slice; libnftnl copies it and checks its own limit.
         unsafe {
-            sys::nftnl_expr_set(
-                self.0.as_ptr(),
-                attribute as u16,
-                value.as_ptr().cast(),
-                value.len() as u32,
-            )
+            sys::nftnl_expr_set(self.0.as_ptr(), attribute as u16, value.as_ptr().cast(), value.len() as u32)
         };
         self
     }
@@ -341,13 +336,7 @@ unsafe impl NlMsg for ElementMessages<'_> {
 unsafe fn message_header(buffer: *mut c_void, kind: u16, flags: u16, sequence: u32) -> *mut libc::nlmsghdr {
     // SAFETY: the caller's promise.
     unsafe {
-        sys::nftnl_nlmsg_build_hdr(
-            buffer.cast::<c_char>(),
-            kind,
-            libc::NFPROTO_INET as u16,
-            flags,
-            sequence,
-        )
+        sys::nftnl_nlmsg_build_hdr(buffer.cast::<c_char>(), kind, libc::NFPROTO_INET as u16, flags, sequence)
     }
 }
 
@@ -380,11 +369,7 @@ pub fn enable_netlink_option(socket: RawFd, option: c_int) -> io::Result<()> {
             size_of::<c_int>() as libc::socklen_t,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The descriptor of a socket, for calls that want a borrowed one.

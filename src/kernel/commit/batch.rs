@@ -79,12 +79,7 @@ impl Transaction {
     /// Creates the table, or takes it over with these flags.
     pub fn add_table(&mut self, name: &str, flags: u32) -> Result<(), CommitError> {
         let table = named_table(name)?.u32(sys::NFTNL_TABLE_FLAGS as u32, flags);
-        self.push(
-            libc::NFT_MSG_NEWTABLE,
-            CREATE,
-            Body::Table(&table),
-            "the table".into(),
-        );
+        self.push(libc::NFT_MSG_NEWTABLE, CREATE, Body::Table(&table), "the table".into());
         Ok(())
     }
 
@@ -105,24 +100,14 @@ impl Transaction {
             Step::AddSet(name, set) => {
                 self.set_ids += 1;
                 let declared = set::declare(table, name, set, self.set_ids)?;
-                self.push(
-                    libc::NFT_MSG_NEWSET,
-                    CREATE,
-                    Body::Set(&declared),
-                    format!("set \"{name}\""),
-                );
+                self.push(libc::NFT_MSG_NEWSET, CREATE, Body::Set(&declared), format!("set \"{name}\""));
                 Ok(())
             }
             Step::DeleteSet(name) => {
                 let set = ffi::Set::new()
                     .str(sys::NFTNL_SET_TABLE as u32, &text(table)?)
                     .str(sys::NFTNL_SET_NAME as u32, &text(name)?);
-                self.push(
-                    libc::NFT_MSG_DELSET,
-                    0,
-                    Body::Set(&set),
-                    format!("set \"{name}\""),
-                );
+                self.push(libc::NFT_MSG_DELSET, 0, Body::Set(&set), format!("set \"{name}\""));
                 Ok(())
             }
             Step::AddChain(name, base) => self.chain(table, name, *base, libc::NFT_MSG_NEWCHAIN, CREATE),
@@ -145,11 +130,7 @@ impl Transaction {
                 Ok(())
             }
             Step::DeleteElements(name, set, keys) => {
-                let kind = if self.destroy {
-                    DESTROY_ELEMENTS
-                } else {
-                    libc::NFT_MSG_DELSETELEM
-                };
+                let kind = if self.destroy { DESTROY_ELEMENTS } else { libc::NFT_MSG_DELSETELEM };
                 let (carrier, numbers) = set::elements_to_delete(table, name, set, keys)?;
                 self.elements(name, &carrier, numbers, kind, 0);
                 Ok(())
@@ -198,10 +179,7 @@ impl Transaction {
             ElementMessages::new(set, libc::NFT_MSG_NEWSETELEM as u16, CREATE as u16).add_to(&mut self.batch);
             self.subjects.push(Subject::Named(subject.clone()));
         }
-        let message = encoded
-            .expressions
-            .into_iter()
-            .fold(named_rule(table, chain)?, ffi::Rule::expression);
+        let message = encoded.expressions.into_iter().fold(named_rule(table, chain)?, ffi::Rule::expression);
         self.push(libc::NFT_MSG_NEWRULE, APPEND, Body::Rule(&message), subject);
         Ok(())
     }
@@ -213,31 +191,20 @@ impl Transaction {
         }
         let messages = ElementMessages::new(carrier, kind as u16, flags as u16).add_to(&mut self.batch);
         // The first message gets all numbers; `finish` deals them out once it sees how many elements each one holds.
-        let subject = |numbers| Subject::Elements {
-            set: set.to_owned(),
-            numbers,
-        };
+        let subject = |numbers| Subject::Elements { set: set.to_owned(), numbers };
         self.subjects.push(subject(numbers));
         self.subjects.extend((1..messages).map(|_| subject(Vec::new())));
     }
 
     fn push(&mut self, kind: i32, flags: i32, body: Body, subject: String) {
-        let message = Message {
-            kind: kind as u16,
-            flags: flags as u16,
-            body,
-        };
+        let message = Message { kind: kind as u16, flags: flags as u16, body };
         message.add_to(&mut self.batch);
         self.subjects.push(Subject::Named(subject));
     }
 
     pub fn finish(self) -> Datagram {
         let bytes: Vec<u8> = self.batch.finalize().iter().collect::<Vec<_>>().concat();
-        Datagram {
-            bytes,
-            subjects: self.subjects,
-            counted_from: self.built_at,
-        }
+        Datagram { bytes, subjects: self.subjects, counted_from: self.built_at }
     }
 }
 
@@ -263,9 +230,7 @@ fn hook_number(hook: Hook) -> u32 {
 
 /// The hook with this number; `None` for those that we do not use.
 pub fn hook_from(number: u32) -> Option<Hook> {
-    [Hook::Input, Hook::Forward, Hook::Output]
-        .into_iter()
-        .find(|hook| hook_number(*hook) == number)
+    [Hook::Input, Hook::Forward, Hook::Output].into_iter().find(|hook| hook_number(*hook) == number)
 }
 
 /// A whole transaction, begin and end included, in one piece.
@@ -285,10 +250,7 @@ impl Datagram {
     /// does not lengthen them.
     pub fn count_from(&mut self, now: Time) {
         // Rounded up: never late.
-        let passed = (now - self.counted_from)
-            .num_microseconds()
-            .unwrap_or(i64::MAX)
-            .max(0);
+        let passed = (now - self.counted_from).num_microseconds().unwrap_or(i64::MAX).max(0);
         let passed = passed.unsigned_abs().div_ceil(1000);
         if passed == 0 {
             return;
@@ -303,9 +265,7 @@ impl Datagram {
 
     /// The same without its end: the kernel checks such a transaction and undoes it.
     pub fn without_end(mut self) -> Self {
-        let end = messages(&self.bytes)
-            .last()
-            .map_or(0, |message| message.len().next_multiple_of(4));
+        let end = messages(&self.bytes).last().map_or(0, |message| message.len().next_multiple_of(4));
         self.bytes.truncate(self.bytes.len() - end);
         self
     }
@@ -316,10 +276,7 @@ impl Datagram {
             return false;
         };
         let asked = i32::from(end.flags) & libc::NLM_F_ACK != 0;
-        !asked
-            || answers
-                .iter()
-                .any(|answer| answer.sequence == end.sequence && answer.errno == 0)
+        !asked || answers.iter().any(|answer| answer.sequence == end.sequence && answer.errno == 0)
     }
 
     /// What was refused, in the order of the messages.
@@ -365,10 +322,7 @@ impl Subject {
     fn dealt(&self, numbers: &[usize]) -> Self {
         match self {
             Self::Named(name) => Self::Named(name.clone()),
-            Self::Elements { set, .. } => Self::Elements {
-                set: set.clone(),
-                numbers: numbers.to_vec(),
-            },
+            Self::Elements { set, .. } => Self::Elements { set: set.clone(), numbers: numbers.to_vec() },
         }
     }
 }
@@ -381,19 +335,13 @@ fn messages(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn elements(message: &[u8]) -> impl Iterator<Item = (usize, Attributes<'_>)> {
     Attributes::of_message(message)
         .filter(|attribute| attribute.kind == LIST_ELEMENTS)
-        .flat_map(|list| {
-            list.inside()
-                .map(move |element| (list.offset + element.offset, element.inside()))
-        })
+        .flat_map(|list| list.inside().map(move |element| (list.offset + element.offset, element.inside())))
 }
 
 /// Which element of a message holds the byte at this offset.
 fn element_at(message: &[u8], offset: usize) -> Option<usize> {
     // The kernel points at an attribute's header, 4 bytes before its content.
-    elements(message)
-        .take_while(|(begin, _)| begin - 4 <= offset)
-        .count()
-        .checked_sub(1)
+    elements(message).take_while(|(begin, _)| begin - 4 <= offset).count().checked_sub(1)
 }
 
 /// Where in a datagram the timeouts of elements are.
@@ -404,9 +352,7 @@ fn timeouts(datagram: &[u8]) -> Vec<usize> {
     for message in messages(datagram) {
         if Header::of(message).is_some_and(|header| header.kind == kind) {
             for (at, attributes) in elements(message) {
-                let timeout = attributes
-                    .into_iter()
-                    .find(|attribute| attribute.kind == ELEMENT_TIMEOUT);
+                let timeout = attributes.into_iter().find(|attribute| attribute.kind == ELEMENT_TIMEOUT);
                 found.extend(timeout.map(|timeout| begin + at + timeout.offset));
             }
         }

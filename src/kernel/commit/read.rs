@@ -92,10 +92,7 @@ impl Table {
                 return Ok(inventory);
             }
         }
-        Err(CommitError::Unsteady {
-            what,
-            attempts: ATTEMPTS,
-        })
+        Err(CommitError::Unsteady { what, attempts: ATTEMPTS })
     }
 
     /// The generation of the rules of this network namespace; every transaction of anybody counts.
@@ -157,18 +154,12 @@ impl Table {
         let table = self.name.clone();
         let messages = self
             .reader
-            .dump("the sets", libc::NFT_MSG_GETSET as u16, |request| {
-                request.text(SET_TABLE, &table)
-            })?;
+            .dump("the sets", libc::NFT_MSG_GETSET as u16, |request| request.text(SET_TABLE, &table))?;
         let parse = |message: &Vec<u8>| {
             let set = Attributes::of_message(message);
             let ours = set.clone().find_kind(SET_TABLE)?.text() == table;
             let declared = Declared {
-                flags: set
-                    .clone()
-                    .find_kind(SET_FLAGS)
-                    .and_then(Attribute::u32)
-                    .unwrap_or(0),
+                flags: set.clone().find_kind(SET_FLAGS).and_then(Attribute::u32).unwrap_or(0),
                 key_length: set.clone().find_kind(SET_KEY_LENGTH)?.u32()?,
             };
             ours.then_some((set.clone().find_kind(SET_NAME)?.text(), declared))
@@ -180,9 +171,7 @@ impl Table {
         let table = self.name.clone();
         let messages = self
             .reader
-            .dump("the chains", libc::NFT_MSG_GETCHAIN as u16, |request| {
-                request.text(CHAIN_TABLE, &table)
-            })?;
+            .dump("the chains", libc::NFT_MSG_GETCHAIN as u16, |request| request.text(CHAIN_TABLE, &table))?;
         let parse = |message: &Vec<u8>| {
             let chain = Attributes::of_message(message);
             // Before 6.x the kernel does not filter chains by table.
@@ -199,36 +188,26 @@ impl Table {
 
     fn objects(&mut self) -> Result<Vec<Vec<u8>>, CommitError> {
         let table = self.name.clone();
-        self.reader
-            .dump("the counters", libc::NFT_MSG_GETOBJ as u16, |request| {
-                request
-                    .text(OBJECT_TABLE, &table)
-                    .u32(OBJECT_TYPE, OBJECT_COUNTER)
-            })
+        self.reader.dump("the counters", libc::NFT_MSG_GETOBJ as u16, |request| {
+            request.text(OBJECT_TABLE, &table).u32(OBJECT_TYPE, OBJECT_COUNTER)
+        })
     }
 
     /// The rules of a chain, each as its expressions' texts; empty for a chain that is not there.
     pub(super) fn rules(&mut self, chain: &str) -> Result<Vec<Vec<String>>, CommitError> {
         let table = self.name.clone();
-        let messages = self
-            .reader
-            .dump("the rules of a chain", libc::NFT_MSG_GETRULE as u16, |request| {
-                request.text(RULE_TABLE, &table).text(RULE_CHAIN, chain)
-            })?;
-        Ok(messages
-            .iter()
-            .filter_map(|message| ffi::Rule::parse(message))
-            .map(|rule| rule.texts())
-            .collect())
+        let messages = self.reader.dump("the rules of a chain", libc::NFT_MSG_GETRULE as u16, |request| {
+            request.text(RULE_TABLE, &table).text(RULE_CHAIN, chain)
+        })?;
+        Ok(messages.iter().filter_map(|message| ffi::Rule::parse(message)).map(|rule| rule.texts()).collect())
     }
 
     fn dump_elements(&mut self, set: &str) -> Result<Vec<Found>, CommitError> {
         let table = self.name.clone();
-        let messages = self.reader.dump(
-            "the elements of a set",
-            libc::NFT_MSG_GETSETELEM as u16,
-            |request| request.text(LIST_TABLE, &table).text(LIST_SET, set),
-        )?;
+        let messages =
+            self.reader.dump("the elements of a set", libc::NFT_MSG_GETSETELEM as u16, |request| {
+                request.text(LIST_TABLE, &table).text(LIST_SET, set)
+            })?;
         Ok(messages.iter().flat_map(|message| found_in(message)).collect())
     }
 
@@ -258,10 +237,8 @@ impl Table {
         for step in steps {
             kept.push(match step {
                 Step::DeleteElements(name, set, keys) if set.expires => {
-                    let ends: Vec<_> = keys
-                        .iter()
-                        .map(|(key, last)| Ends::of(set, key, last.as_ref()))
-                        .collect();
+                    let ends: Vec<_> =
+                        keys.iter().map(|(key, last)| Ends::of(set, key, last.as_ref())).collect();
                     let found = self.find_elements(name, &ends)?;
                     let present = keys.iter().zip(found).filter(|(_, found)| found.is_some());
                     let keys = present.map(|(key, _)| key.clone()).collect();
@@ -286,20 +263,15 @@ fn ask_for(request: Request, table: &str, set: &str, key: &Ends) -> Request {
         Ends::Single(first) | Ends::Tree { first, .. } => (first, None),
         Ends::Range { first, last } => (first, Some(last)),
     };
-    request
-        .text(LIST_TABLE, table)
-        .text(LIST_SET, set)
-        .nested(LIST_ELEMENTS, |list| {
-            list.nested(LIST_ITEM, |element| {
-                let element = element.nested(ELEMENT_KEY, |data| data.bytes(DATA_VALUE, first.bytes()));
-                match last {
-                    Some(last) => {
-                        element.nested(ELEMENT_KEY_END, |data| data.bytes(DATA_VALUE, last.bytes()))
-                    }
-                    None => element,
-                }
-            })
+    request.text(LIST_TABLE, table).text(LIST_SET, set).nested(LIST_ELEMENTS, |list| {
+        list.nested(LIST_ITEM, |element| {
+            let element = element.nested(ELEMENT_KEY, |data| data.bytes(DATA_VALUE, first.bytes()));
+            match last {
+                Some(last) => element.nested(ELEMENT_KEY_END, |data| data.bytes(DATA_VALUE, last.bytes())),
+                None => element,
+            }
         })
+    })
 }
 
 /// The element in an answer if it is the one that was asked for: range sets answer with whichever holds the key.
@@ -341,10 +313,7 @@ fn found(element: &Attributes) -> Option<Found> {
 fn verdict_in(data: Attribute) -> Option<Verdict> {
     let verdict = data.inside().find_kind(DATA_VERDICT)?.inside();
     let code = verdict.clone().find_kind(VERDICT_CODE)?.u32()?.cast_signed();
-    verdict_from(
-        code,
-        verdict.clone().find_kind(VERDICT_CHAIN).map(Attribute::text),
-    )
+    verdict_from(code, verdict.clone().find_kind(VERDICT_CHAIN).map(Attribute::text))
 }
 
 /// The packets of the counter among an element's expressions: the kernel has one attribute for one expression and another

@@ -108,10 +108,7 @@ fn typeof_key(fields: &[Field]) -> Option<Vec<u8>> {
     if parts.len() == 1 {
         return parts.pop();
     }
-    let list: Vec<u8> = (0..)
-        .zip(&parts)
-        .flat_map(|(index, part)| record(index, part))
-        .collect();
+    let list: Vec<u8> = (0..).zip(&parts).flat_map(|(index, part)| record(index, part)).collect();
     Some(expression(kind::CONCATENATION, &list))
 }
 

@@ -85,9 +85,7 @@ impl<'a> Expected<'a> {
             Step::AddElements(name, set, elements) => {
                 let known = self.elements_of(name, set);
                 known.extend(
-                    elements
-                        .iter()
-                        .map(|(key, element)| ((key, element.last.as_ref()), Some(element))),
+                    elements.iter().map(|(key, element)| ((key, element.last.as_ref()), Some(element))),
                 );
             }
             Step::DeleteElements(name, set, keys) => {
@@ -102,10 +100,7 @@ impl<'a> Expected<'a> {
         name: &'a str,
         set: &'a Set,
     ) -> &mut BTreeMap<(&'a Key, Option<&'a Key>), Option<&'a Element>> {
-        let elements = self.elements.entry(name).or_insert_with(|| Elements {
-            set,
-            by_key: BTreeMap::new(),
-        });
+        let elements = self.elements.entry(name).or_insert_with(|| Elements { set, by_key: BTreeMap::new() });
         &mut elements.by_key
     }
 }
@@ -166,10 +161,7 @@ impl Table {
                 continue;
             };
             if (flags(wanted), key_length(&wanted.fields) as u32) != (found.flags, found.key_length) {
-                let found = format!(
-                    "has flags {:#x} and keys of {} bytes",
-                    found.flags, found.key_length
-                );
+                let found = format!("has flags {:#x} and keys of {} bytes", found.flags, found.key_length);
                 differences.push(Difference { object, found });
             }
         }
@@ -234,23 +226,14 @@ impl Table {
         differences: &mut Vec<Difference>,
     ) -> Result<(), CommitError> {
         let sample = spread(&elements.by_key);
-        let ends: Vec<_> = sample
-            .iter()
-            .map(|((key, last), _)| Ends::of(elements.set, key, *last))
-            .collect();
+        let ends: Vec<_> = sample.iter().map(|((key, last), _)| Ends::of(elements.set, key, *last)).collect();
         let before = clock();
         let found = self.find_elements(name, &ends)?;
         let after = clock();
         for (((key, last), wanted), found) in sample.into_iter().zip(found) {
             if let Some(problem) = compare(wanted, found.as_ref(), before, after) {
-                let object = format!(
-                    "element {} of \"{name}\"",
-                    describe(elements.set, key, last, wanted)
-                );
-                differences.push(Difference {
-                    object,
-                    found: problem,
-                });
+                let object = format!("element {} of \"{name}\"", describe(elements.set, key, last, wanted));
+                differences.push(Difference { object, found: problem });
             }
         }
         Ok(())
@@ -263,19 +246,13 @@ fn presence(object: String, wanted: bool, found: bool, differences: &mut Vec<Dif
         (false, true) => "is still there",
         (true, true) | (false, false) => return,
     };
-    differences.push(Difference {
-        object,
-        found: found.to_owned(),
-    });
+    differences.push(Difference { object, found: found.to_owned() });
 }
 
 /// The expressions of a wanted rule as text.
 fn texts(table: &str, rule: &Rule) -> Result<Vec<String>, CommitError> {
     let encoded = rule::encode(table, rule, &mut 0)?;
-    let rule = encoded
-        .expressions
-        .into_iter()
-        .fold(ffi::Rule::new(), ffi::Rule::expression);
+    let rule = encoded.expressions.into_iter().fold(ffi::Rule::new(), ffi::Rule::expression);
     Ok(comparable(&rule.texts()))
 }
 
@@ -292,11 +269,7 @@ type Sampled<'a> = ((&'a Key, Option<&'a Key>), Option<&'a Element>);
 
 fn spread<'a>(elements: &BTreeMap<(&'a Key, Option<&'a Key>), Option<&'a Element>>) -> Vec<Sampled<'a>> {
     let step = elements.len().div_ceil(SAMPLE).max(1);
-    elements
-        .iter()
-        .step_by(step)
-        .map(|(key, element)| (*key, *element))
-        .collect()
+    elements.iter().step_by(step).map(|(key, element)| (*key, *element)).collect()
 }
 
 /// `before` and `after`: the times around the reading.
