@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
-use picoseg::compile::{self, Place};
+use picoseg::compile::Place;
 use picoseg::config;
 use picoseg::kernel::commit::Table;
 use picoseg::model::{Order, OrderKind, Service, ServiceName, Settings, Subject};
@@ -53,14 +53,16 @@ fn run(size: usize) {
     let peak = peak_megabytes();
 
     let mut ids: Vec<Duration> = Vec::new();
-    let mut current = in_force.clone();
+    let mut current = in_force;
+    let restarted = BTreeSet::from([subjects[0].clone()]);
     for round in 0..5 {
-        let sets = compile::subject_sets(&subjects[0], &[place(10_000_000 + round)]);
         let ((), took) = timed(|| {
-            let changeset = plan::plan_sets(&current, &sets, &BTreeSet::new()).expect("another id");
+            world.resolve(subjects[0].clone(), vec![place(10_000_000 + round)]);
+            let part = world.compile_subjects(&restarted);
+            let changeset = plan::plan_part(&current, &part, &BTreeSet::new()).expect("another id");
             table.commit(&changeset, &picoseg::kernel::clock::now).expect("commit");
+            current.chains.extend(part.chains);
         });
-        current.sets.extend(sets);
         ids.push(took);
     }
     ids.sort_unstable();

@@ -53,18 +53,14 @@ pub fn plan(in_force: &Ruleset, wanted: &Ruleset, rearm: &BTreeSet<String>) -> O
     draft.finish(&wanted.table)
 }
 
-/// Returns the step that brings some sets of the table in force to their wanted elements. The sets must be there.
-pub fn plan_sets(
-    in_force: &Ruleset,
-    wanted: &BTreeMap<String, Set>,
-    rearm: &BTreeSet<String>,
-) -> Option<Changeset> {
+/// Returns the step that brings the sets and chains of `part` to what they are there; all else stays.
+pub fn plan_part(in_force: &Ruleset, part: &Ruleset, rearm: &BTreeSet<String>) -> Option<Changeset> {
     let mut draft = Draft::default();
-    for (name, set) in wanted {
-        match in_force.sets.get(name) {
-            Some(old) => draft.elements(name, old, set, rearm.contains(name)),
-            None => draft.add_set(name, set),
-        }
+    for (name, set) in &part.sets {
+        draft.set(name, in_force.sets.get(name), set, rearm);
+    }
+    for (name, chain) in &part.chains {
+        draft.chain(name, in_force.chains.get(name), chain);
     }
     draft.finish(&in_force.table)
 }
@@ -137,19 +133,21 @@ impl Draft {
 
     fn sets(&mut self, in_force: &Ruleset, wanted: &Ruleset, rearm: &BTreeSet<String>) {
         for (name, set) in &wanted.sets {
-            match in_force.sets.get(name) {
-                Some(old) if old.same_declaration(set) => {
-                    self.elements(name, old, set, rearm.contains(name));
-                }
-                Some(_) => {
-                    self.delete_sets_first.push(Step::DeleteSet(name.clone()));
-                    self.add_set(name, set);
-                }
-                None => self.add_set(name, set),
-            }
+            self.set(name, in_force.sets.get(name), set, rearm);
         }
         for name in in_force.sets.keys().filter(|name| !wanted.sets.contains_key(*name)) {
             self.delete_objects.push(Step::DeleteSet(name.clone()));
+        }
+    }
+
+    fn set(&mut self, name: &str, old: Option<&Set>, set: &Set, rearm: &BTreeSet<String>) {
+        match old {
+            Some(old) if old.same_declaration(set) => self.elements(name, old, set, rearm.contains(name)),
+            Some(_) => {
+                self.delete_sets_first.push(Step::DeleteSet(name.to_owned()));
+                self.add_set(name, set);
+            }
+            None => self.add_set(name, set),
         }
     }
 
@@ -191,23 +189,27 @@ impl Draft {
 
     fn chains(&mut self, in_force: &Ruleset, wanted: &Ruleset) {
         for (name, chain) in &wanted.chains {
-            match in_force.chains.get(name) {
-                Some(old) if old == chain => {}
-                Some(old) if old.base == chain.base => {
-                    self.rules.push(Step::FlushChain(name.clone()));
-                    self.add_rules(name, chain);
-                }
-                Some(_) => {
-                    self.flush_before.push(Step::FlushChain(name.clone()));
-                    self.delete_chains_first.push(Step::DeleteChain(name.clone()));
-                    self.add_chain(name, chain);
-                }
-                None => self.add_chain(name, chain),
-            }
+            self.chain(name, in_force.chains.get(name), chain);
         }
         for name in in_force.chains.keys().filter(|name| !wanted.chains.contains_key(*name)) {
             self.rules.push(Step::FlushChain(name.clone()));
             self.delete_objects.push(Step::DeleteChain(name.clone()));
+        }
+    }
+
+    fn chain(&mut self, name: &str, old: Option<&Chain>, chain: &Chain) {
+        match old {
+            Some(old) if old == chain => {}
+            Some(old) if old.base == chain.base => {
+                self.rules.push(Step::FlushChain(name.to_owned()));
+                self.add_rules(name, chain);
+            }
+            Some(_) => {
+                self.flush_before.push(Step::FlushChain(name.to_owned()));
+                self.delete_chains_first.push(Step::DeleteChain(name.to_owned()));
+                self.add_chain(name, chain);
+            }
+            None => self.add_chain(name, chain),
         }
     }
 

@@ -299,6 +299,12 @@ impl World {
         compile::window_sets(&self.input(&standings))
     }
 
+    /// Returns only the chains that follow where these subjects are.
+    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>) -> Ruleset {
+        let standings = self.standings();
+        compile::subject_chains(&self.input(&standings), subjects)
+    }
+
     /// Returns the table that follows from files and orders alone: the same on every host and at every restart.
     pub fn compile_lasting(&self) -> Ruleset {
         let standings = self.standings();
@@ -314,7 +320,7 @@ impl World {
             resolution: &self.resolution,
             now: self.latest,
             openings: self.openings,
-            unresolved: Unresolved::Prepare,
+            unresolved: Unresolved::Silent,
             cut_at: self.cut_at,
         }
     }

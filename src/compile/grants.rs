@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::shared::{accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
-use super::{Input, names, subjects};
-use crate::model::{Direction, Family, Policy, PortRange, Protocol};
+use super::{Input, Standing, names, subjects, windows};
+use crate::model::{Direction, Family, Policy, PortRange, Protocol, Subject};
 use crate::ranges::{self, Segment};
 use crate::ruleset::{Element, Key, Load, Rule, Ruleset, Statement, Verdict, protocol};
 
@@ -12,24 +12,48 @@ pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
     let mut endpoints = Endpoints::default();
     for standing in input.services.iter().filter(|standing| standing.governs(input.now)) {
         for policy in &standing.service.policies {
-            add_policy_chains(input, policy, ruleset);
+            add_policy_chains(input, standing, policy, ruleset);
             endpoints.collect(policy);
         }
     }
     endpoints.add(ruleset);
 }
 
-fn add_policy_chains(input: &Input<'_>, policy: &Policy, ruleset: &mut Ruleset) {
+/// Adds the chains of every policy about this subject: what changes when its cgroups come and go.
+pub fn add_chains_of(input: &Input<'_>, subject: &Subject, ruleset: &mut Ruleset) {
+    for standing in input.services.iter().filter(|standing| standing.governs(input.now)) {
+        for policy in standing.service.policies.iter().filter(|policy| policy.subject == *subject) {
+            add_policy_chains(input, standing, policy, ruleset);
+        }
+    }
+}
+
+fn add_policy_chains(input: &Input<'_>, standing: &Standing<'_>, policy: &Policy, ruleset: &mut Ruleset) {
     let protocols: BTreeSet<_> = policy.ports.iter().map(|port| port.protocol).collect();
     for protocol in protocols {
-        let mut rules = vec![vec![not_in(&[Load::Time], names::policy_open(policy)), back()]];
-        rules.extend(match protocol {
-            Protocol::Tcp => segments(input, policy),
-            Protocol::Udp => datagrams(input, policy),
-            Protocol::Icmp => echo(input, policy),
-        });
+        let rules = match windows::may_open(standing, input.now) {
+            true => policy_rules(input, standing, policy, protocol),
+            false => vec![],
+        };
         chain(ruleset, names::policy_chain(policy, protocol), rules);
     }
+}
+
+/// Nothing passes outside of the windows; inside, the subject does.
+fn policy_rules(
+    input: &Input<'_>,
+    standing: &Standing<'_>,
+    policy: &Policy,
+    protocol: Protocol,
+) -> Vec<Rule> {
+    let open = names::policy_open(standing.service, policy);
+    let mut rules = vec![vec![not_in(&[Load::Time], open), back()]];
+    rules.extend(match protocol {
+        Protocol::Tcp => segments(input, policy),
+        Protocol::Udp => datagrams(input, policy),
+        Protocol::Icmp => echo(input, policy),
+    });
+    rules
 }
 
 fn segments(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
@@ -168,7 +192,7 @@ fn target(ruleset: &mut Ruleset, targets: BTreeSet<String>) -> String {
     if targets.len() == 1 {
         return targets.into_iter().next().unwrap_or_default();
     }
-    let name = names::joint_chain("both", targets.iter().map(String::as_str));
+    let name = names::digest("both", targets.iter().map(String::as_str));
     if !ruleset.chains.contains_key(&name) {
         let rules = targets.into_iter().map(|target| vec![jump(target)]).collect();
         chain(ruleset, name.clone(), rules);

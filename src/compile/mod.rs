@@ -3,19 +3,19 @@
 //! A packet's way: loopback and fail-safe leave, then what no /16 (IPv6: /32) with anything governed contains
 //! (`governed4`). Then the remote address, protocol and port are looked up: `egress4` and `ingress4` hold single
 //! addresses and ports, `egress4-net` and `ingress4-net` ranges. Each leads by *jump* to a chain of one policy,
-//! which asks for the time (`open-NAME`: the wall clock lies in a window, whose element also expires by elapsed
-//! time) and then for the process (`subject-NAME`), accepts or returns. What comes back is refused: by address to
-//! the service that owns it, there by time to a reason, whose chain counts, logs and refuses.
+//! which asks for the time (`open-DIGEST`: the wall clock lies in a window, whose element also expires by elapsed
+//! time) and then for the process, accepts or returns. What comes back is refused: by address to the service that
+//! owns it, there by time to a reason, whose chain counts, logs and refuses.
 //!
 //! Rejected: the cgroup as part of the big maps' key. It is one lookup less, but a restarted unit would then
-//! replace an element for each of its endpoints, each with a verdict, for which the kernel validates the whole
-//! table; here it replaces one element of a set of its own. For the same reason a window is one element of a set
-//! and not a rule.
+//! replace an element for each of its endpoints; here it replaces the rules of its policies' chains. A window is an
+//! element of a set and not a rule, so that opening and closing are the kernel's alone and each window expires by
+//! elapsed time as well. Services with the same timetable share the set, because the kernel keeps the sets of a
+//! table in a list.
 
 mod failsafe;
 mod grants;
 mod names;
-
 mod refusal;
 mod shared;
 mod subjects;
@@ -28,7 +28,6 @@ use crate::ruleset::Ruleset;
 
 pub use names::{CountSets, count_sets};
 
-pub use subjects::subject_sets;
 
 /// Where a cgroup stands right now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,13 +63,13 @@ pub enum Openings {
     Never,
 }
 
-/// What to do with the rules of a subject that does not exist.
+/// What to say of a subject that does not exist. It has no rule in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unresolved {
-    /// Keep them: an empty set admits nothing, and when the subject appears one element is enough.
-    Prepare,
-    /// Leave them out, with a note.
-    Omit,
+    /// Nothing: its cgroup may appear at any moment.
+    Silent,
+    /// A note.
+    Note,
 }
 
 /// All that the wanted table depends on.
@@ -103,6 +102,15 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
 pub fn window_sets(input: &Input<'_>) -> Ruleset {
     let mut ruleset = Ruleset::new(&input.settings.enforcement.table);
     windows::add(input, &mut ruleset);
+    ruleset
+}
+
+/// Returns the chains of the wanted table that follow where these subjects are.
+pub fn subject_chains<'a>(input: &Input<'_>, subjects: impl IntoIterator<Item = &'a Subject>) -> Ruleset {
+    let mut ruleset = Ruleset::new(&input.settings.enforcement.table);
+    for subject in subjects {
+        grants::add_chains_of(input, subject, &mut ruleset);
+    }
     ruleset
 }
 

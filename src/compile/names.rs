@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Direction, Family, Policy, Protocol, Reason, ServiceName, Subject};
+use crate::model::{Direction, Family, Opening, Policy, Protocol, Reason, Service, ServiceName, Window};
 
 /// `4` or `6`.
 pub fn digit(family: Family) -> char {
@@ -21,18 +21,25 @@ pub fn way(direction: Direction) -> &'static str {
     }
 }
 
-/// The window set of a service: open by any of its windows.
-pub fn open(service: &ServiceName) -> String {
-    format!("open-{service}")
+/// The set of the openings of some windows: services with the same timetable share it.
+pub fn open(service: &Service, which: Option<&[usize]>) -> String {
+    let indices: Vec<usize> = which.map_or_else(|| (0..service.windows.len()).collect(), <[usize]>::to_vec);
+    let windows: Vec<_> = indices.iter().filter_map(|index| service.windows.get(*index)).collect();
+    let opening = |window: &&Window| match &window.opening {
+        Opening::Recurring { cron, until, timezone } => format!("{} {until:?} {timezone}", cron.text()),
+        Opening::Absolute(span) => format!("{span:?}"),
+    };
+    let mut parts: Vec<String> = windows.iter().map(opening).collect();
+    parts.sort_unstable();
+    // Named windows that are none differ from a service without windows, which is always open.
+    parts.push(format!("{}", which.is_some()));
+    parts.push(format!("{:?} {:?}", service.lifetime, service.exceptions));
+    digest("open", parts.iter().map(String::as_str))
 }
 
-/// The window set of a policy: that of the service unless it names windows of its own.
-pub fn policy_open(policy: &Policy) -> String {
-    let service = open(&policy.id.service);
-    match policy.windows {
-        Some(_) => format!("{service}-{}-{}", policy.id.direction, policy.id.index),
-        None => service,
-    }
+/// The set of the openings of a policy: that of its service unless it names windows of its own.
+pub fn policy_open(service: &Service, policy: &Policy) -> String {
+    open(service, policy.windows.as_deref())
 }
 
 /// The chain of a policy for one protocol.
@@ -46,36 +53,14 @@ pub fn refusal_chain(service: &ServiceName, direction: Direction) -> String {
     format!("svc-{service}-{}", way(direction))
 }
 
-/// A chain that stands for several others.
-pub fn joint_chain<'a>(prefix: &str, members: impl IntoIterator<Item = &'a str>) -> String {
+/// A name for what is the same for several: a digest of its parts.
+pub fn digest<'a>(prefix: &str, members: impl IntoIterator<Item = &'a str>) -> String {
     let mut hash = Sha256::new();
     for member in members {
         hash.update(member.as_bytes());
         hash.update([0]);
     }
     format!("{prefix}-{}", hex(&hash.finalize()[..6]))
-}
-
-/// The set of a subject's cgroups at one level.
-pub fn subject(subject: &Subject, level: u32) -> String {
-    format!("subject-{}-l{level}", plain(subject))
-}
-
-/// A subject's value with only what nft takes in a name; when something had to go, a digest keeps it unique.
-fn plain(subject: &Subject) -> String {
-    /// The longest readable part, in bytes; the kernel takes 255 for the whole name.
-    const LONGEST: usize = 100;
-    let value = subject.value();
-    let text: String = value
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' })
-        .take(LONGEST)
-        .collect();
-    let unit = matches!(subject, Subject::Unit(_));
-    if unit && text == value {
-        return text;
-    }
-    format!("{text}-{}", hex(&Sha256::digest(subject.to_string())[..4]))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -123,17 +108,4 @@ pub fn count_sets() -> impl Iterator<Item = CountSets> {
             })
         })
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subjects_that_look_alike_have_different_names() {
-        let names: std::collections::BTreeSet<_> =
-            ["/a/b", "/a_b", "/a:b"].iter().map(|path| subject(&Subject::cgroup(path).unwrap(), 2)).collect();
-        assert_eq!(names.len(), 3);
-        assert_eq!(subject(&Subject::unit("a-b.service").unwrap(), 2), "subject-a-b.service-l2");
-    }
 }

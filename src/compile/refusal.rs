@@ -106,7 +106,7 @@ fn refusal_target(
     }
     let members: Vec<_> =
         standings.iter().map(|s| names::refusal_chain(&s.service.name, direction)).collect();
-    let name = names::joint_chain("tie", members.iter().map(String::as_str));
+    let name = names::digest("tie", members.iter().map(String::as_str));
     if !ruleset.chains.contains_key(&name) {
         let rules = reasons(input, &standings, direction);
         chain(ruleset, name.clone(), rules);
@@ -149,7 +149,7 @@ fn reason_chain(input: &Input<'_>, standing: &Standing<'_>, reason: Reason, dire
 /// cannot be. Nothing: it is, whatever the clock says.
 fn tests(input: &Input<'_>, standing: &Standing<'_>, state: ServiceState) -> Option<Vec<Statement>> {
     let lifetime = standing.service.lifetime;
-    let open = names::open(&standing.service.name);
+    let open = names::open(standing.service, None);
     let now = schedule::state(standing.service, standing.record, standing.approved, input.now);
     let live = match now {
         ServiceState::Open | ServiceState::Closed | ServiceState::Pending => true,

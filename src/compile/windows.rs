@@ -1,7 +1,7 @@
 //! Window sets: the only part of the table that follows the time.
 
 use super::{Input, Openings, Standing, names};
-use crate::model::{Service, Span, Time};
+use crate::model::{Service, ServiceState, Span, Time};
 use crate::ruleset::{Element, Field, Key, Ruleset, Set};
 use crate::schedule;
 
@@ -15,34 +15,24 @@ pub const CLOSING: &str = "closing";
 pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
     let mut closes: Vec<Time> = input.cut_at.into_iter().collect();
     for standing in input.services.iter().filter(|standing| standing.governs(input.now)) {
-        let spans = armed(input, standing, None);
-        closes.extend(spans.iter().map(|span| span.closes_at()));
-        ruleset.sets.insert(names::open(&standing.service.name), window_set(&spans));
-        add_policy_windows(input, standing, ruleset, &mut closes);
+        let service = standing.service;
+        let own = service.policies.iter().filter_map(|policy| policy.windows.as_deref()).map(Some);
+        for which in own.chain([None]) {
+            let name = names::open(service, which);
+            if may_open(standing, input.now) && !ruleset.sets.contains_key(&name) {
+                let spans = armed(input, service, which);
+                closes.extend(spans.iter().map(|span| span.closes_at()));
+                ruleset.sets.insert(name, window_set(&spans));
+            }
+        }
     }
     ruleset.sets.insert(CLOSING.into(), closing_set(closes, input.now));
 }
 
-fn add_policy_windows(
-    input: &Input<'_>,
-    standing: &Standing<'_>,
-    ruleset: &mut Ruleset,
-    closes: &mut Vec<Time>,
-) {
-    for policy in standing.service.policies.iter().filter(|policy| policy.windows.is_some()) {
-        let spans = armed(input, standing, policy.windows.as_deref());
-        closes.extend(spans.iter().map(|span| span.closes_at()));
-        ruleset.sets.insert(names::policy_open(policy), window_set(&spans));
-    }
-}
-
 /// The openings that belong into the kernel now.
-fn armed(input: &Input<'_>, standing: &Standing<'_>, which: Option<&[usize]>) -> Vec<Span> {
-    if !may_open(standing, input.now) {
-        return Vec::new();
-    }
+fn armed(input: &Input<'_>, service: &Service, which: Option<&[usize]>) -> Vec<Span> {
     let horizon = input.now + input.settings.enforcement.arm_ahead;
-    let spans = live_openings(standing.service, which, input.now, horizon);
+    let spans = live_openings(service, which, input.now, horizon);
     match input.openings {
         Openings::Armed => spans,
         Openings::Since(instant) => spans.into_iter().filter(|span| span.opens_at() <= instant).collect(),
@@ -50,9 +40,8 @@ fn armed(input: &Input<'_>, standing: &Standing<'_>, which: Option<&[usize]>) ->
     }
 }
 
-/// False when a file, an order or missing approvals keep the service shut whatever its windows say.
-fn may_open(standing: &Standing<'_>, now: Time) -> bool {
-    use crate::model::ServiceState;
+/// False when a file, an order, missing approvals or the end keep the service shut whatever its windows say.
+pub fn may_open(standing: &Standing<'_>, now: Time) -> bool {
     match schedule::state(standing.service, standing.record, standing.approved, now) {
         ServiceState::Open | ServiceState::Closed | ServiceState::Pending => true,
         ServiceState::Decommissioned | ServiceState::Suspended | ServiceState::Unapproved => false,

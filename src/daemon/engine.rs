@@ -11,7 +11,7 @@ use super::attempts::Attempts;
 use super::record;
 use super::teardown::{self, Proofs};
 use crate::api::body::Teardown;
-use crate::compile::{self, Openings, Place};
+use crate::compile::{Openings, Place};
 use crate::config::{Diagnostic, Loaded};
 use crate::kernel::cgroups::{Cgroup, Change, Hierarchy, Watcher};
 use crate::kernel::clock;
@@ -21,7 +21,7 @@ use crate::model::{Order, OrderKind, ServiceName, Settings, Subject, Time};
 use crate::owners::Owners;
 use crate::plan::{self, Changeset};
 use crate::reconcile::{Happening, OrderError, Outcome, What, World};
-use crate::ruleset::{Ruleset, Set};
+use crate::ruleset::Ruleset;
 use crate::store::accepted::{self, Accepted, AcceptedService, Departed};
 use crate::store::{Fact, Keeper, Kept, LedgerKind};
 
@@ -268,21 +268,18 @@ impl Engine {
         }
     }
 
-    /// Takes over where subjects are now. Usually one element of one set changes.
+    /// Takes over where subjects are now: the chains of their policies change, nothing else.
     pub fn resolve(&mut self, changes: Vec<Change>) -> Result<(), CommitError> {
-        let mut sets = BTreeMap::new();
         let mut next = self.world.clone();
+        let mut subjects = BTreeSet::new();
         for change in changes {
             let places = places(&self.hierarchy, change.cgroups);
             tracing::info!(subject = %change.subject, places = places.len(), "subject changed");
-            sets.extend(compile::subject_sets(&change.subject, &places));
+            subjects.insert(change.subject.clone());
             next.resolve(change.subject, places);
         }
-        if sets.keys().all(|name| self.in_force.sets.contains_key(name)) {
-            self.put_sets_in_force(next, sets, &BTreeSet::new())?;
-        } else {
-            self.put_in_force(next, &BTreeSet::new())?;
-        }
+        let part = next.compile_subjects(&subjects);
+        self.put_part_in_force(next, part, &BTreeSet::new())?;
         Ok(())
     }
 
@@ -299,20 +296,21 @@ impl Engine {
 
     fn put_windows_in_force(&mut self, next: World, rearm: &BTreeSet<String>) -> Result<bool, CommitError> {
         let windows = next.compile_windows();
-        self.put_sets_in_force(next, windows.sets, rearm)
+        self.put_part_in_force(next, windows, rearm)
     }
 
-    fn put_sets_in_force(
+    fn put_part_in_force(
         &mut self,
         next: World,
-        sets: BTreeMap<String, Set>,
+        part: Ruleset,
         rearm: &BTreeSet<String>,
     ) -> Result<bool, CommitError> {
-        let changeset = plan::plan_sets(&self.in_force, &sets, rearm);
+        let changeset = plan::plan_part(&self.in_force, &part, rearm);
         if let Some(changeset) = &changeset {
             self.commit(changeset)?;
         }
-        self.in_force.sets.extend(sets);
+        self.in_force.sets.extend(part.sets);
+        self.in_force.chains.extend(part.chains);
         self.world = next;
         Ok(changeset.is_some())
     }

@@ -201,6 +201,13 @@ pub enum Statement {
         set: String,
         negated: bool,
     },
+    /// The packet's socket was created in this cgroup or below it.
+    InCgroup {
+        level: u32,
+        id: u64,
+        /// What nft calls it: relative to /sys/fs/cgroup.
+        path: String,
+    },
     /// Looks the verdict up; goes on when there is none.
     Dispatch {
         key: Vec<Load>,

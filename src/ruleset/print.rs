@@ -216,6 +216,7 @@ impl fmt::Display for Statement {
                 let not = if *negated { "!= " } else { "" };
                 write!(f, "{} {not}@{set}", print_loads(key))
             }
+            Self::InCgroup { level, path, .. } => write!(f, "socket cgroupv2 level {level} \"{path}\""),
             Self::Dispatch { key, map } => write!(f, "{} vmap @{map}", print_loads(key)),
             Self::Protocol(number) => write!(f, "meta l4proto {}", print_value(Value::Protocol(*number))),
             Self::Port { protocol, side, range } => {

@@ -96,6 +96,9 @@ impl<'a> Interpreter<'a> {
                 let key = self.key(key, packet)?;
                 yes(self.find(set, &key).is_some() != *negated)
             }
+            Statement::InCgroup { level, id, .. } => {
+                yes(packet.cgroups.as_ref()?.get(*level as usize) == Some(id))
+            }
             Statement::Dispatch { key, map } => {
                 let key = self.key(key, packet)?;
                 match self.find(map, &key).and_then(|element| element.verdict.as_ref()) {

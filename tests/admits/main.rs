@@ -257,7 +257,7 @@ proptest! {
             resolution: &resolution,
             now: instant(compiled_at),
             openings: Openings::Armed,
-            unresolved: Unresolved::Prepare,
+            unresolved: Unresolved::Silent,
             cut_at: None,
         });
         let owners = Owners::new(&standings);
