@@ -170,43 +170,50 @@ fn add_base_chains(input: &Input<'_>, ruleset: &mut Ruleset) {
 
 /// The order of checks. Exact lookups come before intervals; the first segment of a connection is judged by the
 /// policies of its own direction only, so that a grant to connect out never lets a provider connect in.
+///
+/// What no grant admits comes back here and is refused. Each map is named by as few rules as possible: at a change
+/// of rules the kernel follows every mention of a map to the end of all its elements' chains.
 fn add_dispatch(family: Family, ruleset: &mut Ruleset) {
     let digit = names::digit(family);
     let (source, destination) = (Side::Source, Side::Destination);
     let map = |direction: Direction, remote, port, net: &str| {
         vec![dispatch(&endpoint(family, remote, port), format!("{direction}{digit}{net}"))]
     };
-    let refuse = |way: &str| vec![goto(format!("refuse-{way}{digit}"))];
     // Fragments have no ports. IPv4 is put together before the input hook, IPv6 is not.
-    let fragment = |way: &str| vec![Statement::Fragment(family), goto(format!("refuse-{way}{digit}"))];
+    let fragment = || vec![Statement::Fragment(family), back()];
     let (egress, ingress) = (Direction::Egress, Direction::Ingress);
-
-    let out = vec![
-        fragment("out"),
-        map(egress, destination, destination, ""),
-        vec![first_segment(), goto(format!("first-out{digit}"))],
-        map(ingress, destination, source, ""),
-        map(egress, destination, destination, "-net"),
-        map(ingress, destination, source, "-net"),
-        refuse("out"),
-    ];
-    let first_out = vec![map(egress, destination, destination, "-net"), refuse("out")];
-    let inward = vec![
-        fragment("in"),
-        vec![first_segment(), goto(format!("first-in{digit}"))],
-        map(egress, source, source, ""),
-        map(ingress, source, destination, ""),
-        map(egress, source, source, "-net"),
-        map(ingress, source, destination, "-net"),
-        refuse("in"),
-    ];
-    let first_in =
-        vec![map(ingress, source, destination, ""), map(ingress, source, destination, "-net"), refuse("in")];
-    chain(ruleset, format!("out{digit}"), out);
-    chain(ruleset, format!("first-out{digit}"), first_out);
-    chain(ruleset, format!("in{digit}"), inward);
-    chain(ruleset, format!("first-in{digit}"), first_in);
+    let answers = |way: &str| {
+        let answers = format!("answers-{way}{digit}");
+        vec![Statement::TcpFlags { mask: tcp::SYN | tcp::ACK, value: tcp::SYN, negated: true }, jump(answers)]
+    };
+    // Only TCP tells who opened a connection; for all else both directions are asked, and look at their flows.
+    let datagrams = |way: &str| {
+        let answers = format!("answers-{way}{digit}");
+        [protocol::UDP, icmp_of(family)].map(|number| vec![Statement::Protocol(number), jump(answers.clone())])
+    };
+    let mut grants_out = vec![fragment(), map(egress, destination, destination, "")];
+    grants_out.push(answers("out"));
+    grants_out.extend(datagrams("out"));
+    grants_out.push(map(egress, destination, destination, "-net"));
+    let answers_out = vec![map(ingress, destination, source, ""), map(ingress, destination, source, "-net")];
+    let mut grants_in = vec![fragment(), answers("in")];
+    grants_in.extend(datagrams("in"));
+    grants_in.extend([map(ingress, source, destination, ""), map(ingress, source, destination, "-net")]);
+    let answers_in = vec![map(egress, source, source, ""), map(egress, source, source, "-net")];
+    for (way, grants, answers) in [("out", grants_out, answers_out), ("in", grants_in, answers_in)] {
+        chain(ruleset, format!("grants-{way}{digit}"), grants);
+        chain(ruleset, format!("answers-{way}{digit}"), answers);
+        let judge = vec![vec![jump(format!("grants-{way}{digit}"))], vec![goto(format!("refuse-{way}{digit}"))]];
+        chain(ruleset, format!("{way}{digit}"), judge);
+    }
     add_refusal_dispatch(family, ruleset);
+}
+
+fn icmp_of(family: Family) -> u8 {
+    match family {
+        Family::V4 => protocol::ICMP,
+        Family::V6 => protocol::ICMPV6,
+    }
 }
 
 /// From a packet that no grant admits to the service that owns its remote address. What nobody lists returns and is
@@ -225,10 +232,7 @@ fn add_refusal_dispatch(family: Family, ruleset: &mut Ruleset) {
             accept(),
         ]
     };
-    let icmp = match family {
-        Family::V4 => protocol::ICMP,
-        Family::V6 => protocol::ICMPV6,
-    };
+    let icmp = icmp_of(family);
     let local = |way: &str| {
         let mut rules = match family {
             Family::V4 => vec![],
