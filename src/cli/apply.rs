@@ -21,8 +21,7 @@ pub async fn run(daemon: &Daemon, console: &mut Console<'_>) -> Result<(), Stop>
 }
 
 /// Said when the store does not work.
-pub const NOT_ON_RECORD: &str =
-    "picoseg: this is in force and not on record yet: the store does not work; it is recorded as soon as it does";
+pub const NOT_ON_RECORD: &str = "picoseg: this is in force and not on record yet: the store does not work; it is recorded as soon as it does";
 
 fn text(applied: &Applied) -> String {
     let services = match applied.services {

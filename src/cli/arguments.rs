@@ -14,12 +14,12 @@ use crate::files::SettingsFile;
 /// Exit codes: 0 done; 1 failed; 2 usage; 3 the daemon does not answer; 5 not allowed; 78 invalid configuration (what was
 /// in force stays in force).
 #[derive(Debug, Clone, Parser)]
-#[command(name = "picoseg", version, disable_help_subcommand = true, max_term_width = 110)]
+#[command(name = "picoseg", version)]
 pub struct Arguments {
     /// The settings file [env: PICOSEG_CONFIG] [default: /etc/picoseg/picoseg.toml].
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The daemon's socket [env: PICOSEG_SOCKET] [default: control.sock, to read also observe.sock, where the settings say].
+    /// The daemon's socket [env: PICOSEG_SOCKET] [default: by the settings].
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Prints JSON: the same bodies as the API.
@@ -200,10 +200,15 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_unknown() {
-        for word in
-            ["plan", "confirm", "explain", "flows", "extend", "approve", "audit", "report", "suggest", "settle"]
-        {
-            assert_eq!(parse(&format!("picoseg {word}")).unwrap_err(), ErrorKind::InvalidSubcommand, "{word}");
+        for word in [
+            "plan", "confirm", "explain", "flows", "extend", "approve", "audit", "report", "suggest",
+            "settle",
+        ] {
+            assert_eq!(
+                parse(&format!("picoseg {word}")).unwrap_err(),
+                ErrorKind::InvalidSubcommand,
+                "{word}"
+            );
         }
     }
 

@@ -81,19 +81,16 @@ struct Seen(HashMap<String, u64>);
 impl Seen {
     /// Returns the rows that are new or have counted further.
     fn news(&mut self, attempts: Vec<Attempt>) -> Vec<Attempt> {
-        let is_news = |attempt: &Attempt| self.0.insert(identity(attempt), attempt.count) != Some(attempt.count);
+        let is_news =
+            |attempt: &Attempt| self.0.insert(identity(attempt), attempt.count) != Some(attempt.count);
         attempts.into_iter().filter(is_news).collect()
     }
 }
 
 /// What makes a row that row: all that does not grow.
 fn identity(attempt: &Attempt) -> String {
-    let still = Attempt {
-        count: 0,
-        first_seen: Time::UNIX_EPOCH,
-        last_seen: Time::UNIX_EPOCH,
-        ..attempt.clone()
-    };
+    let still =
+        Attempt { count: 0, first_seen: Time::UNIX_EPOCH, last_seen: Time::UNIX_EPOCH, ..attempt.clone() };
     format!("{still:?}")
 }
 

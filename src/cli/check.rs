@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::activation::{self, Activated, UNIT_DIRECTORIES};
 use super::console::Console;
 use super::stop::Stop;
 use crate::api::body::Diagnostics;
-use crate::config::{self, Diagnostic, Files, MAX_FILE, MAX_LIST, Severity, Source};
+use crate::config::{self, Diagnostic, Files, Loaded, MAX_FILE, MAX_LIST, Severity, Source};
 use crate::files::{self, SettingsFile};
 use crate::model::{Paths, ServiceName, Settings};
 
@@ -36,9 +37,31 @@ fn counted(count: usize, what: &str) -> String {
 /// Judges the whole configuration.
 fn whole(settings: &SettingsFile) -> (Vec<Diagnostic>, String) {
     match files::load(settings) {
-        Ok(loaded) => (loaded.warnings, format!("{} in order", counted(loaded.services.len(), "service"))),
+        Ok(loaded) => {
+            let in_order = format!("{} in order", counted(loaded.services.len(), "service"));
+            let directory = loaded.settings.paths.services.clone();
+            let file = |name: &ServiceName| directory.join(format!("{name}.toml"));
+            (with_activated(loaded, file), in_order)
+        }
         Err(found) => (found, String::new()),
     }
+}
+
+/// The warnings about files in order, and those about what else is on this host.
+fn with_activated(loaded: Loaded, file: impl Fn(&ServiceName) -> PathBuf) -> Vec<Diagnostic> {
+    let activated = activation::of_services(loaded.services.values(), UNIT_DIRECTORIES);
+    let warning = |(name, listener): (&ServiceName, Activated)| Diagnostic {
+        file: file(name),
+        line: 1,
+        column: 1,
+        message: listener.to_string(),
+        help: Some(listener.help()),
+        severity: Severity::Warning,
+    };
+    let mut found = loaded.warnings;
+    found.extend(activated.into_iter().map(warning));
+    found.sort();
+    found
 }
 
 /// Judges each file by itself.
@@ -126,7 +149,9 @@ impl Context {
         let ours: BTreeSet<PathBuf> =
             lists.values().map(|list| list.path.clone()).chain([label.clone()]).collect();
         let files = Files { settings: self.settings.clone(), services, segments: Vec::new(), lists };
-        found.extend(said(&files).into_iter().filter(|one| ours.contains(&one.file)));
+        let judged = config::load(&files);
+        found.extend(judged.map_or_else(|found| found, |loaded| with_activated(loaded, |_| label.clone())));
+        found.retain(|one| ours.contains(&one.file));
         let relabel = |one: Diagnostic| match one.file == label {
             true => Diagnostic { file: path.to_owned(), ..one },
             false => one,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::SubsecRound as _;
 use serde::Serialize;
 
 use super::console::Console;
@@ -18,6 +19,7 @@ use crate::model::{Record, Service, ServiceName, Subject, Time};
 #[derive(Debug, Serialize)]
 struct Compiled {
     schema: u32,
+    /// In whole seconds, like all times in the ruleset.
     at: Time,
     /// As `nft -f` takes it.
     ruleset: String,
@@ -28,6 +30,7 @@ pub fn run(settings: &SettingsFile, at: Time, console: &mut Console<'_>) -> Resu
     console.warn(&loaded.warnings);
     let resolution = resolve(&loaded.services, console);
     let ruleset = ruleset(&loaded, &resolution, at);
+    let at = at.trunc_subsecs(0);
     if console.json {
         let body = Compiled { schema: SCHEMA, at, ruleset };
         return console.print(serde_json::to_string(&body).map_err(|error| Stop::Failed(error.to_string()))?);
@@ -62,7 +65,8 @@ fn resolve(services: &BTreeMap<ServiceName, Service>, console: &mut Console<'_>)
         Ok(hierarchy) => {
             for subject in subjects.into_iter().filter(|subject| !subject.is_any_process()) {
                 let places = places(&hierarchy, subject);
-                let places = places.inspect_err(|error| console.note(format_args!("picoseg: {subject}: {error}")));
+                let places =
+                    places.inspect_err(|error| console.note(format_args!("picoseg: {subject}: {error}")));
                 resolution.insert(subject.clone(), places.unwrap_or_default());
             }
         }

@@ -63,7 +63,9 @@ impl<'w> Console<'w> {
         }
         let exit = stop.exit();
         match stop.body().filter(|_| self.json) {
-            Some(body) => self.print(body).and_then(|()| self.flush()).map_or(Exit::Failed.max(exit), |()| exit),
+            Some(body) => {
+                self.print(body).and_then(|()| self.flush()).map_or(Exit::Failed.max(exit), |()| exit)
+            }
             None => {
                 // What was printed before still counts.
                 let _ = self.out.flush();

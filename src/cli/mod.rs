@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `arguments` | what may be written |
 //! | `check`, `compile`, `timeline` | offline, from the files |
+//! | `activation` | listeners that the system manager makes for a service |
 //! | `daemon` | which socket to ask |
 //! | `status`, `services`, `show`, `attempts`, `apply`, `order` | one command or one family of them |
 //! | `console`, `table` | how something is said |
@@ -12,6 +13,7 @@
 //!
 //! Deliberately absent: rights of its own. What needs some, the daemon does.
 
+mod activation;
 mod apply;
 mod arguments;
 mod attempts;

@@ -149,17 +149,23 @@ mod tests {
 
     #[test]
     fn a_provider_is_compared_as_a_whole_whatever_the_case() {
-        let services =
-            [service("a", "Acme Ltd", "open"), service("b", "ACME LTD", "closed"), service("c", "Acme", "open")];
+        let services = [
+            service("a", "Acme Ltd", "open"),
+            service("b", "ACME LTD", "closed"),
+            service("c", "Acme", "open"),
+        ];
         assert_eq!(of_provider(&services, OrderKind::Suspend, "acme ltd").unwrap(), ["a", "b"]);
         assert_eq!(of_provider(&services, OrderKind::Suspend, "acme").unwrap(), ["c"]);
-        let Err(Stop::Failed(why)) = of_provider(&services, OrderKind::Suspend, "Acm") else { panic!("none") };
+        let Err(Stop::Failed(why)) = of_provider(&services, OrderKind::Suspend, "Acm") else {
+            panic!("none")
+        };
         assert_eq!(why, r#"no service has the provider "Acm"; there are "ACME LTD", "Acme", "Acme Ltd""#);
     }
 
     #[test]
     fn of_several_services_those_are_meant_for_which_the_order_makes_sense() {
-        let services = [service("a", "P", "open"), service("b", "P", "suspended"), service("c", "P", "decommissioned")];
+        let services =
+            [service("a", "P", "open"), service("b", "P", "suspended"), service("c", "P", "decommissioned")];
         let names = |kind| of_provider(&services, kind, "P").unwrap();
         assert_eq!(names(OrderKind::Suspend), ["a", "b"]);
         assert_eq!(names(OrderKind::Resume), ["b"]);

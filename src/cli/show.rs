@@ -1,5 +1,6 @@
 //! `show`.
 
+use super::activation::{self, UNIT_DIRECTORIES};
 use super::console::Console;
 use super::daemon::{Daemon, service_name, understand};
 use super::services::next;
@@ -78,6 +79,8 @@ fn policy_lines(policy: &Policy, subject: Option<&Resolved>) -> Vec<String> {
     lines.extend(places(policy, subject).iter().map(|place| line("  is now", place)));
     lines.push(line(remote, &format!("{}{prefixes}", policy.endpoints.join(", "))));
     lines.push(line("  ports", &policy.ports.join(", ")));
+    let listener = activation::of_policy(policy, UNIT_DIRECTORIES);
+    lines.extend(listener.map(|listener| line("  mind", &listener.to_string())));
     lines
 }
 

@@ -60,7 +60,8 @@ fn chosen<'l>(loaded: &'l Loaded, name: Option<&str>) -> Result<Vec<&'l Service>
 /// Says why a service that has windows opens never.
 fn remarks(loaded: &Loaded, services: &[&Service], console: &mut Console<'_>) {
     if !loaded.settings.approval.required.is_empty() {
-        console.note("picoseg: approvals are required: nothing opens without them, whatever the schedules say");
+        console
+            .note("picoseg: approvals are required: nothing opens without them, whatever the schedules say");
     }
     for service in services {
         let state = match service.state {
@@ -119,7 +120,9 @@ fn opens_at_all(service: &Service) -> bool {
 }
 
 fn too_many() -> Stop {
-    Stop::Failed(format!("there are more than {MAX_OPENINGS} openings: ask for a shorter span or for one service"))
+    Stop::Failed(format!(
+        "there are more than {MAX_OPENINGS} openings: ask for a shorter span or for one service"
+    ))
 }
 
 fn print(openings: Vec<Opening>, console: &mut Console<'_>) -> Result<(), Stop> {

@@ -14,7 +14,9 @@ pub enum When {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("write RFC 3339 with an offset, for example 2026-01-01T09:00:00Z or 2026-01-01T10:00:00+01:00, or now")]
+#[error(
+    "write RFC 3339 with an offset, for example 2026-01-01T09:00:00Z or 2026-01-01T10:00:00+01:00, or now"
+)]
 pub struct WhenError;
 
 impl When {
