@@ -200,7 +200,7 @@ fn of_settings_with_mistakes_nothing_else_is_read() {
 fn a_file_without_permission_says_so() {
     let etc = Etc::new();
     etc.write("services.d/stripe.toml", "");
-    fs::set_permissions(etc.path("services.d/stripe.toml"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(etc.path("services.d/stripe.toml"), fs::Permissions::from_mode(0o000)).unwrap();
     if rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: root may read everything");
         return;

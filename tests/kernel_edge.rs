@@ -154,11 +154,7 @@ impl Process {
         });
         let wrapped = format!("{enter}exec setpriv --reuid {uid} --clear-groups bash -c '{script}'");
         let mut command = Command::new("bash");
-        command
-            .arg("-c")
-            .arg(wrapped)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
+        command.arg("-c").arg(wrapped).stdin(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().unwrap())
     }
 }
@@ -683,10 +679,7 @@ fn every_change_wakes_an_async_reader() {
     }
     let slice = Cgroup::new(".slice");
     let name = unique() + ".service";
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.unwrap().block_on(async {
         let watcher = Watcher::new(slice.hierarchy.clone(), &[unit(&name)]).unwrap();
         let mut watcher = Waiting::new(watcher).unwrap();
@@ -698,10 +691,7 @@ fn every_change_wakes_an_async_reader() {
                 slice.remove(&name);
             }
             let changes = tokio::time::timeout(PATIENCE, next_change_async(&mut watcher)).await;
-            assert_eq!(
-                changes.expect("a change wakes the reader")[0].cgroups.len(),
-                1 - count
-            );
+            assert_eq!(changes.expect("a change wakes the reader")[0].cgroups.len(), 1 - count);
         }
     });
 }
@@ -743,9 +733,7 @@ fn packets_and_the_clock_wake_their_readers() {
                     }
                 }
             };
-            tokio::time::timeout(PATIENCE, both)
-                .await
-                .expect("both readers wake");
+            tokio::time::timeout(PATIENCE, both).await.expect("both readers wake");
         });
     });
 }

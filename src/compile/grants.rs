@@ -80,11 +80,14 @@ fn echo(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
     rules
 }
 
+/// First and last address, ports, and the index of the policy's chain.
+type AddressBox = (u128, u128, PortRange, usize);
+
 /// Addresses and ports of all policies on the way into the maps.
 #[derive(Default)]
 struct Endpoints {
     exact: BTreeMap<(Family, Direction), BTreeMap<Key, BTreeSet<String>>>,
-    ranges: BTreeMap<(Family, Direction, u8), Vec<(u128, u128, PortRange, usize)>>,
+    ranges: BTreeMap<(Family, Direction, u8), Vec<AddressBox>>,
     chains: Vec<String>,
 }
 

@@ -37,15 +37,7 @@ const MONTHS: [&str; 12] = [
 ];
 
 /// Sunday first, as crons count; ranges do not wrap, so it matters.
-const DAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
+const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 const FIELDS: [Field; 6] = [
     field("second", 0, 59, &[]),
@@ -59,12 +51,7 @@ const FIELDS: [Field; 6] = [
 const DAY_OF_WEEK: Field = field("day of week", 0, 6, &DAYS);
 
 const fn field(word: &'static str, low: u8, high: u8, names: &'static [&'static str]) -> Field {
-    Field {
-        word,
-        low,
-        high,
-        names,
-    }
+    Field { word, low, high, names }
 }
 
 /// Reads an expression, or returns everything that is wrong with it.
@@ -82,11 +69,7 @@ pub(super) fn parse(text: &str) -> Result<CronExpression, Vec<Mistake>> {
         return Err(mistakes);
     }
     fires(&sets, text).map_err(|mistake| vec![mistake])?;
-    let normalised: Vec<String> = FIELDS
-        .iter()
-        .zip(&sets)
-        .map(|(field, set)| print(field, set))
-        .collect();
+    let normalised: Vec<String> = FIELDS.iter().zip(&sets).map(|(field, set)| print(field, set)).collect();
     CronExpression::new(text, &normalised.join(" "))
         .map_err(|error| vec![Mistake::new(format!("{text:?}: {error}"), FIELDS_HELP)])
 }
@@ -96,10 +79,7 @@ const FIELDS_HELP: &str = "write minute, hour, day of month, month and day of we
 /// The six fields as written, seconds first.
 fn fields(text: &str) -> Result<Vec<&str>, Mistake> {
     if text.len() > LONGEST {
-        return Err(Mistake::new(
-            format!("the cron expression is longer than {LONGEST} bytes"),
-            FIELDS_HELP,
-        ));
+        return Err(Mistake::new(format!("the cron expression is longer than {LONGEST} bytes"), FIELDS_HELP));
     }
     if text.trim_start().starts_with('@') {
         return Err(shorthand(text.trim()));
@@ -114,10 +94,7 @@ fn fields(text: &str) -> Result<Vec<&str>, Mistake> {
         }
         other => {
             let fields = if other == 1 { "field" } else { "fields" };
-            return Err(Mistake::new(
-                format!("{text:?} has {other} {fields}"),
-                FIELDS_HELP,
-            ));
+            return Err(Mistake::new(format!("{text:?} has {other} {fields}"), FIELDS_HELP));
         }
     }
     Ok(parts)
@@ -149,11 +126,7 @@ fn expand(field: &Field, text: &str) -> Result<BTreeSet<u8>, Vec<Mistake>> {
             Err(mistake) => mistakes.push(mistake),
         }
     }
-    if mistakes.is_empty() {
-        Ok(set)
-    } else {
-        Err(mistakes)
-    }
+    if mistakes.is_empty() { Ok(set) } else { Err(mistakes) }
 }
 
 /// The values of `*`, `a`, `a-b`, each with or without `/step`.
@@ -206,10 +179,7 @@ fn parse_value(field: &Field, text: &str) -> Result<u8, Mistake> {
 
 /// True for the whole name or its first three letters, in any case.
 fn is_name(text: &str, name: &str) -> bool {
-    text.eq_ignore_ascii_case(name)
-        || name
-            .get(..3)
-            .is_some_and(|short| text.eq_ignore_ascii_case(short))
+    text.eq_ignore_ascii_case(name) || name.get(..3).is_some_and(|short| text.eq_ignore_ascii_case(short))
 }
 
 fn no_value(field: &Field, text: &str) -> Mistake {
@@ -257,14 +227,8 @@ fn foreign_notation(field: &Field, text: &str) -> Option<String> {
 fn wrapping(field: &Field, range: &str, from: u8, to: u8, every: usize, named: bool) -> Mistake {
     let values = (from..=field.high).chain(field.low..=to).step_by(every);
     let list: Vec<String> = values.map(|value| spell(field, value, named)).collect();
-    let message = format!(
-        "the range {range:?} of the field {} ends before it begins",
-        field.word
-    );
-    Mistake::new(
-        message,
-        format!("ranges do not wrap: write the list {}", list.join(",")),
-    )
+    let message = format!("the range {range:?} of the field {} ends before it begins", field.word);
+    Mistake::new(message, format!("ranges do not wrap: write the list {}", list.join(",")))
 }
 
 fn spell(field: &Field, value: u8, named: bool) -> String {
@@ -286,10 +250,9 @@ fn numeric_days(text: &str) -> Mistake {
     let message = format!("{text:?}: days of the week are written by name");
     let names: Option<Vec<String>> = text.split(',').map(name_days).collect();
     let help = match names {
-        Some(names) => format!(
-            "write {}, if you mean crontab's numbers, where 0 and 7 are Sunday",
-            names.join(",")
-        ),
+        Some(names) => {
+            format!("write {}, if you mean crontab's numbers, where 0 and 7 are Sunday", names.join(","))
+        }
         None => "write Mon-Fri or Sat,Sun".to_owned(),
     };
     Mistake::new(message, help)
@@ -303,9 +266,7 @@ fn name_days(item: &str) -> Option<String> {
     };
     let day = |text: &str| -> Option<u32> {
         let named = DAYS.iter().position(|name| is_name(text, name));
-        number(text)
-            .or(named.and_then(|n| u32::try_from(n).ok()))
-            .filter(|n| *n <= 7)
+        number(text).or(named.and_then(|n| u32::try_from(n).ok())).filter(|n| *n <= 7)
     };
     let short = |n: u32| DAYS.get(usize::try_from(n % 7).ok()?)?.get(..3);
     let suffix = step.map_or(String::new(), |step| format!("/{step}"));
@@ -387,10 +348,7 @@ mod tests {
 
     #[test]
     fn steps_lists_and_names_are_expanded() {
-        assert_eq!(
-            normalised("*/20 9-11 1,15 jan-MAR *"),
-            "0 0,20,40 9,10,11 1,15 1,2,3 *"
-        );
+        assert_eq!(normalised("*/20 9-11 1,15 jan-MAR *"), "0 0,20,40 9,10,11 1,15 1,2,3 *");
         assert_eq!(normalised("5/25 0 * December sunday"), "0 5,30,55 0 * 12 Sun");
         assert_eq!(normalised("0 0 * * */2"), "0 0 0 * * Sun,Tue,Thu,Sat");
         assert_eq!(normalised("0 0 * * Sun-Sat"), "0 0 0 * * *");

@@ -9,10 +9,7 @@ pub(super) struct Lines<'t> {
 impl<'t> Lines<'t> {
     pub fn new(text: &'t str) -> Self {
         let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
-        Self {
-            text,
-            starts: std::iter::once(0).chain(after_breaks).collect(),
-        }
+        Self { text, starts: std::iter::once(0).chain(after_breaks).collect() }
     }
 
     pub fn text(&self) -> &'t str {

@@ -68,10 +68,7 @@ fn parse_entry(entry: &str) -> Result<Prefix, Mistake> {
         ));
     }
     if entry.contains([' ', '\t', ',', ';']) {
-        return Err(Mistake::new(
-            format!("{entry:?} is more than one entry"),
-            "write one entry a line",
-        ));
+        return Err(Mistake::new(format!("{entry:?} is more than one entry"), "write one entry a line"));
     }
     parse_prefix(entry)
 }
@@ -114,9 +111,7 @@ fn no_prefix(entry: &str) -> Mistake {
 fn is_host_name(entry: &str) -> bool {
     let name = entry.strip_suffix('.').unwrap_or(entry);
     let is_label = |label: &str| {
-        let plain = label
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
     };
     let last = name.rsplit('.').next().unwrap_or_default();
@@ -153,10 +148,7 @@ struct ReadText {
 
 impl<'f> ByFunction<'f> {
     pub fn new(text: &'f dyn Fn(&str) -> Option<Arc<str>>) -> Self {
-        Self {
-            text,
-            read: RefCell::default(),
-        }
+        Self { text, read: RefCell::default() }
     }
 }
 
@@ -177,10 +169,7 @@ impl Lists for ByFunction<'_> {
             read.insert(name.to_owned(), text);
         }
         match read.get(name) {
-            Some(ReadText {
-                prefixes,
-                mistake: None,
-            }) => Found::Entries(Arc::clone(prefixes)),
+            Some(ReadText { prefixes, mistake: None }) => Found::Entries(Arc::clone(prefixes)),
             Some(ReadText { mistake, .. }) => Found::Broken(mistake.clone()),
             None => Found::Missing,
         }
@@ -206,10 +195,7 @@ struct ReadList {
 
 impl<'f> ByFile<'f> {
     pub fn new(files: &'f BTreeMap<String, Source>) -> Self {
-        Self {
-            files,
-            read: RefCell::default(),
-        }
+        Self { files, read: RefCell::default() }
     }
 
     /// The text of a list that some schedule used.
@@ -247,18 +233,11 @@ fn read_file(source: &Source) -> ReadList {
     let bytes = match source.bytes(MAX_LIST) {
         Ok(bytes) => bytes,
         Err(mistake) => {
-            return ReadList {
-                mistakes: vec![mistake],
-                ..ReadList::default()
-            };
+            return ReadList { mistakes: vec![mistake], ..ReadList::default() };
         }
     };
     let (prefixes, mistakes) = parse_list(&source.path, bytes);
-    ReadList {
-        prefixes: prefixes.into(),
-        text: std::str::from_utf8(bytes).ok().map(Arc::from),
-        mistakes,
-    }
+    ReadList { prefixes: prefixes.into(), text: std::str::from_utf8(bytes).ok().map(Arc::from), mistakes }
 }
 
 #[cfg(test)]
@@ -268,10 +247,7 @@ mod tests {
     fn read(text: &str) -> (Vec<String>, Vec<String>) {
         let (prefixes, found) = parse_list(Path::new("x.txt"), text.as_bytes());
         let place = |one: &Diagnostic| format!("{}:{}: {}", one.line, one.column, one.message);
-        (
-            prefixes.iter().map(ToString::to_string).collect(),
-            found.iter().map(place).collect(),
-        )
+        (prefixes.iter().map(ToString::to_string).collect(), found.iter().map(place).collect())
     }
 
     #[test]

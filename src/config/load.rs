@@ -81,10 +81,7 @@ impl Draft {
             Endpoint::List(name) => Some((name.as_str().to_owned(), lists.text(name.as_str())?)),
             Endpoint::Prefix(_) => None,
         });
-        let text = ServiceText {
-            text: self.text.clone(),
-            lists: used.collect(),
-        };
+        let text = ServiceText { text: self.text.clone(), lists: used.collect() };
         (self.service.name.clone(), text)
     }
 }
@@ -93,10 +90,7 @@ fn read_settings(source: Option<&Source>, found: &mut Vec<Diagnostic>) -> Option
     let Some(source) = source else {
         return Some(Settings::default());
     };
-    let (text, mistake) = source
-        .decode(MAX_FILE)
-        .map_err(|mistake| found.push(mistake))
-        .ok()?;
+    let (text, mistake) = source.decode(MAX_FILE).map_err(|mistake| found.push(mistake)).ok()?;
     let (settings, diagnostics) = settings::parse_settings(&source.path, &text);
     add(found, diagnostics, mistake);
     settings
@@ -120,12 +114,7 @@ fn read_services(
     let mut taken: BTreeMap<String, &Path> = BTreeMap::new();
     let mut drafts = Vec::new();
     for source in sources {
-        let stem = source
-            .path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let stem = source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let name = service_name(source, &stem, found);
         if let Some(first) = taken.get(&stem) {
             found.push(doubled(source, &stem, first));
@@ -142,13 +131,7 @@ fn service_name(source: &Source, stem: &str, found: &mut Vec<Diagnostic>) -> Opt
     let report = |error: crate::model::NameError| {
         let guess: String = stem
             .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() {
-                    c.to_ascii_lowercase()
-                } else {
-                    '-'
-                }
-            })
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
             .take(ServiceName::MAX)
             .collect();
         let guess = guess.trim_start_matches('-');
@@ -163,11 +146,7 @@ fn service_name(source: &Source, stem: &str, found: &mut Vec<Diagnostic>) -> Opt
 
 fn doubled(source: &Source, stem: &str, first: &Path) -> Diagnostic {
     let message = format!("the service {stem:?} is already described by {}", first.display());
-    Diagnostic::of_file(
-        &source.path,
-        message,
-        Some("keep one of the two files".to_owned()),
-    )
+    Diagnostic::of_file(&source.path, message, Some("keep one of the two files".to_owned()))
 }
 
 fn read_service(
@@ -177,10 +156,7 @@ fn read_service(
     settings: Option<&Settings>,
     found: &mut Vec<Diagnostic>,
 ) -> Option<Draft> {
-    let (text, mistake) = source
-        .decode(MAX_FILE)
-        .map_err(|mistake| found.push(mistake))
-        .ok()?;
+    let (text, mistake) = source.decode(MAX_FILE).map_err(|mistake| found.push(mistake)).ok()?;
     let label = name.clone().or_else(|| ServiceName::new("unnamed").ok())?;
     let read = service::read(&source.path, &label, &text, lists, settings);
     add(found, read.diagnostics, mistake);
@@ -197,11 +173,7 @@ fn read_service(
 /// A segment encloses; to start without enforcing one would leave open what somebody closed.
 fn refuse_segment(source: &Source) -> Diagnostic {
     let help = format!("move the file away: it would not be enforced; {LATER}");
-    Diagnostic::of_file(
-        &source.path,
-        "segments are not supported by this version",
-        Some(help),
-    )
+    Diagnostic::of_file(&source.path, "segments are not supported by this version", Some(help))
 }
 
 fn shared_addresses(drafts: &[Draft]) -> Vec<Diagnostic> {
@@ -211,11 +183,7 @@ fn shared_addresses(drafts: &[Draft]) -> Vec<Diagnostic> {
         let (first, second) = (drafts.get(one.first)?, drafts.get(one.second)?);
         let (line, column) = second.endpoints.get(one.policy).copied()?;
         let (a, b) = (&first.service.name, &second.service.name);
-        let entries = if one.count == 1 {
-            "address or prefix"
-        } else {
-            "addresses or prefixes"
-        };
+        let entries = if one.count == 1 { "address or prefix" } else { "addresses or prefixes" };
         Some(Diagnostic {
             file: second.path.clone(),
             line,

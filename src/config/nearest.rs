@@ -97,10 +97,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_word_finds_its_neighbours() {
-        assert_eq!(
-            nearest("comission", &["commission", "decommission"]),
-            ["commission"]
-        );
+        assert_eq!(nearest("comission", &["commission", "decommission"]), ["commission"]);
         assert_eq!(nearest("Enforce", &["enforce", "observe"]), ["enforce"]);
         assert!(nearest("zebra", &["enforce", "observe"]).is_empty());
         assert_eq!(help("zebra", &["a", "b"]), "valid are `a`, `b`");

@@ -49,16 +49,8 @@ pub(super) fn any(opening: &Opening, lifetime: Lifetime, closed: &[Span], budget
             let part = span.clip(lifetime);
             part.is_some_and(|part| covering(part, closed).is_none())
         }
-        Opening::Recurring {
-            cron,
-            until,
-            timezone,
-        } => {
-            let recurring = Recurring {
-                cron,
-                until: *until,
-                timezone: *timezone,
-            };
+        Opening::Recurring { cron, until, timezone } => {
+            let recurring = Recurring { cron, until: *until, timezone: *timezone };
             recurring.opens(lifetime, closed, budget).unwrap_or(true)
         }
     }
@@ -134,11 +126,7 @@ impl Recurring<'_> {
 
     fn next_local(&self, opens_at: Time, local: NaiveDateTime, time: NaiveTime) -> Option<Time> {
         let today = local.date().and_time(time);
-        let first = if today > local {
-            today
-        } else {
-            today.checked_add_signed(TimeDelta::days(1))?
-        };
+        let first = if today > local { today } else { today.checked_add_signed(TimeDelta::days(1))? };
         let closes_at = self.instant(first)?;
         if closes_at > opens_at {
             return Some(closes_at);
@@ -190,12 +178,7 @@ mod tests {
     }
 
     fn opens(opening: &Opening, lifetime: Span, closed: &[Span]) -> bool {
-        any(
-            opening,
-            lifetime,
-            &merge(closed.iter().copied()),
-            &mut Budget::default(),
-        )
+        any(opening, lifetime, &merge(closed.iter().copied()), &mut Budget::default())
     }
 
     #[test]
@@ -221,23 +204,11 @@ mod tests {
     fn a_gap_opens_at_its_end() {
         // Europe/Berlin has no 02:30 on this day; 03:00 is 01:00 UTC.
         let gap = daily("30 2 * * *", 1, Tz::Europe__Berlin);
-        assert!(opens(
-            &gap,
-            span("2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"),
-            &[]
-        ));
-        assert!(!opens(
-            &gap,
-            span("2026-03-29T00:00:00Z", "2026-03-29T01:00:00Z"),
-            &[]
-        ));
+        assert!(opens(&gap, span("2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"), &[]));
+        assert!(!opens(&gap, span("2026-03-29T00:00:00Z", "2026-03-29T01:00:00Z"), &[]));
         // Samoa left out the 30th of December 2011.
         let day = daily("0 12 30 12 *", 1, Tz::Pacific__Apia);
-        assert!(opens(
-            &day,
-            span("2011-12-30T10:00:00Z", "2011-12-30T10:01:00Z"),
-            &[]
-        ));
+        assert!(opens(&day, span("2011-12-30T10:00:00Z", "2011-12-30T10:01:00Z"), &[]));
     }
 
     #[test]
@@ -247,15 +218,7 @@ mod tests {
             until: Until::LocalTime(NaiveTime::from_hms_opt(6, 0, 0).unwrap()),
             timezone: Tz::Europe__Berlin,
         };
-        assert!(opens(
-            &overnight,
-            span("2026-01-02T04:59:00Z", "2026-01-02T06:00:00Z"),
-            &[]
-        ));
-        assert!(!opens(
-            &overnight,
-            span("2026-01-02T05:00:00Z", "2026-01-02T06:00:00Z"),
-            &[]
-        ));
+        assert!(opens(&overnight, span("2026-01-02T04:59:00Z", "2026-01-02T06:00:00Z"), &[]));
+        assert!(!opens(&overnight, span("2026-01-02T05:00:00Z", "2026-01-02T06:00:00Z"), &[]));
     }
 }

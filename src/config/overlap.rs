@@ -35,10 +35,7 @@ pub(super) fn find(services: &[&Service]) -> Vec<Shared> {
     let mut enclosing: Vec<Listed> = Vec::new();
     for same in all.chunk_by(|a, b| a.prefix == b.prefix) {
         let Some(current) = same.first() else { continue };
-        while enclosing
-            .last()
-            .is_some_and(|last| !encloses(last.prefix, current.prefix))
-        {
+        while enclosing.last().is_some_and(|last| !encloses(last.prefix, current.prefix)) {
             enclosing.pop();
         }
         enclosing.extend(same);
@@ -48,11 +45,7 @@ pub(super) fn find(services: &[&Service]) -> Vec<Shared> {
                 return pairs.into_values().collect();
             };
             budget = left;
-            let (first, second) = if one.service < other.service {
-                (one, other)
-            } else {
-                (other, one)
-            };
+            let (first, second) = if one.service < other.service { (one, other) } else { (other, one) };
             let key = (first.service, second.service);
             if counted.insert(key) {
                 count(&mut pairs, key, second.policy);
@@ -67,11 +60,7 @@ fn listed(services: &[&Service]) -> Vec<Listed> {
     for (service, one) in services.iter().enumerate() {
         for (policy, listing) in one.policies.iter().enumerate() {
             let prefixes = listing.prefixes.iter();
-            all.extend(prefixes.map(|prefix| Listed {
-                prefix: *prefix,
-                service,
-                policy,
-            }));
+            all.extend(prefixes.map(|prefix| Listed { prefix: *prefix, service, policy }));
         }
     }
     all.sort();
@@ -82,9 +71,7 @@ fn meetings<'l>(
     same: &'l [Listed],
     enclosing: &'l [Listed],
 ) -> impl Iterator<Item = (&'l Listed, &'l Listed)> {
-    let pairs = same
-        .iter()
-        .flat_map(move |one| enclosing.iter().map(move |other| (one, other)));
+    let pairs = same.iter().flat_map(move |one| enclosing.iter().map(move |other| (one, other)));
     pairs.filter(|(one, other)| one.service != other.service)
 }
 
@@ -93,12 +80,7 @@ fn encloses(outer: Prefix, inner: Prefix) -> bool {
 }
 
 fn count(pairs: &mut BTreeMap<(usize, usize), Shared>, key: (usize, usize), policy: usize) {
-    let shared = pairs.entry(key).or_insert(Shared {
-        first: key.0,
-        second: key.1,
-        count: 0,
-        policy,
-    });
+    let shared = pairs.entry(key).or_insert(Shared { first: key.0, second: key.1, count: 0, policy });
     shared.count += 1;
 }
 
@@ -115,22 +97,14 @@ mod tests {
              2027-01-01T00:00:00Z }}\negress = [{{ subject = {{ cgroup = \"/\" }}, to = {to}, ports = [\"1/tcp\"] }}]\n"
         );
         let name = ServiceName::new(name).unwrap();
-        parse_service(Path::new("x"), &name, &text, &|_| None, &Settings::default())
-            .0
-            .unwrap()
+        parse_service(Path::new("x"), &name, &text, &|_| None, &Settings::default()).0.unwrap()
     }
 
     fn counts(lists: &[&str]) -> Vec<(usize, usize, usize)> {
-        let services: Vec<Service> = ["a", "b", "c"]
-            .iter()
-            .zip(lists)
-            .map(|(name, to)| service(name, to))
-            .collect();
+        let services: Vec<Service> =
+            ["a", "b", "c"].iter().zip(lists).map(|(name, to)| service(name, to)).collect();
         let services: Vec<&Service> = services.iter().collect();
-        find(&services)
-            .iter()
-            .map(|one| (one.first, one.second, one.count))
-            .collect()
+        find(&services).iter().map(|one| (one.first, one.second, one.count)).collect()
     }
 
     #[test]
@@ -147,13 +121,7 @@ mod tests {
 
     #[test]
     fn equal_prefixes_count_once_and_families_are_apart() {
-        assert_eq!(
-            counts(&[r#"["192.0.2.1", "::2"]"#, r#"["192.0.2.1", "192.0.2.1"]"#]),
-            [(0, 1, 1)]
-        );
-        assert_eq!(
-            counts(&[r#"["192.0.2.1"]"#, r#"["192.0.2.2", "::192.0.2.1"]"#]),
-            []
-        );
+        assert_eq!(counts(&[r#"["192.0.2.1", "::2"]"#, r#"["192.0.2.1", "192.0.2.1"]"#]), [(0, 1, 1)]);
+        assert_eq!(counts(&[r#"["192.0.2.1"]"#, r#"["192.0.2.2", "::192.0.2.1"]"#]), []);
     }
 }

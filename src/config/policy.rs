@@ -32,19 +32,11 @@ pub(super) struct Placed {
 
 /// Reads every policy, egress first; reports when there is none.
 pub(super) fn policies(root: &Table<'_>, context: &Context<'_>) -> Vec<Placed> {
-    let egress = root
-        .get("egress")
-        .map(|value| value.tables("[[egress]]", &EGRESS_KEYS));
-    let ingress = root
-        .get("ingress")
-        .map(|value| value.tables("[[ingress]]", &INGRESS_KEYS));
+    let egress = root.get("egress").map(|value| value.tables("[[egress]]", &EGRESS_KEYS));
+    let ingress = root.get("ingress").map(|value| value.tables("[[ingress]]", &INGRESS_KEYS));
     if egress.is_none() && ingress.is_none() {
         let help = "write at least one [[egress]] or [[ingress]]: a schedule says who may exchange packets";
-        root.missing(
-            &["egress", "ingress"],
-            "the schedule has no policy".to_owned(),
-            help,
-        );
+        root.missing(&["egress", "ingress"], "the schedule has no policy".to_owned(), help);
     }
     let egress = read_all(egress.unwrap_or_default(), Direction::Egress, context);
     let ingress = read_all(ingress.unwrap_or_default(), Direction::Ingress, context);
@@ -53,9 +45,7 @@ pub(super) fn policies(root: &Table<'_>, context: &Context<'_>) -> Vec<Placed> {
 
 fn read_all(tables: Vec<Table<'_>>, direction: Direction, context: &Context<'_>) -> Vec<Placed> {
     let numbered = tables.iter().enumerate();
-    numbered
-        .filter_map(|(index, table)| read(table, direction, index, context))
-        .collect()
+    numbered.filter_map(|(index, table)| read(table, direction, index, context)).collect()
 }
 
 fn read(table: &Table<'_>, direction: Direction, index: usize, context: &Context<'_>) -> Option<Placed> {
@@ -66,29 +56,11 @@ fn read(table: &Table<'_>, direction: Direction, index: usize, context: &Context
     let remote = endpoints(table, direction, context.lists);
     let ports = ports(table);
     let windows = windows(table, context.windows);
-    let Remote {
-        at,
-        endpoints,
-        prefixes,
-    } = remote?;
-    let id = PolicyId {
-        service: context.service.clone(),
-        direction,
-        index,
-    };
-    let policy = Policy {
-        id,
-        subject: subject?,
-        endpoints,
-        prefixes,
-        ports: ports?,
-        windows: windows?,
-    };
+    let Remote { at, endpoints, prefixes } = remote?;
+    let id = PolicyId { service: context.service.clone(), direction, index };
+    let policy = Policy { id, subject: subject?, endpoints, prefixes, ports: ports?, windows: windows? };
     warn_about_failsafe(table, &policy, context.settings);
-    Some(Placed {
-        policy,
-        endpoints: at,
-    })
+    Some(Placed { policy, endpoints: at })
 }
 
 struct Remote {
@@ -117,21 +89,14 @@ fn endpoints(table: &Table<'_>, direction: Direction, lists: &dyn Lists) -> Opti
     }
     let at = value.at().clone();
     let prefixes = prefixes.into_iter().collect();
-    Some(Remote {
-        at,
-        endpoints,
-        prefixes,
-    })
+    Some(Remote { at, endpoints, prefixes })
 }
 
 /// One entry of `to` or `from` and the prefixes that it stands for.
 fn endpoint(entry: &Value<'_>, lists: &dyn Lists) -> Option<(Endpoint, std::sync::Arc<[Prefix]>)> {
     let text = entry.string()?;
     if text == "any" {
-        entry.unsupported(
-            "the endpoint \"any\"",
-            format!("list the provider's prefixes; {LATER}"),
-        );
+        entry.unsupported("the endpoint \"any\"", format!("list the provider's prefixes; {LATER}"));
         return None;
     }
     if let Some(name) = text.strip_prefix('@') {
@@ -151,10 +116,7 @@ fn list(entry: &Value<'_>, written: &str, lists: &dyn Lists) -> Option<(Endpoint
         Found::Entries(prefixes) => Some((Endpoint::List(name), prefixes)),
         Found::Broken(reason) => {
             if let Some(reason) = reason {
-                entry.error(
-                    format!("the list {written:?} has a mistake in {reason}"),
-                    "correct the list",
-                );
+                entry.error(format!("the list {written:?} has a mistake in {reason}"), "correct the list");
             }
             None
         }
@@ -191,10 +153,9 @@ pub(super) fn port(entry: &Value<'_>) -> Option<Port> {
     }
     entry.read(|text| {
         Port::parse(text).map_err(|error| match error {
-            PortError::Zero => Mistake::new(
-                "port 0 cannot be used",
-                "ports go from 1 to 65535; */tcp is every port",
-            ),
+            PortError::Zero => {
+                Mistake::new("port 0 cannot be used", "ports go from 1 to 65535; */tcp is every port")
+            }
             PortError::Reversed { low, high } => {
                 let protocol = text.rsplit('/').next().unwrap_or_default();
                 let message = format!("the range {low}-{high} is reversed");
@@ -257,10 +218,7 @@ fn warn_about_failsafe(table: &Table<'_>, policy: &Policy, settings: Option<&Set
     };
     let failsafe = &settings.failsafe;
     let is_from = |prefix: &Prefix| failsafe.from.iter().any(|from| overlap(*from, *prefix));
-    let covered = failsafe
-        .ports
-        .iter()
-        .filter(|safe| policy.ports.iter().any(|port| share(**safe, *port)));
+    let covered = failsafe.ports.iter().filter(|safe| policy.ports.iter().any(|port| share(**safe, *port)));
     let covered: Vec<String> = covered.map(ToString::to_string).collect();
     if covered.is_empty() || !policy.prefixes.iter().any(is_from) {
         return;
@@ -270,10 +228,7 @@ fn warn_about_failsafe(table: &Table<'_>, policy: &Policy, settings: Option<&Set
             "the fail-safe of {} does not hold for the addresses of this policy: for them the schedule rules",
             covered.join(", ")
         );
-        value.warning(
-            message,
-            "keep another way to this host for the time when no window is open",
-        );
+        value.warning(message, "keep another way to this host for the time when no window is open");
     }
 }
 

@@ -22,25 +22,16 @@ pub(super) const MAX_TEXT: usize = 256;
 /// Parses a text as far as it goes and reports everything in it that is no TOML.
 pub(super) fn parse<'t>(report: &Report<'t>) -> DeTable<'t> {
     let (root, errors) = DeTable::parse_recoverable(report.text());
-    let (doubled, broken): (Vec<_>, Vec<_>) = errors
-        .iter()
-        .partition(|error| error.message() == "duplicate key");
+    let (doubled, broken): (Vec<_>, Vec<_>) =
+        errors.iter().partition(|error| error.message() == "duplicate key");
     for error in doubled {
         let at = error.span().unwrap_or_default();
         let key = report.text().get(at.clone()).unwrap_or_default();
-        report.error(
-            &at,
-            format!("`{key}` is written twice"),
-            "keep one: a key or table may stand once",
-        );
+        report.error(&at, format!("`{key}` is written twice"), "keep one: a key or table may stand once");
     }
     for error in broken {
         let (line, column) = report.position(error.span().unwrap_or_default().start);
-        report.fault(&Fault {
-            line,
-            column,
-            message: error.message().to_owned(),
-        });
+        report.fault(&Fault { line, column, message: error.message().to_owned() });
     }
     root.into_inner()
 }
@@ -188,26 +179,16 @@ impl<'r> Value<'r> {
     pub fn text(&self, most: usize) -> Option<String> {
         let text = self.string()?;
         if text.trim().is_empty() {
-            self.error(
-                format!("{} is empty", self.label()),
-                "say something, or leave the key out",
-            );
+            self.error(format!("{} is empty", self.label()), "say something, or leave the key out");
             return None;
         }
         if let Some(bad) = text.chars().find(|c| is_unprintable(*c)) {
-            let message = format!(
-                "{} holds the control character U+{:04X}",
-                self.label(),
-                u32::from(bad)
-            );
+            let message = format!("{} holds the control character U+{:04X}", self.label(), u32::from(bad));
             self.error(message, "remove it: it could garble logs and terminals");
             return None;
         }
         if text.chars().count() > most {
-            self.error(
-                format!("{} is longer than {most} characters", self.label()),
-                "shorten it",
-            );
+            self.error(format!("{} is longer than {most} characters", self.label()), "shorten it");
             return None;
         }
         Some(text.to_owned())
@@ -228,9 +209,7 @@ impl<'r> Value<'r> {
     /// A string that `read` understands.
     pub fn read<T>(&self, read: impl FnOnce(&str) -> Result<T, Mistake>) -> Option<T> {
         let text = self.string()?;
-        read(text)
-            .map_err(|mistake| self.error(mistake.message, mistake.help))
-            .ok()
+        read(text).map_err(|mistake| self.error(mistake.message, mistake.help)).ok()
     }
 
     pub fn duration(&self) -> Option<Duration> {
@@ -261,14 +240,11 @@ impl<'r> Value<'r> {
     /// A date-time with an offset.
     pub fn instant(&self) -> Option<Time> {
         match self.value {
-            DeValue::Datetime(written) => time::instant(written)
-                .map_err(|mistake| self.error(mistake.message, mistake.help))
-                .ok(),
+            DeValue::Datetime(written) => {
+                time::instant(written).map_err(|mistake| self.error(mistake.message, mistake.help)).ok()
+            }
             DeValue::String(text) => self.wrong_type("a time", &time::unquoted_help(text)),
-            _ => self.wrong_type(
-                "a time",
-                "write a time with an offset, for example 2026-01-01T00:00:00Z",
-            ),
+            _ => self.wrong_type("a time", "write a time with an offset, for example 2026-01-01T00:00:00Z"),
         }
     }
 

@@ -30,10 +30,7 @@ const ROUNDS: usize = 16;
 
 /// Repairs what would hide other mistakes. Faults that hide nothing are left to the parser.
 pub(super) fn repair(text: &str) -> Repaired<'_> {
-    let mut repaired = Repaired {
-        text: Cow::Borrowed(text),
-        faults: Vec::new(),
-    };
+    let mut repaired = Repaired { text: Cow::Borrowed(text), faults: Vec::new() };
     for _ in 0..ROUNDS {
         let Some((text, faults)) = round(&repaired.text) else {
             break;
@@ -102,10 +99,7 @@ fn remedy(message: &str, line: &str, column: usize) -> Option<Remedy> {
     if message.starts_with("missing comma between array elements") {
         return Some(Remedy::CloseBefore("]"));
     }
-    let in_inline_table = [
-        "missing comma between key-value pairs",
-        "missing key for inline table element",
-    ];
+    let in_inline_table = ["missing comma between key-value pairs", "missing key for inline table element"];
     let runs_away = in_inline_table.iter().any(|known| message.starts_with(known));
     runs_away.then_some(Remedy::CloseBefore("}"))
 }
@@ -137,11 +131,7 @@ fn apply(
     column: usize,
     message: &str,
 ) -> (Option<Fault>, bool) {
-    let fault = Fault {
-        line,
-        column,
-        message: message.to_owned(),
-    };
+    let fault = Fault { line, column, message: message.to_owned() };
     match remedy {
         Remedy::Empty => {
             lines.iter_mut().skip(line - 1).take(1).for_each(String::clear);
@@ -160,11 +150,7 @@ fn apply(
 /// Closes a bracket at the end of the last line with content before this one.
 fn close_before(bracket: &'static str, lines: &mut [String], line: usize) -> Option<Fault> {
     let before = lines.get_mut(..line - 1)?;
-    let (index, last) = before
-        .iter_mut()
-        .enumerate()
-        .rev()
-        .find(|(_, text)| !code(text).is_empty())?;
+    let (index, last) = before.iter_mut().enumerate().rev().find(|(_, text)| !code(text).is_empty())?;
     let kept = code(last).to_owned();
     let what = if bracket == "]" { "array" } else { "inline table" };
     let fault = Fault {
@@ -193,10 +179,7 @@ fn code(line: &str) -> &str {
 /// What to do about a fault, by the words of the `toml` crate.
 pub(super) fn help(message: &str) -> &'static str {
     const HELP: [(&str, &str); 11] = [
-        (
-            "invalid boolean",
-            "write true or false, or put the value into quotes",
-        ),
+        ("invalid boolean", "write true or false, or put the value into quotes"),
         ("invalid float", "write a number, or put the value into quotes"),
         ("string values must be quoted", "put the value into quotes"),
         ("key with no value", "write key = value"),
@@ -204,10 +187,7 @@ pub(super) fn help(message: &str) -> &'static str {
         ("missing comma", "separate entries with commas"),
         ("invalid date", "look at a calendar"),
         ("invalid time", "hours go to 23, minutes to 59"),
-        (
-            "invalid basic string",
-            "strings end on their own line, and \\ begins an escape",
-        ),
+        ("invalid basic string", "strings end on their own line, and \\ begins an escape"),
         ("invalid literal string", "strings end on their own line"),
         ("invalid comment character", "remove the control character"),
     ];
@@ -230,50 +210,19 @@ mod tests {
         for (broken, mended, fault) in [
             ("a\nb = 1", "\nb = 1", "1:2: key with no value, expected `=`"),
             ("[a # x\nb = 1", "[a]\nb = 1", "1:3: unclosed table, expected `]`"),
-            (
-                "[[a\nb = 1",
-                "[[a]]\nb = 1",
-                "1:4: unclosed array table, expected `]]`",
-            ),
-            (
-                "a = [1 # x\n\nb = 1",
-                "a = [1]\n\nb = 1",
-                "1:7: unclosed array, expected `]`",
-            ),
-            (
-                "a = [1,\n[b]\nc = 1",
-                "a = [1,]\n[b]\nc = 1",
-                "1:8: unclosed array, expected `]`",
-            ),
-            (
-                "a = [1,\n [[in]]",
-                "a = [1,]\n [[in]]",
-                "1:8: unclosed array, expected `]`",
-            ),
-            (
-                "a = {c = 1\n[b]",
-                "a = {c = 1}\n[b]",
-                "1:11: unclosed inline table, expected `}`",
-            ),
+            ("[[a\nb = 1", "[[a]]\nb = 1", "1:4: unclosed array table, expected `]]`"),
+            ("a = [1 # x\n\nb = 1", "a = [1]\n\nb = 1", "1:7: unclosed array, expected `]`"),
+            ("a = [1,\n[b]\nc = 1", "a = [1,]\n[b]\nc = 1", "1:8: unclosed array, expected `]`"),
+            ("a = [1,\n [[in]]", "a = [1,]\n [[in]]", "1:8: unclosed array, expected `]`"),
+            ("a = {c = 1\n[b]", "a = {c = 1}\n[b]", "1:11: unclosed inline table, expected `}`"),
         ] {
-            assert_eq!(
-                repaired(broken),
-                (mended.to_owned(), vec![fault.to_owned()]),
-                "{broken}"
-            );
+            assert_eq!(repaired(broken), (mended.to_owned(), vec![fault.to_owned()]), "{broken}");
         }
     }
 
     #[test]
     fn what_hides_nothing_is_left_alone() {
-        for text in [
-            "a = 1\n[b]\nc = [\n 1,\n]",
-            "a = [1 2]",
-            "a = [\n1\n2\n]",
-            "a = nope",
-            "a = \"",
-            "",
-        ] {
+        for text in ["a = 1\n[b]\nc = [\n 1,\n]", "a = [1 2]", "a = [\n1\n2\n]", "a = nope", "a = \"", ""] {
             assert_eq!(repaired(text), (text.to_owned(), Vec::new()));
         }
     }

@@ -55,30 +55,16 @@ impl<'t> Report<'t> {
     }
 
     pub fn error(&self, at: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
-        self.add(
-            self.position(at.start),
-            Severity::Error,
-            message.into(),
-            Some(help.into()),
-        );
+        self.add(self.position(at.start), Severity::Error, message.into(), Some(help.into()));
     }
 
     pub fn warning(&self, at: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
-        self.add(
-            self.position(at.start),
-            Severity::Warning,
-            message.into(),
-            Some(help.into()),
-        );
+        self.add(self.position(at.start), Severity::Warning, message.into(), Some(help.into()));
     }
 
     /// Reports that the text is no TOML here, and keeps quiet about the rest of that line.
     pub fn fault(&self, fault: &Fault) {
-        let Fault {
-            line,
-            column,
-            message,
-        } = fault;
+        let Fault { line, column, message } = fault;
         let help = Some(repair::help(message).to_owned());
         self.add((*line, *column), Severity::Error, message.clone(), help);
         self.broken.borrow_mut().insert(*line);
@@ -124,14 +110,7 @@ impl<'t> Report<'t> {
             self.is_full.set(true);
             return;
         }
-        found.push(Diagnostic {
-            file: self.path.to_owned(),
-            line,
-            column,
-            message,
-            help,
-            severity,
-        });
+        found.push(Diagnostic { file: self.path.to_owned(), line, column, message, help, severity });
     }
 
     /// True when the part of the text that belongs to this header is broken and has the word at the
@@ -151,9 +130,7 @@ impl<'t> Report<'t> {
                 break;
             }
             is_broken |= self.broken.borrow().contains(&number);
-            has_word |= line
-                .split(['{', ',', '['])
-                .any(|part| part.trim_start().starts_with(key));
+            has_word |= line.split(['{', ',', '[']).any(|part| part.trim_start().starts_with(key));
         }
         is_broken && has_word
     }

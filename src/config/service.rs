@@ -70,9 +70,7 @@ pub fn lists_used(text: &str) -> Vec<String> {
     }
     let repaired = repair(text);
     let (root, _) = DeTable::parse_recoverable(&repaired.text);
-    let policies = ["egress", "ingress"]
-        .into_iter()
-        .filter_map(|key| root.get_ref().get(key));
+    let policies = ["egress", "ingress"].into_iter().filter_map(|key| root.get_ref().get(key));
     let tables = policies.filter_map(|value| value.get_ref().as_array()).flatten();
     let mut names = BTreeSet::new();
     for table in tables.filter_map(|value| value.get_ref().as_table()) {
@@ -105,11 +103,7 @@ pub(super) fn read(
     let report = Report::new(path, &repaired);
     let (service, endpoints) = read_text(&report, name, lists, settings);
     let service = service.filter(|_| report.is_clean());
-    Read {
-        service,
-        endpoints,
-        diagnostics: report.finish(),
-    }
+    Read { service, endpoints, diagnostics: report.finish() }
 }
 
 fn read_text(
@@ -126,44 +120,22 @@ fn read_text(
     if let Some(lifetime) = &lifetime {
         window::check_openings(&root, lifetime, &windows, &exceptions);
     }
-    let context = Context {
-        service: name,
-        windows: &windows,
-        lists,
-        settings,
-    };
+    let context = Context { service: name, windows: &windows, lists, settings };
     let policies = policy::policies(&root, &context);
-    let endpoints = policies
-        .iter()
-        .map(|one| report.position(one.endpoints.start))
-        .collect();
-    let provider = required_text(
-        &root,
-        "provider",
-        "name the third party, for example provider = \"Stripe, Inc.\"",
-    );
-    let owner = required_text(
-        &root,
-        "owner",
-        "say who answers for it, for example owner = \"payments@example.com\"",
-    );
+    let endpoints = policies.iter().map(|one| report.position(one.endpoints.start)).collect();
+    let provider =
+        required_text(&root, "provider", "name the third party, for example provider = \"Stripe, Inc.\"");
+    let owner =
+        required_text(&root, "owner", "say who answers for it, for example owner = \"payments@example.com\"");
     let service = Service {
         name: name.clone(),
         provider: provider.unwrap_or_default(),
         owner: owner.unwrap_or_default(),
-        description: root
-            .get("description")
-            .and_then(|value| value.text(MAX_DESCRIPTION)),
+        description: root.get("description").and_then(|value| value.text(MAX_DESCRIPTION)),
         ticket: root.get("ticket").and_then(|value| value.text(MAX_TEXT)),
         compliance: texts(&root, "compliance"),
-        mode: root
-            .get("mode")
-            .and_then(|value| value.word(&MODES))
-            .unwrap_or_default(),
-        state: root
-            .get("state")
-            .and_then(|value| value.word(&STATES))
-            .unwrap_or_default(),
+        mode: root.get("mode").and_then(|value| value.word(&MODES)).unwrap_or_default(),
+        state: root.get("state").and_then(|value| value.word(&STATES)).unwrap_or_default(),
         watch: watch(&root),
         windows: windows.into_windows(),
         exceptions: exceptions.iter().map(|one| one.span).collect(),
@@ -187,13 +159,9 @@ fn texts(root: &Table<'_>, key: &str) -> Vec<String> {
 }
 
 fn watch(root: &Table<'_>) -> Watch {
-    let table = root
-        .get("teardown")
-        .and_then(|value| value.table("[teardown]", &["watch"]));
+    let table = root.get("teardown").and_then(|value| value.table("[teardown]", &["watch"]));
     let watch = table.and_then(|table| table.get("watch"));
-    watch
-        .and_then(|value| value.read(parse_watch))
-        .unwrap_or_default()
+    watch.and_then(|value| value.read(parse_watch)).unwrap_or_default()
 }
 
 fn parse_watch(text: &str) -> Result<Watch, Mistake> {

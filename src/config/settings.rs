@@ -17,24 +17,10 @@ use crate::model::{
     Settings,
 };
 
-const KEYS: [&str; 6] = [
-    "paths",
-    "enforcement",
-    "failsafe",
-    "attempts",
-    "approval",
-    "metrics",
-];
+const KEYS: [&str; 6] = ["paths", "enforcement", "failsafe", "attempts", "approval", "metrics"];
 const PATHS_KEYS: [&str; 5] = ["services", "segments", "lists", "state", "runtime"];
-const ENFORCEMENT_KEYS: [&str; 7] = [
-    "mode",
-    "table",
-    "priority",
-    "egress_refusal",
-    "ingress_refusal",
-    "arm_ahead",
-    "protect",
-];
+const ENFORCEMENT_KEYS: [&str; 7] =
+    ["mode", "table", "priority", "egress_refusal", "ingress_refusal", "arm_ahead", "protect"];
 const FAILSAFE_KEYS: [&str; 2] = ["ports", "from"];
 const ATTEMPTS_KEYS: [&str; 3] = ["log_group", "log_rate", "retain"];
 const APPROVAL_KEYS: [&str; 3] = ["required", "allowed_signers", "roles"];
@@ -62,24 +48,14 @@ pub fn parse_settings(path: &Path, text: &str) -> (Option<Settings>, Vec<Diagnos
     let root = Table::root(&report, &document, &KEYS);
     let section = |name, title, keys: &[&str]| root.get(name).and_then(|value| value.table(title, keys));
     let settings = Settings {
-        paths: section("paths", "[paths]", &PATHS_KEYS)
-            .map(paths)
-            .unwrap_or_default(),
+        paths: section("paths", "[paths]", &PATHS_KEYS).map(paths).unwrap_or_default(),
         enforcement: section("enforcement", "[enforcement]", &ENFORCEMENT_KEYS)
             .map(enforcement)
             .unwrap_or_default(),
-        failsafe: section("failsafe", "[failsafe]", &FAILSAFE_KEYS)
-            .map(failsafe)
-            .unwrap_or_default(),
-        attempts: section("attempts", "[attempts]", &ATTEMPTS_KEYS)
-            .map(attempts)
-            .unwrap_or_default(),
-        approval: section("approval", "[approval]", &APPROVAL_KEYS)
-            .map(approval)
-            .unwrap_or_default(),
-        metrics: section("metrics", "[metrics]", &METRICS_KEYS)
-            .map(metrics)
-            .unwrap_or_default(),
+        failsafe: section("failsafe", "[failsafe]", &FAILSAFE_KEYS).map(failsafe).unwrap_or_default(),
+        attempts: section("attempts", "[attempts]", &ATTEMPTS_KEYS).map(attempts).unwrap_or_default(),
+        approval: section("approval", "[approval]", &APPROVAL_KEYS).map(approval).unwrap_or_default(),
+        metrics: section("metrics", "[metrics]", &METRICS_KEYS).map(metrics).unwrap_or_default(),
     };
     let settings = report.is_clean().then_some(settings);
     (settings, report.finish())
@@ -111,22 +87,11 @@ fn path(table: &Table<'_>, key: &str, default: PathBuf) -> PathBuf {
 
 fn enforcement(table: Table<'_>) -> Enforcement {
     let default = Enforcement::default();
-    let word = |key, default| {
-        table
-            .get(key)
-            .and_then(|value| value.word(&REFUSALS))
-            .unwrap_or(default)
-    };
+    let word = |key, default| table.get(key).and_then(|value| value.word(&REFUSALS)).unwrap_or(default);
     let (low, high) = PRIORITIES.into_inner();
     Enforcement {
-        mode: table
-            .get("mode")
-            .and_then(|value| value.word(&MODES))
-            .unwrap_or_default(),
-        table: table
-            .get("table")
-            .and_then(|value| value.read(table_name))
-            .unwrap_or(default.table),
+        mode: table.get("mode").and_then(|value| value.word(&MODES)).unwrap_or_default(),
+        table: table.get("table").and_then(|value| value.read(table_name)).unwrap_or(default.table),
         priority: table
             .get("priority")
             .and_then(|value| value.integer(low, high))
@@ -134,10 +99,7 @@ fn enforcement(table: Table<'_>) -> Enforcement {
         egress_refusal: word("egress_refusal", default.egress_refusal),
         ingress_refusal: word("ingress_refusal", default.ingress_refusal),
         arm_ahead: duration(&table, "arm_ahead", default.arm_ahead),
-        protect: table
-            .get("protect")
-            .and_then(|value| value.boolean())
-            .unwrap_or(default.protect),
+        protect: table.get("protect").and_then(|value| value.boolean()).unwrap_or(default.protect),
     }
 }
 
@@ -152,10 +114,7 @@ fn table_name(text: &str) -> Result<String, Mistake> {
 }
 
 fn duration(table: &Table<'_>, key: &str, default: Duration) -> Duration {
-    table
-        .get(key)
-        .and_then(|value| value.duration())
-        .unwrap_or(default)
+    table.get(key).and_then(|value| value.duration()).unwrap_or(default)
 }
 
 fn failsafe(table: Table<'_>) -> Failsafe {
@@ -164,10 +123,7 @@ fn failsafe(table: Table<'_>) -> Failsafe {
     let ports = ports.map(|entries| entries.iter().filter_map(failsafe_port).collect());
     let ports = ports.unwrap_or(default.ports);
     let from = failsafe_from(&table, ports.is_empty());
-    Failsafe {
-        ports,
-        from: from.unwrap_or(default.from),
-    }
+    Failsafe { ports, from: from.unwrap_or(default.from) }
 }
 
 fn failsafe_port(entry: &Value<'_>) -> Option<Port> {
@@ -188,15 +144,8 @@ fn failsafe_from(table: &Table<'_>, is_off: bool) -> Option<Vec<Prefix>> {
     let value = table.get("from")?;
     let example = "[\"0.0.0.0/0\", \"::/0\"]";
     // Nobody needs a source when there is no port: `ports = []` says that no fail-safe is wanted.
-    let entries = if is_off {
-        value.array(example)
-    } else {
-        value.entries(example)
-    };
-    let read = entries?
-        .iter()
-        .filter_map(|entry| entry.read(wide_prefix))
-        .collect();
+    let entries = if is_off { value.array(example) } else { value.entries(example) };
+    let read = entries?.iter().filter_map(|entry| entry.read(wide_prefix)).collect();
     Some(read)
 }
 
@@ -214,13 +163,8 @@ fn attempts(table: Table<'_>) -> Attempts {
     let default = Attempts::default();
     let group = table.get("log_group").and_then(|value| value.integer(1, 65_535));
     Attempts {
-        log_group: group
-            .and_then(|group| u16::try_from(group).ok())
-            .unwrap_or(default.log_group),
-        log_rate: table
-            .get("log_rate")
-            .and_then(|value| value.read(log_rate))
-            .unwrap_or(default.log_rate),
+        log_group: group.and_then(|group| u16::try_from(group).ok()).unwrap_or(default.log_group),
+        log_rate: table.get("log_rate").and_then(|value| value.read(log_rate)).unwrap_or(default.log_rate),
         retain: duration(&table, "retain", default.retain),
     }
 }
@@ -229,12 +173,11 @@ fn log_rate(text: &str) -> Result<u32, Mistake> {
     let digits = text.strip_suffix("/second").unwrap_or_default();
     let plain = digits.bytes().all(|b| b.is_ascii_digit());
     let rate: Option<u32> = plain.then(|| digits.parse().ok()).flatten();
-    rate.filter(|rate| (1..=MAX_LOG_RATE).contains(rate))
-        .ok_or_else(|| {
-            let help =
-                format!("write a number from 1 to {MAX_LOG_RATE} and \"/second\", for example \"50/second\"");
-            Mistake::new(format!("{text:?} is no rate"), help)
-        })
+    rate.filter(|rate| (1..=MAX_LOG_RATE).contains(rate)).ok_or_else(|| {
+        let help =
+            format!("write a number from 1 to {MAX_LOG_RATE} and \"/second\", for example \"50/second\"");
+        Mistake::new(format!("{text:?} is no rate"), help)
+    })
 }
 
 fn approval(table: Table<'_>) -> Approval {
@@ -265,9 +208,7 @@ fn roles(table: &Table<'_>) -> BTreeMap<String, Vec<String>> {
 /// The roles that must approve. One without principals could never do so, and nothing would ever open.
 fn required_roles(table: &Table<'_>, roles: &BTreeMap<String, Vec<String>>) -> Vec<String> {
     let value = table.get("required");
-    let entries = value
-        .and_then(|value| value.array("[\"security\"]"))
-        .unwrap_or_default();
+    let entries = value.and_then(|value| value.array("[\"security\"]")).unwrap_or_default();
     let mut required = Vec::new();
     for entry in entries {
         let Some(role) = entry.text(MAX_TEXT) else {
@@ -275,14 +216,8 @@ fn required_roles(table: &Table<'_>, roles: &BTreeMap<String, Vec<String>>) -> V
         };
         if !roles.contains_key(&role) {
             let known: Vec<&str> = roles.keys().map(String::as_str).collect();
-            let help = format!(
-                "name its principals in [approval.roles]; {}",
-                nearest::help(&role, &known)
-            );
-            entry.warning(
-                format!("nobody can approve as {role:?}: no such role has principals"),
-                help,
-            );
+            let help = format!("name its principals in [approval.roles]; {}", nearest::help(&role, &known));
+            entry.warning(format!("nobody can approve as {role:?}: no such role has principals"), help);
         }
         required.push(role);
     }
@@ -290,9 +225,7 @@ fn required_roles(table: &Table<'_>, roles: &BTreeMap<String, Vec<String>>) -> V
 }
 
 fn metrics(table: Table<'_>) -> Metrics {
-    let listen = table
-        .get("listen")
-        .and_then(|value| Some((value.string()?, value)));
+    let listen = table.get("listen").and_then(|value| Some((value.string()?, value)));
     if let Some((_, value)) = listen.filter(|(text, _)| !text.is_empty()) {
         value.unsupported("`listen`", format!("leave it empty; {LATER}"));
     }

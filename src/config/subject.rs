@@ -24,11 +24,7 @@ pub(super) fn read(policy: &Table<'_>) -> Option<Subject> {
     check_digest(&table);
     match written.as_slice() {
         [] => {
-            table.missing(
-                &KINDS,
-                "the subject names no process".to_owned(),
-                &format!("write {EXAMPLE}"),
-            );
+            table.missing(&KINDS, "the subject names no process".to_owned(), &format!("write {EXAMPLE}"));
             None
         }
         [one] => read_kind(one),
@@ -44,9 +40,7 @@ pub(super) fn read(policy: &Table<'_>) -> Option<Subject> {
 fn check_digest(table: &Table<'_>) {
     if let (Some(digest), None) = (table.get("sha256"), table.get("exe")) {
         let message = "`sha256` belongs to a subject with `exe`";
-        table
-            .report()
-            .error(digest.key(), message, "remove it, or name the file with `exe`");
+        table.report().error(digest.key(), message, "remove it, or name the file with `exe`");
     }
 }
 
@@ -99,7 +93,5 @@ fn read_cgroup(value: &Value<'_>) -> Option<Subject> {
         value.error(format!("{path:?} is a path of the file system"), help());
         return None;
     }
-    Subject::cgroup(path)
-        .map_err(|_| value.error(format!("{path:?} is no cgroup path"), help()))
-        .ok()
+    Subject::cgroup(path).map_err(|_| value.error(format!("{path:?} is no cgroup path"), help())).ok()
 }

@@ -15,10 +15,7 @@ const LIST: &str = include_str!("../../tests/golden/diagnostics/accepted/lists/s
 const SETTINGS: &str = include_str!("../../tests/golden/diagnostics/accepted/picoseg.toml");
 
 fn source(path: &str, text: &str) -> Source {
-    Source {
-        path: path.into(),
-        text: Ok(text.as_bytes().to_vec()),
-    }
+    Source { path: path.into(), text: Ok(text.as_bytes().to_vec()) }
 }
 
 fn files(services: &[(&str, &str)]) -> Files {
@@ -33,13 +30,7 @@ fn files(services: &[(&str, &str)]) -> Files {
 fn parse(text: &str) -> (Option<Service>, Vec<Diagnostic>) {
     let name = ServiceName::new("stripe").unwrap();
     let lists = |name: &str| (name == "stripe-api").then(|| Arc::from(LIST));
-    parse_service(
-        Path::new("stripe.toml"),
-        &name,
-        text,
-        &lists,
-        &Settings::default(),
-    )
+    parse_service(Path::new("stripe.toml"), &name, text, &lists, &Settings::default())
 }
 
 /// File, line and message.
@@ -55,24 +46,15 @@ fn a_schedule_becomes_the_service_that_it_describes() {
     let service = service.unwrap();
     assert_eq!(service.provider, "Stripe, Inc.");
     assert_eq!(service.compliance, ["PCI-DSS"]);
-    assert_eq!(
-        service.lifetime.opens_at().to_rfc3339(),
-        "2026-01-01T00:00:00+00:00"
-    );
+    assert_eq!(service.lifetime.opens_at().to_rfc3339(), "2026-01-01T00:00:00+00:00");
     assert_eq!(service.windows.len(), 3);
     assert!(matches!(
         &service.windows[2].opening,
         Opening::Recurring { timezone: chrono_tz::Tz::UTC, until: Until::LocalTime(_), cron }
             if cron.text() == "30 0 22 1-7 Jan,mar *"
     ));
-    assert_eq!(
-        service.exceptions[0].opens_at().to_rfc3339(),
-        "2026-12-23T23:00:00+00:00"
-    );
-    assert_eq!(
-        service.watch,
-        Watch::For(std::time::Duration::from_secs(365 * 86_400))
-    );
+    assert_eq!(service.exceptions[0].opens_at().to_rfc3339(), "2026-12-23T23:00:00+00:00");
+    assert_eq!(service.watch, Watch::For(std::time::Duration::from_secs(365 * 86_400)));
     let [egress, ingress] = service.policies.as_slice() else {
         panic!("{:?}", service.policies);
     };
@@ -80,16 +62,7 @@ fn a_schedule_becomes_the_service_that_it_describes() {
     assert_eq!(egress.windows, Some(vec![0]));
     assert!(matches!(&egress.endpoints[2], Endpoint::List(name) if name.as_str() == "stripe-api"));
     let prefixes: Vec<String> = egress.prefixes.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        prefixes,
-        [
-            "192.0.2.0/24",
-            "192.0.2.1",
-            "198.51.100.0/24",
-            "2001:db8::/32",
-            "2001:db8::10"
-        ]
-    );
+    assert_eq!(prefixes, ["192.0.2.0/24", "192.0.2.1", "198.51.100.0/24", "2001:db8::/32", "2001:db8::10"]);
     assert_eq!(ingress.id.direction, Direction::Ingress);
     assert_eq!(ingress.windows, None);
 }
@@ -114,20 +87,11 @@ fn egress_policies_come_first_and_are_counted_by_direction() {
     };
     let head = "provider = \"x\"\nowner = \"x\"\n[lifetime]\ncommission = 2026-01-01T00:00:00Z\n\
                 decommission = 2027-01-01T00:00:00Z\n";
-    let text = [
-        head,
-        &policy("ingress", "from", 1),
-        &policy("egress", "to", 2),
-        &policy("ingress", "from", 3),
-    ]
-    .concat();
+    let text =
+        [head, &policy("ingress", "from", 1), &policy("egress", "to", 2), &policy("ingress", "from", 3)]
+            .concat();
     let (service, _) = parse(&text);
-    let ids: Vec<String> = service
-        .unwrap()
-        .policies
-        .iter()
-        .map(|one| one.id.to_string())
-        .collect();
+    let ids: Vec<String> = service.unwrap().policies.iter().map(|one| one.id.to_string()).collect();
     assert_eq!(ids, ["stripe/egress/0", "stripe/ingress/0", "stripe/ingress/1"]);
 }
 
@@ -142,15 +106,8 @@ fn no_files_are_the_defaults() {
 
 #[test]
 fn one_name_in_two_files_is_an_error_of_the_later() {
-    let found = load(&files(&[
-        ("a/stripe.toml", SCHEDULE),
-        ("b/stripe.toml", SCHEDULE),
-    ]))
-    .unwrap_err();
-    let errors: Vec<Diagnostic> = found
-        .into_iter()
-        .filter(|one| one.severity == Severity::Error)
-        .collect();
+    let found = load(&files(&[("a/stripe.toml", SCHEDULE), ("b/stripe.toml", SCHEDULE)])).unwrap_err();
+    let errors: Vec<Diagnostic> = found.into_iter().filter(|one| one.severity == Severity::Error).collect();
     assert_eq!(
         said(&errors),
         ["b/stripe.toml:1: the service \"stripe\" is already described by a/stripe.toml"]
@@ -159,19 +116,12 @@ fn one_name_in_two_files_is_an_error_of_the_later() {
 
 #[test]
 fn unreadable_files_are_reported_beside_the_mistakes_of_the_others() {
-    let mut files = files(&[
-        ("services.d/stripe.toml", SCHEDULE),
-        ("services.d/x.toml", "owner = 1"),
-    ]);
-    let unreadable = |path: &str| Source {
-        path: path.into(),
-        text: Err("too many levels of symbolic links".to_owned()),
-    };
+    let mut files = files(&[("services.d/stripe.toml", SCHEDULE), ("services.d/x.toml", "owner = 1")]);
+    let unreadable =
+        |path: &str| Source { path: path.into(), text: Err("too many levels of symbolic links".to_owned()) };
     files.settings = Some(unreadable("picoseg.toml"));
     files.services.push(unreadable("services.d/loop.toml"));
-    files
-        .lists
-        .insert("stripe-api".to_owned(), unreadable("lists/stripe-api.txt"));
+    files.lists.insert("stripe-api".to_owned(), unreadable("lists/stripe-api.txt"));
     let reason = "cannot read this file: too many levels of symbolic links";
     assert_eq!(
         said(&load(&files).unwrap_err()),
@@ -212,9 +162,8 @@ fn the_lists_of_a_schedule_are_found_in_broken_ones_too() {
 #[test]
 fn hostile_files_are_refused_in_bounded_time_with_bounded_words() {
     let windows = "window = [".to_owned() + &"{},".repeat(200_000) + "]";
-    let zones: String = (0..15_000)
-        .map(|_| "[[window]]\ncron=\"1-5 * * * 1-5\"\ntimezone=\"Europe/Berln\"\n")
-        .collect();
+    let zones: String =
+        (0..15_000).map(|_| "[[window]]\ncron=\"1-5 * * * 1-5\"\ntimezone=\"Europe/Berln\"\n").collect();
     let keys: String = (0..50_000).map(|n| format!("k{n} = 1\n")).collect();
     let deep = "a = ".to_owned() + &"[".repeat(500_000);
     let dots = "a.".repeat(300_000) + "a = 1";
@@ -232,17 +181,9 @@ fn hostile_files_are_refused_in_bounded_time_with_bounded_words() {
         let started = std::time::Instant::now();
         let (service, found) = parse(&text);
         assert!(service.is_none());
-        assert!(
-            (1..=MAX_MISTAKES + 1).contains(&found.len()),
-            "{begin}: {}",
-            found.len()
-        );
+        assert!((1..=MAX_MISTAKES + 1).contains(&found.len()), "{begin}: {}", found.len());
         // Minutes is what a quadratic reader takes; a busy machine needs seconds.
-        assert!(
-            started.elapsed().as_secs() < 30,
-            "{begin}: {:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed().as_secs() < 30, "{begin}: {:?}", started.elapsed());
     }
 }
 
@@ -260,18 +201,10 @@ fn warnings_beyond_the_limit_hide_no_error() {
 /// Real lists of providers. They are not part of this repository: without them this test says so and passes.
 #[test]
 fn real_lists_of_providers_are_read() {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(|dir| dir.join("shared/data/providers"));
-    let folder = std::env::var_os("PICOSEG_PROVIDER_LISTS")
-        .map(PathBuf::from)
-        .or(beside)
-        .unwrap();
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|dir| dir.join("shared/data/providers"));
+    let folder = std::env::var_os("PICOSEG_PROVIDER_LISTS").map(PathBuf::from).or(beside).unwrap();
     let Ok(entries) = fs::read_dir(&folder) else {
-        eprintln!(
-            "SKIPPED: no provider lists in {}; set PICOSEG_PROVIDER_LISTS",
-            folder.display()
-        );
+        eprintln!("SKIPPED: no provider lists in {}; set PICOSEG_PROVIDER_LISTS", folder.display());
         return;
     };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();

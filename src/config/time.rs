@@ -19,10 +19,7 @@ pub(super) struct Mistake {
 
 impl Mistake {
     pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            help: help.into(),
-        }
+        Self { message: message.into(), help: help.into() }
     }
 }
 
@@ -40,15 +37,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, Mistake> {
     }
     let total = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(seconds));
     match total.map(Duration::from_secs) {
-        Some(Duration::ZERO) => Err(Mistake::new(
-            format!("{text:?} is no time at all"),
-            "a duration is more than zero",
-        )),
+        Some(Duration::ZERO) => {
+            Err(Mistake::new(format!("{text:?} is no time at all"), "a duration is more than zero"))
+        }
         Some(duration) if duration <= LONGEST => Ok(duration),
-        Some(_) | None => Err(Mistake::new(
-            format!("{text:?} is too long"),
-            "a duration is at most 3660d",
-        )),
+        Some(_) | None => Err(Mistake::new(format!("{text:?} is too long"), "a duration is at most 3660d")),
     }
 }
 
@@ -137,10 +130,7 @@ pub(super) fn instant(written: &Datetime) -> Result<Time, Mistake> {
 
 /// What to write in place of a time in quotes.
 pub(super) fn unquoted_help(text: &str) -> String {
-    match text
-        .parse::<Datetime>()
-        .map(|written| (instant(&written), written))
-    {
+    match text.parse::<Datetime>().map(|written| (instant(&written), written)) {
         Ok((Ok(_), written)) => format!("remove the quotes: {written}"),
         Ok((Err(mistake), _)) => format!("remove the quotes; {}", mistake.help),
         Err(_) => {
@@ -182,13 +172,7 @@ mod tests {
 
     #[test]
     fn a_duration_is_one_number_and_one_unit() {
-        for (text, seconds) in [
-            ("1s", 1),
-            ("90m", 5400),
-            ("9h", 32400),
-            ("365d", 31_536_000),
-            ("007s", 7),
-        ] {
+        for (text, seconds) in [("1s", 1), ("90m", 5400), ("9h", 32400), ("365d", 31_536_000), ("007s", 7)] {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
         for text in [
@@ -218,35 +202,14 @@ mod tests {
         assert!(duration("1h30m").unwrap_err().help.starts_with("write \"90m\""));
         assert!(duration("9H").unwrap_err().help.starts_with("write \"9h\""));
         assert!(duration("1m 1s").unwrap_err().help.starts_with("write \"61s\""));
-        assert!(
-            duration("one hour")
-                .unwrap_err()
-                .help
-                .starts_with("a duration is")
-        );
+        assert!(duration("one hour").unwrap_err().help.starts_with("a duration is"));
     }
 
     #[test]
     fn a_local_time_has_two_digits_each() {
-        assert_eq!(
-            local_time("18:00"),
-            Ok(NaiveTime::from_hms_opt(18, 0, 0).unwrap())
-        );
-        assert_eq!(
-            local_time("23:59:59"),
-            Ok(NaiveTime::from_hms_opt(23, 59, 59).unwrap())
-        );
-        for text in [
-            "",
-            "18",
-            "9:00",
-            "24:00",
-            "18:60",
-            "18:00:60",
-            "18:00:00:00",
-            "6pm",
-            "+1:00",
-        ] {
+        assert_eq!(local_time("18:00"), Ok(NaiveTime::from_hms_opt(18, 0, 0).unwrap()));
+        assert_eq!(local_time("23:59:59"), Ok(NaiveTime::from_hms_opt(23, 59, 59).unwrap()));
+        for text in ["", "18", "9:00", "24:00", "18:60", "18:00:60", "18:00:00:00", "6pm", "+1:00"] {
             assert!(local_time(text).is_err(), "{text}");
         }
     }
@@ -254,10 +217,7 @@ mod tests {
     #[test]
     fn an_instant_needs_an_offset_and_the_kernels_range() {
         let at = |text: &str| instant(&text.parse().unwrap());
-        assert_eq!(
-            at("2026-01-01T01:00:00.5+01:00").unwrap().to_rfc3339(),
-            "2026-01-01T00:00:00.500+00:00"
-        );
+        assert_eq!(at("2026-01-01T01:00:00.5+01:00").unwrap().to_rfc3339(), "2026-01-01T00:00:00.500+00:00");
         for text in [
             "2026-01-01T00:00:00",
             "2026-01-01",

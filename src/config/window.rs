@@ -46,22 +46,14 @@ impl Entry {
 /// Reads `[lifetime]`.
 pub(super) fn lifetime(root: &Table<'_>) -> Option<Placed> {
     let help = "nothing is open-ended: write [lifetime] with commission and decommission";
-    let table = root
-        .required("lifetime", help)?
-        .table("[lifetime]", &LIFETIME_KEYS)?;
+    let table = root.required("lifetime", help)?.table("[lifetime]", &LIFETIME_KEYS)?;
     span(&table, "commission", "decommission")
 }
 
 /// Reads every `[[except]]`.
 pub(super) fn exceptions(root: &Table<'_>) -> Vec<Placed> {
-    let tables = root
-        .get("except")
-        .map(|value| value.tables("[[except]]", &EXCEPT_KEYS));
-    tables
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|table| span(table, "open", "close"))
-        .collect()
+    let tables = root.get("except").map(|value| value.tables("[[except]]", &EXCEPT_KEYS));
+    tables.unwrap_or_default().iter().filter_map(|table| span(table, "open", "close")).collect()
 }
 
 /// Every `[[window]]` in file order, the broken ones too: a policy may name them.
@@ -89,15 +81,9 @@ impl Windows {
     fn add(&mut self, table: &Table<'_>) {
         let entry = window(table);
         let index = self.entries.len();
-        let before = entry
-            .name
-            .clone()
-            .and_then(|name| self.by_name.insert(name, index));
+        let before = entry.name.clone().and_then(|name| self.by_name.insert(name, index));
         if let (Some(_), Some(value)) = (before, table.get("name")) {
-            value.error(
-                "another window of this file has this name",
-                "give each window a name of its own",
-            );
+            value.error("another window of this file has this name", "give each window a name of its own");
         }
         self.entries.push(entry);
     }
@@ -105,9 +91,7 @@ impl Windows {
 
 /// Reads every `[[window]]`.
 pub(super) fn windows(root: &Table<'_>) -> Windows {
-    let tables = root
-        .get("window")
-        .map(|value| value.tables("[[window]]", &WINDOW_KEYS));
+    let tables = root.get("window").map(|value| value.tables("[[window]]", &WINDOW_KEYS));
     let mut windows = Windows::default();
     for table in tables.unwrap_or_default() {
         if !root.report().is_full() {
@@ -132,12 +116,8 @@ pub(super) fn check_openings(root: &Table<'_>, lifetime: &Placed, windows: &Wind
             report_outside(root, entry, opening, lifetime);
         } else if !openings::any(opening, lifetime.span, &closed, &mut budget) {
             let at = last_of(&entry.at, exceptions.iter().filter(|one| may_meet(one, opening)));
-            let message = format!(
-                "the window never opens: exceptions cover all of {}",
-                describe(opening)
-            );
-            root.report()
-                .error(at, message, "shorten an exception, or remove the window");
+            let message = format!("the window never opens: exceptions cover all of {}", describe(opening));
+            root.report().error(at, message, "shorten an exception, or remove the window");
         }
     }
 }
@@ -174,25 +154,19 @@ fn last_of<'r>(at: &'r Range<usize>, exceptions: impl Iterator<Item = &'r Placed
 
 fn report_outside(root: &Table<'_>, entry: &Entry, opening: &Opening, lifetime: &Placed) {
     let (message, conflict) = match opening {
-        Opening::Absolute(span) if span.closes_at() <= lifetime.span.opens_at() => (
-            "the window never opens: it ends before the lifetime begins",
-            &lifetime.opens,
-        ),
-        Opening::Absolute(_) => (
-            "the window never opens: it begins after the lifetime has ended",
-            &lifetime.closes,
-        ),
-        Opening::Recurring { .. } => (
-            "the window never opens: its cron does not fire in the lifetime",
-            &lifetime.closes,
-        ),
+        Opening::Absolute(span) if span.closes_at() <= lifetime.span.opens_at() => {
+            ("the window never opens: it ends before the lifetime begins", &lifetime.opens)
+        }
+        Opening::Absolute(_) => {
+            ("the window never opens: it begins after the lifetime has ended", &lifetime.closes)
+        }
+        Opening::Recurring { .. } => {
+            ("the window never opens: its cron does not fire in the lifetime", &lifetime.closes)
+        }
     };
     let Placed { span, .. } = lifetime;
-    let help = format!(
-        "the lifetime goes from {} to {}",
-        rfc3339(span.opens_at()),
-        rfc3339(span.closes_at())
-    );
+    let help =
+        format!("the lifetime goes from {} to {}", rfc3339(span.opens_at()), rfc3339(span.closes_at()));
     root.report().error(later(&entry.at, conflict), message, help);
 }
 
@@ -230,9 +204,7 @@ fn window(table: &Table<'_>) -> Entry {
         (Some(cron), Some(absolute)) => {
             let message = format!("a window has either `cron` or `{}`", absolute.name());
             let help = "keep one: a window recurs or is open once";
-            table
-                .report()
-                .error(later(cron.key(), absolute.key()), message, help);
+            table.report().error(later(cron.key(), absolute.key()), message, help);
             None
         }
         (Some(cron), None) => recurring(table, &cron),
@@ -264,11 +236,7 @@ fn recurring(table: &Table<'_>, cron: &Value<'_>) -> Option<Opening> {
     let cron = expression(cron);
     let timezone = timezone(table);
     let until = until(table);
-    Some(Opening::Recurring {
-        cron: cron?,
-        until: until?,
-        timezone: timezone?,
-    })
+    Some(Opening::Recurring { cron: cron?, until: until?, timezone: timezone? })
 }
 
 fn expression(value: &Value<'_>) -> Option<CronExpression> {
@@ -312,13 +280,9 @@ fn written_until(table: &Table<'_>) -> Option<Until> {
     if let (Some(duration), Some(until)) = (&duration, &until) {
         let message = "a window has either `duration` or `until`";
         let help = "keep one: elapsed time, or the local time of the close";
-        table
-            .report()
-            .error(later(duration.key(), until.key()), message, help);
+        table.report().error(later(duration.key(), until.key()), message, help);
     }
     let elapsed = duration.and_then(|value| value.duration()).map(Until::Elapsed);
-    let local = until
-        .and_then(|value| value.read(local_time))
-        .map(Until::LocalTime);
+    let local = until.and_then(|value| value.read(local_time)).map(Until::LocalTime);
     elapsed.or(local)
 }

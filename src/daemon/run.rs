@@ -50,8 +50,8 @@ pub async fn run(options: &Options) -> Result<(), StartError> {
         // Also when the sender is dropped.
         let _ = stopped.await;
     })
-        .await
-        .map_err(|error| StartError::Api(error.to_string()))?;
+    .await
+    .map_err(|error| StartError::Api(error.to_string()))?;
     let mut engine = start::start(files).await?;
     let mut inputs = inputs(&mut engine)?;
     tracing::info!(services = engine.world.standings().len(), "in force");

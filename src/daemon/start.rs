@@ -110,15 +110,25 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
         tracing::error!(error = %problem, "a part of the journal cannot be read");
     }
     let store_error = match &opened.store {
+        Ok(Opened::Created) if files.before.is_some() => {
+            tracing::error!(
+                "the database is gone though this host ran before: suspensions by order are forgotten, \
+                 decommissions are known from the accepted files"
+            );
+            None
+        }
         Ok(Opened::Created | Opened::Existing) => None,
-        Err(error @ (StoreError::FromTheFuture { .. } | StoreError::Directory { .. } | StoreError::Foreign { .. })) => {
+        Err(
+            error @ (StoreError::FromTheFuture { .. }
+            | StoreError::Directory { .. }
+            | StoreError::Foreign { .. }),
+        ) => {
             return Err(error.clone().into());
         }
         Err(error) => Some(error.to_string()),
     };
     let keeper = opened.keeper;
-    let (world, outcome) =
-        world(&files.loaded, files.before.as_ref(), &keeper, store_error.is_some()).await;
+    let (world, outcome) = world(&files.loaded, files.before.as_ref(), &keeper, store_error.is_some()).await;
     assemble(files, hierarchy, table, keeper, store_error, world, outcome).await
 }
 
@@ -136,14 +146,23 @@ async fn assemble(
     for (subject, cgroups) in watcher.resolved() {
         world.resolve(subject.clone(), engine::places(&hierarchy, cgroups));
     }
-    let watcher = Waiting::new(watcher)
-        .map_err(|source| StartError::Io { what: "watch cgroups", source })?;
+    let watcher = Waiting::new(watcher).map_err(|source| StartError::Io { what: "watch cgroups", source })?;
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;
     let accepted = engine::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
     let attempts = Attempts::new(baselines);
-    let mut engine =
-        Engine::new(world, table, keeper, watcher, hierarchy, attempts, accepted, files.error, store_error, weaker);
+    let mut engine = Engine::new(
+        world,
+        table,
+        keeper,
+        watcher,
+        hierarchy,
+        attempts,
+        accepted,
+        files.error,
+        store_error,
+        weaker,
+    );
     engine.first()?;
     engine.started(&outcome).await;
     Ok(engine)
@@ -305,9 +324,6 @@ impl Engine {
         });
         facts.push(record::note(LedgerKind::DaemonStarted, self.world.now(), record::DAEMON, detail));
         self.keep(facts).await;
-        let directory = self.world.settings().paths.state.clone();
-        if let Err(error) = accepted::write(&directory, &self.accepted) {
-            self.store_broke(error.to_string());
-        }
+        self.write_accepted();
     }
 }

@@ -19,10 +19,7 @@ impl<T: AsFd> Waiting<T> {
     pub fn new(source: T) -> io::Result<Self> {
         // A descriptor of its own, for the same open file: the reader may do with its own what it likes.
         let fd = source.as_fd().try_clone_to_owned()?;
-        Ok(Self {
-            readiness: Readiness::new(fd)?,
-            source,
-        })
+        Ok(Self { readiness: Readiness::new(fd)?, source })
     }
 
     /// Waits until there is something to read, then lends the reader.

@@ -187,7 +187,11 @@ const PUT: &str = "INSERT INTO attempts
 const DROP: &str = "DELETE FROM attempts WHERE identity IN
     (SELECT unhex(value ->> 0) FROM json_each(?) WHERE value ->> 15 = 0)";
 
-async fn add(connection: &mut SqliteConnection, changes: &[(AttemptKey, i64)], at: Time) -> Result<(), Fault> {
+async fn add(
+    connection: &mut SqliteConnection,
+    changes: &[(AttemptKey, i64)],
+    at: Time,
+) -> Result<(), Fault> {
     let rows: Vec<Value> = changes.iter().map(|(key, by)| attempt_row::change(key, *by, at)).collect();
     let rows = Value::from(rows).to_string();
     for statement in [BEGIN, ADD, CLEAR] {

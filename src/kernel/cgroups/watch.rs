@@ -151,9 +151,7 @@ impl Watcher {
             .flat_map(|(subject, cgroups)| cgroups.range(below.clone()).map(move |(path, _)| (subject, path)))
             .map(|(subject, path)| (subject.clone(), path.clone()))
             .collect();
-        known
-            .iter()
-            .try_for_each(|(subject, path)| self.refresh(subject, path, before))
+        known.iter().try_for_each(|(subject, path)| self.refresh(subject, path, before))
     }
 
     /// Watches and reads a slice and all slices in it.
@@ -467,12 +465,7 @@ mod tests {
         let tree = Tree::new(&["a.slice/x.service"]);
         let mut watcher = tree.watch(&["x.service"]);
         // The watch was on the predecessor of the slice that was read.
-        let (&slice, _) = watcher
-            .watches
-            .0
-            .iter()
-            .find(|(_, path)| *path == "/a.slice")
-            .unwrap();
+        let (&slice, _) = watcher.watches.0.iter().find(|(_, path)| *path == "/a.slice").unwrap();
         inotify::remove_watch(&watcher.inotify, slice).unwrap();
         tree.remove("a.slice");
         assert_eq!(next(&mut watcher), ["x.service="]);

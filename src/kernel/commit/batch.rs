@@ -28,27 +28,13 @@ const APPEND: i32 = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Subject {
     Named(String),
-    /// The numbers of the set's elements that are in the message, in its order.
+    /// Elements of a set, by their numbers in the step; as many as the message has room for.
     Elements {
         set: String,
         numbers: Vec<usize>,
     },
-}
-
-impl Subject {
-    /// `position`: which of the message's elements, where that is known.
-    fn describe(&self, position: Option<usize>) -> String {
-        match self {
-            Self::Named(name) => name.clone(),
-            Self::Elements { set, numbers } => {
-                match (position.and_then(|at| numbers.get(at)), &numbers[..]) {
-                    (Some(number), _) | (None, [number]) => format!("element {number} of \"{set}\""),
-                    (None, [first, .., last]) => format!("elements {first} to {last} of \"{set}\""),
-                    (None, []) => format!("the elements of \"{set}\""),
-                }
-            }
-        }
-    }
+    /// The elements for which the message before had no room.
+    MoreElements,
 }
 
 /// Messages for one transaction.
@@ -78,7 +64,7 @@ impl Transaction {
 
     /// Creates the table, or takes it over with these flags.
     pub fn add_table(&mut self, name: &str, flags: u32) -> Result<(), CommitError> {
-        let table = named_table(name)?.u32(sys::NFTNL_TABLE_FLAGS as u32, flags);
+        let table = named_table(name)?.u32(sys::NFTNL_TABLE_FLAGS, flags);
         self.push(
             libc::NFT_MSG_NEWTABLE,
             CREATE,
@@ -115,8 +101,8 @@ impl Transaction {
             }
             Step::DeleteSet(name) => {
                 let set = ffi::Set::new()
-                    .str(sys::NFTNL_SET_TABLE as u32, &text(table)?)
-                    .str(sys::NFTNL_SET_NAME as u32, &text(name)?);
+                    .str(sys::NFTNL_SET_TABLE, &text(table)?)
+                    .str(sys::NFTNL_SET_NAME, &text(name)?);
                 self.push(
                     libc::NFT_MSG_DELSET,
                     0,
@@ -175,14 +161,14 @@ impl Transaction {
         flags: i32,
     ) -> Result<(), CommitError> {
         let mut chain = ffi::Chain::new()
-            .str(sys::NFTNL_CHAIN_TABLE as u32, &text(table)?)
-            .str(sys::NFTNL_CHAIN_NAME as u32, &text(name)?);
+            .str(sys::NFTNL_CHAIN_TABLE, &text(table)?)
+            .str(sys::NFTNL_CHAIN_NAME, &text(name)?);
         if let Some((hook, priority)) = base {
             chain = chain
-                .str(sys::NFTNL_CHAIN_TYPE as u32, c"filter")
-                .u32(sys::NFTNL_CHAIN_HOOKNUM as u32, hook_number(hook))
-                .u32(sys::NFTNL_CHAIN_PRIO as u32, priority.cast_unsigned())
-                .u32(sys::NFTNL_CHAIN_POLICY as u32, libc::NF_ACCEPT as u32);
+                .str(sys::NFTNL_CHAIN_TYPE, c"filter")
+                .u32(sys::NFTNL_CHAIN_HOOKNUM, hook_number(hook))
+                .u32(sys::NFTNL_CHAIN_PRIO, priority.cast_unsigned())
+                .u32(sys::NFTNL_CHAIN_POLICY, libc::NF_ACCEPT as u32);
         }
         self.push(kind, flags, Body::Chain(&chain), format!("chain \"{name}\""));
         Ok(())
@@ -192,7 +178,7 @@ impl Transaction {
         let count = self.rules.entry(chain.to_owned()).or_default();
         *count += 1;
         let subject = format!("rule {count} of chain \"{chain}\"");
-        let encoded = rule::encode(table, rule, &mut self.set_ids)?;
+        let encoded = rule::encode(&text(table)?, rule, &mut self.set_ids)?;
         for set in &encoded.sets {
             self.push(libc::NFT_MSG_NEWSET, CREATE, Body::Set(set), subject.clone());
             ElementMessages::new(set, libc::NFT_MSG_NEWSETELEM as u16, CREATE as u16).add_to(&mut self.batch);
@@ -212,13 +198,9 @@ impl Transaction {
             return;
         }
         let messages = ElementMessages::new(carrier, kind as u16, flags as u16).add_to(&mut self.batch);
-        // The first message gets all numbers; `finish` deals them out once it sees how many elements each one holds.
-        let subject = |numbers| Subject::Elements {
-            set: set.to_owned(),
-            numbers,
-        };
-        self.subjects.push(subject(numbers));
-        self.subjects.extend((1..messages).map(|_| subject(Vec::new())));
+        let set = set.to_owned();
+        self.subjects.push(Subject::Elements { set, numbers });
+        self.subjects.extend((1..messages).map(|_| Subject::MoreElements));
     }
 
     fn push(&mut self, kind: i32, flags: i32, body: Body, subject: String) {
@@ -242,13 +224,13 @@ impl Transaction {
 }
 
 fn named_table(name: &str) -> Result<ffi::Table, CommitError> {
-    Ok(ffi::Table::new().str(sys::NFTNL_TABLE_NAME as u32, &text(name)?))
+    Ok(ffi::Table::new().str(sys::NFTNL_TABLE_NAME, &text(name)?))
 }
 
 fn named_rule(table: &str, chain: &str) -> Result<ffi::Rule, CommitError> {
     Ok(ffi::Rule::new()
-        .str(sys::NFTNL_RULE_TABLE as u32, &text(table)?)
-        .str(sys::NFTNL_RULE_CHAIN as u32, &text(chain)?))
+        .str(sys::NFTNL_RULE_TABLE, &text(table)?)
+        .str(sys::NFTNL_RULE_CHAIN, &text(chain)?))
 }
 
 /// `enum nf_inet_hooks`, linux/netfilter.h.
@@ -295,7 +277,10 @@ impl Datagram {
         }
         for at in timeouts(&self.bytes) {
             if let Some(timeout) = self.bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
-                *timeout = u64::from_be_bytes(*timeout).saturating_sub(passed).max(1).to_be_bytes();
+                *timeout = u64::from_be_bytes(*timeout)
+                    .saturating_sub(passed)
+                    .max(1)
+                    .to_be_bytes();
             }
         }
         self.counted_from = now;
@@ -336,40 +321,36 @@ impl Datagram {
             .collect()
     }
 
+    /// What a refused message was about.
     fn object(&self, answer: &Answer) -> String {
-        let mut before = 0;
-        let mut numbers: &[usize] = &[];
+        let (mut set, mut numbers): (&str, &[usize]) = ("", &[]);
         for (message, subject) in messages(&self.bytes).skip(1).zip(&self.subjects) {
-            if let Subject::Elements { numbers: all, .. } = subject {
-                if !all.is_empty() {
-                    (before, numbers) = (0, all);
-                }
-                let here = elements(message).count();
-                let sequence = Header::of(message).map(|header| header.sequence);
-                if sequence == Some(answer.sequence) {
-                    let here = numbers.get(before..before + here).unwrap_or(&[]);
-                    return subject
-                        .dealt(here)
-                        .describe(answer.offset.and_then(|at| element_at(message, at)));
-                }
-                before += here;
-            } else if Header::of(message).map(|header| header.sequence) == Some(answer.sequence) {
-                return subject.describe(None);
+            let refused = Header::of(message).is_some_and(|header| header.sequence == answer.sequence);
+            match subject {
+                Subject::Named(name) if refused => return name.clone(),
+                Subject::Named(_) => continue,
+                Subject::Elements {
+                    set: name,
+                    numbers: all,
+                } => (set, numbers) = (name, all),
+                Subject::MoreElements => {}
             }
+            let (here, rest) = numbers.split_at(elements(message).count().min(numbers.len()));
+            if refused {
+                return describe(set, here, answer.offset.and_then(|at| element_at(message, at)));
+            }
+            numbers = rest;
         }
         "the transaction".to_owned()
     }
 }
 
-impl Subject {
-    fn dealt(&self, numbers: &[usize]) -> Self {
-        match self {
-            Self::Named(name) => Self::Named(name.clone()),
-            Self::Elements { set, .. } => Self::Elements {
-                set: set.clone(),
-                numbers: numbers.to_vec(),
-            },
-        }
+/// `position`: which of these elements, where that is known.
+fn describe(set: &str, numbers: &[usize], position: Option<usize>) -> String {
+    match (position.and_then(|at| numbers.get(at)), numbers) {
+        (Some(number), _) | (None, [number]) => format!("element {number} of \"{set}\""),
+        (None, [first, .., last]) => format!("elements {first} to {last} of \"{set}\""),
+        (None, []) => format!("the elements of \"{set}\""),
     }
 }
 

@@ -58,7 +58,8 @@ pub struct Committed {
     pub bytes: usize,
     /// Spent on making the messages.
     pub build: Duration,
-    /// Spent in the kernel. Elements' timeouts begin within it, so an element of a huge commit may outlive its close by so much.
+    /// Spent in the kernel. It starts the elements' timeouts one by one, so the last element of a commit may outlive
+    /// its close by so much, if only its timeout closes it.
     pub kernel: Duration,
 }
 
@@ -84,6 +85,8 @@ pub struct Table {
     reader: Socket,
     /// The table was there when we last looked.
     seen: bool,
+    /// How long the last commit took after the clock was read: its timeouts may have begun so much later.
+    slack: Duration,
 }
 
 impl Table {
@@ -100,6 +103,7 @@ impl Table {
             writer: Socket::open()?,
             reader: Socket::open()?,
             seen: false,
+            slack: Duration::ZERO,
         };
         table.generation()?;
         table.features = table.probe()?;
@@ -161,9 +165,11 @@ impl Table {
         }
         let mut datagram = transaction.finish();
         let build = began.elapsed();
+        let counting = Instant::now();
         datagram.count_from(clock());
         let kernel = self.send(&datagram)?;
         self.seen = true;
+        self.slack = counting.elapsed();
         Ok(Committed {
             messages: datagram.messages(),
             bytes: datagram.bytes.len(),
@@ -305,4 +311,56 @@ fn text(name: &str) -> Result<CString, CommitError> {
     CString::new(name).map_err(|_| CommitError::Nul {
         object: format!("{name:?}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Step;
+    use crate::ruleset::{Element, Key};
+    use chrono::{TimeDelta, Utc};
+
+    #[test]
+    fn a_table_can_move_to_another_thread() {
+        fn movable<T: Send>() {}
+        movable::<Table>();
+    }
+
+    /// Kernels before 6.3 refuse the deletion of what is gone.
+    #[test]
+    fn expired_elements_are_deleted_without_destroy_as_well() {
+        if !nix::unistd::geteuid().is_root() {
+            return println!("SKIPPED: needs root for a network namespace");
+        }
+        let stage = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let mut table = Table::open("picoseg", true).unwrap();
+            table.features.destroy = false;
+            let set = Set::plain(&[Field::Port]).with_expiry();
+            let key = |port| Key::builder().port(port).build();
+            let until = |ms| Element {
+                closes_at: Some(Utc::now() + TimeDelta::milliseconds(ms)),
+                ..Element::default()
+            };
+            let commit = |table: &mut Table, steps| {
+                let table_name = "picoseg".to_owned();
+                let changeset = Changeset {
+                    table: table_name,
+                    steps,
+                };
+                table.commit(&changeset, &Utc::now).unwrap();
+                assert_eq!(table.verify(&changeset, &Utc::now).unwrap(), []);
+            };
+            let elements = vec![(key(1), until(50)), (key(2), until(60_000))];
+            let added = vec![
+                Step::AddSet("ports".into(), set.clone()),
+                Step::AddElements("ports".into(), set.clone(), elements),
+            ];
+            commit(&mut table, added);
+            std::thread::sleep(Duration::from_millis(80));
+            let keys = vec![(key(1), None), (key(2), None)];
+            commit(&mut table, vec![Step::DeleteElements("ports".into(), set, keys)]);
+        });
+        stage.join().unwrap();
+    }
 }

@@ -23,6 +23,7 @@ mod datatype {
     pub const IPV6: u32 = 8;
     pub const PROTOCOL: u32 = 12;
     pub const SERVICE: u32 = 13;
+    pub const MARK: u32 = 19;
     pub const TIME: u32 = 43;
     /// Bits of one type in that of a concatenation.
     pub const BITS: u32 = 6;
@@ -58,9 +59,9 @@ pub fn declare(table: &str, name: &str, set: &Set, id: u32) -> Result<ffi::Set, 
         .u32(sys::NFTNL_SET_FLAGS, flags(set))
         .u32(sys::NFTNL_SET_KEY_TYPE, key_type(&set.fields))
         .u32(sys::NFTNL_SET_KEY_LEN, key_length(&set.fields) as u32)
-        .bytes(sys::NFTNL_SET_USERDATA, &userdata::of_set(set));
+        .user_data(&userdata::of_set(set));
     if Layout::of(set) == Layout::Range {
-        declared = declared.bytes(sys::NFTNL_SET_DESC_CONCAT, &field_lengths(&set.fields));
+        declared = declared.field_lengths(&field_lengths(&set.fields));
     }
     Ok(match set.kind {
         SetKind::Plain => declared,
@@ -126,19 +127,22 @@ pub fn from_the_wire(bytes: &[u8]) -> Key {
     Key::from_bytes(&bytes)
 }
 
+/// The types of the fields, packed as nft does it. More than five do not fit: then only the user data says what they are.
 fn key_type(fields: &[Field]) -> u32 {
+    let pack = |packed, kind| packed << datatype::BITS | kind;
     fields
         .iter()
-        .map(|field| match field {
-            // Not cgroupsv2: nft would look each id up in all of cgroupfs, which takes minutes.
-            Field::Cgroup | Field::EchoId(_) => datatype::INTEGER,
-            Field::Address(Family::V4) => datatype::IPV4,
-            Field::Address(Family::V6) => datatype::IPV6,
-            Field::Protocol => datatype::PROTOCOL,
-            Field::Port => datatype::SERVICE,
-            Field::Time => datatype::TIME,
+        .flat_map(|field| match field {
+            // See the user data for the reason.
+            Field::Cgroup => vec![datatype::MARK, datatype::MARK],
+            Field::EchoId(_) => vec![datatype::INTEGER],
+            Field::Address(Family::V4) => vec![datatype::IPV4],
+            Field::Address(Family::V6) => vec![datatype::IPV6],
+            Field::Protocol => vec![datatype::PROTOCOL],
+            Field::Port => vec![datatype::SERVICE],
+            Field::Time => vec![datatype::TIME],
         })
-        .fold(0, |packed, kind| packed << datatype::BITS | kind)
+        .fold(0, pack)
 }
 
 /// Lengths of the fields of a range set. A cgroup's 8 bytes are two fields: it is never a range, and a field of 8 bytes makes
@@ -296,7 +300,7 @@ impl Ends {
 }
 
 /// The next key by byte order; `None` after the last.
-fn successor(key: &Key) -> Option<Key> {
+pub fn successor(key: &Key) -> Option<Key> {
     let mut bytes = key.bytes().to_vec();
     for byte in bytes.iter_mut().rev() {
         let (next, carried) = byte.overflowing_add(1);

@@ -68,11 +68,7 @@ impl Connection {
         )?;
         socket::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self {
-            fd,
-            sequence: 0,
-            buffer: vec![0; RECEIVE],
-        })
+        Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE] })
     }
 
     /// Asks for a receive buffer of so many bytes; returns what the kernel granted (it books twice the request).

@@ -145,11 +145,7 @@ impl Request {
     pub fn new(kind: u16, header: &[u8]) -> Self {
         let mut body = header.to_vec();
         body.resize(aligned(body.len()), 0);
-        Self {
-            kind,
-            body,
-            too_long: false,
-        }
+        Self { kind, body, too_long: false }
     }
 
     /// Adds an attribute.
@@ -225,9 +221,7 @@ mod tests {
     fn request() -> Request {
         Request::new(20, &[2, 6, 0, 0])
             .attribute(1, &[9])
-            .nest(3, |inside| {
-                inside.attribute(4, &7u64.to_ne_bytes()).attribute(5, b"text\0")
-            })
+            .nest(3, |inside| inside.attribute(4, &7u64.to_ne_bytes()).attribute(5, b"text\0"))
     }
 
     #[test]
@@ -267,10 +261,7 @@ mod tests {
     #[test]
     fn an_attribute_that_is_too_long_is_an_error_before_it_is_sent() {
         let request = Request::new(1, &[]).attribute(1, &[0; 70_000]);
-        assert_eq!(
-            request.bytes(1, 0).unwrap_err().raw_os_error(),
-            Some(libc::EMSGSIZE)
-        );
+        assert_eq!(request.bytes(1, 0).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
     }
 
     #[test]
@@ -294,12 +285,7 @@ mod tests {
     }
 
     fn status(payload: &[u8]) -> io::Result<()> {
-        let message = Message {
-            kind: 2,
-            flags: 0,
-            sequence: 1,
-            payload,
-        };
+        let message = Message { kind: 2, flags: 0, sequence: 1, payload };
         message.status()
     }
 

@@ -80,13 +80,7 @@ pub enum Hook {
 impl Hook {
     /// `enum nf_inet_hooks`
     fn new(number: u8) -> Option<Self> {
-        let all = [
-            Self::Prerouting,
-            Self::Input,
-            Self::Forward,
-            Self::Output,
-            Self::Postrouting,
-        ];
+        let all = [Self::Prerouting, Self::Input, Self::Forward, Self::Output, Self::Postrouting];
         all.get(usize::from(number)).copied()
     }
 }
@@ -141,11 +135,7 @@ impl Reader {
             .set_receive_buffer(options.receive_buffer)
             .and_then(|_| connection.transact(&bind(group, options)))
             .map_err(|source| explain(group, source))?;
-        Ok(Self {
-            connection,
-            buffer: vec![0; room(options)],
-            sequence: Sequence::default(),
-        })
+        Ok(Self { connection, buffer: vec![0; room(options)], sequence: Sequence::default() })
     }
 
     /// Appends the records that are there, without waiting. Records that the kernel dropped meanwhile are counted.
@@ -188,10 +178,7 @@ impl AsFd for Reader {
 /// The longest datagram: the kernel fills the memory it got, which is up to twice what it asked for
 /// (net/netfilter/nfnetlink_log.c, `nfulnl_log_packet` looks at `skb_tailroom`).
 fn room(options: Options) -> usize {
-    let asked = options
-        .batch_bytes
-        .saturating_add(options.copy)
-        .saturating_add(4096);
+    let asked = options.batch_bytes.saturating_add(options.copy).saturating_add(4096);
     usize::try_from(asked.saturating_mul(2)).unwrap_or(usize::MAX)
 }
 

@@ -1,0 +1,439 @@
+//! A host, a provider and a wire between them, with everything `picosegd` needs, gone again on drop.
+//!
+//! ```text
+//!   host (netns)  host0 ---- wire0  provider (netns)
+//!   10.x.y.1/24                     10.x.y.10 .. 10.x.y.29
+//!   fd5e:...::1/64                  fd5e:...::10 .. fd5e:...::15
+//! ```
+
+mod cgroup;
+mod cli;
+pub mod clock;
+mod daemon;
+mod netns;
+pub mod schedule;
+mod skip;
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::agent::{Agent, Kind, Packets};
+use cgroup::Slice;
+use netns::Netns;
+
+pub use cgroup::Unit;
+pub use cli::Cli;
+pub use daemon::{Daemon, Failed};
+pub use skip::{have, skipped};
+
+/// Attempts show within this time.
+pub const SHOWN: Duration = Duration::from_secs(3);
+/// What the kernel does at once, on a loaded machine.
+pub const MOMENT: Duration = Duration::from_secs(3);
+
+const V4_PROVIDERS: u8 = 20;
+/// The provider address of [`Lab::canary`].
+const CANARY: u8 = 19;
+const V6_PROVIDERS: u8 = 6;
+
+pub struct Lab {
+    id: String,
+    settings: Cell<String>,
+    started: Cell<u32>,
+    prefix4: [u8; 3],
+    prefix6: [u16; 4],
+    slice: Slice,
+    host: Netns,
+    provider: Netns,
+    dir: TempDir,
+}
+
+impl Lab {
+    /// A lab of its own, or `None` after saying why this machine cannot have one.
+    pub fn new() -> Option<Self> {
+        match Self::build() {
+            Ok(lab) => Some(lab),
+            Err(reason) => {
+                skipped(&reason);
+                None
+            }
+        }
+    }
+
+    fn build() -> Result<Self, String> {
+        static LABS: AtomicU32 = AtomicU32::new(0);
+        if !nix::unistd::geteuid().is_root() {
+            return Err("not root".to_owned());
+        }
+        sweep();
+        let (pid, number) = (std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let id = format!("{pid}n{number}");
+        let lab = Self {
+            slice: Slice::create(&format!("{SLICE}{id}.slice"))?,
+            host: Netns::add(&format!("{NETNS}{id}h"))?,
+            provider: Netns::add(&format!("{NETNS}{id}p"))?,
+            dir: TempDir::new().map_err(|e| format!("a temporary directory: {e}"))?,
+            prefix4: [10, (pid % 250) as u8, number as u8],
+            prefix6: [0xfd5e, (pid >> 16) as u16, pid as u16, number as u16],
+            settings: Cell::default(),
+            started: Cell::default(),
+            id,
+        };
+        lab.wire();
+        lab.furnish();
+        Ok(lab)
+    }
+
+    /// Unique on this machine: part of the names of everything it made.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    // Addresses
+
+    pub fn host4(&self) -> IpAddr {
+        self.v4(1)
+    }
+
+    pub fn host6(&self) -> IpAddr {
+        self.v6(1)
+    }
+
+    /// One of twenty addresses of the provider's side, counted from 0: `10.x.y.10`.
+    pub fn provider4(&self, number: u8) -> IpAddr {
+        assert!(number < V4_PROVIDERS);
+        self.v4(10 + number)
+    }
+
+    /// One of six addresses of the provider's side, counted from 0.
+    pub fn provider6(&self, number: u8) -> IpAddr {
+        assert!(number < V6_PROVIDERS);
+        self.v6(0x10 + u16::from(number))
+    }
+
+    fn v4(&self, last: u8) -> IpAddr {
+        let [a, b, c] = self.prefix4;
+        Ipv4Addr::new(a, b, c, last).into()
+    }
+
+    fn v6(&self, last: u16) -> IpAddr {
+        let [a, b, c, d] = self.prefix6;
+        Ipv6Addr::new(a, b, c, d, 0, 0, 0, last).into()
+    }
+
+    // Processes
+
+    /// The cgroup of a unit whose name is unique on this machine: `payments` gives `payments-ID.service`.
+    pub fn unit(&self, name: &str) -> Unit {
+        self.slice.unit(&format!("{name}-{}.service", self.id))
+    }
+
+    /// A process of the host, in the cgroup of a unit.
+    pub fn process(&self, unit: &Unit) -> Agent {
+        self.process_of(unit, 0)
+    }
+
+    /// The same as another user.
+    pub fn process_of(&self, unit: &Unit, uid: u32) -> Agent {
+        self.host.run(|| Agent::spawn(Some(unit.dir()), uid))
+    }
+
+    /// A process of the provider.
+    pub fn provider(&self) -> Agent {
+        self.provider.run(|| Agent::spawn(None, 0))
+    }
+
+    /// Lets the provider take its source ports from a small range, so that they come back soon.
+    pub fn few_provider_ports(&self, first: u16, last: u16) {
+        let range = Path::new("/proc/sys/net/ipv4/ip_local_port_range");
+        self.provider.run(|| put(range, &format!("{first} {last}")));
+    }
+
+    // Files
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn etc(&self, name: &str) -> PathBuf {
+        self.dir.path().join("etc").join(name)
+    }
+
+    /// Writes `services.d/NAME.toml`.
+    pub fn write(&self, name: &str, schedule: &str) {
+        put(&self.etc(&format!("services.d/{name}.toml")), schedule);
+    }
+
+    /// Removes `services.d/NAME.toml`.
+    pub fn remove(&self, name: &str) {
+        fs::remove_file(self.etc(&format!("services.d/{name}.toml"))).expect("the schedule was there");
+    }
+
+    /// Writes `lists/NAME.txt`.
+    pub fn list(&self, name: &str, text: &str) {
+        put(&self.etc(&format!("lists/{name}.txt")), text);
+    }
+
+    /// Adds tables to `picoseg.toml`, beside `[paths]`.
+    pub fn settings(&self, tables: &str) {
+        let all = self.settings.take() + tables + "\n";
+        put(&self.config(), &(self.paths("state", "run") + &all));
+        self.settings.set(all);
+    }
+
+    /// A `picoseg.toml` that differs in its directories for state and sockets only.
+    pub fn second_config(&self) -> PathBuf {
+        let path = self.etc("second.toml");
+        put(&path, &self.paths("second-state", "second-run"));
+        path
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.etc("picoseg.toml")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    fn paths(&self, state: &str, runtime: &str) -> String {
+        let dir = self.dir.path().display();
+        format!(
+            r#"[paths]
+services = "{dir}/etc/services.d"
+segments = "{dir}/etc/segments.d"
+lists = "{dir}/etc/lists"
+state = "{dir}/{state}"
+runtime = "{dir}/{runtime}"
+
+"#
+        )
+    }
+
+    // Programs
+
+    /// Starts `picosegd` and waits until its ruleset is in force.
+    pub fn daemon(&self) -> Daemon {
+        self.try_daemon().unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
+    }
+
+    /// # Errors
+    /// When it ends instead.
+    pub fn try_daemon(&self) -> Result<Daemon, Failed> {
+        self.daemon_with(&self.config())
+    }
+
+    /// # Errors
+    /// When it ends instead.
+    pub fn daemon_with(&self, config: &Path) -> Result<Daemon, Failed> {
+        let start = self.started.get() + 1;
+        self.started.set(start);
+        let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
+        command.arg("--config").arg(config);
+        let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        self.host.run(|| Daemon::start(command, notify, log))
+    }
+
+    /// Runs `picosegd --unload`.
+    pub fn unload(&self) -> Cli {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
+        command.arg("--config").arg(self.config()).arg("--unload");
+        self.on_host(command)
+    }
+
+    /// Runs `picoseg` against the daemon of this lab.
+    pub fn picoseg(&self, arguments: &[&str]) -> Cli {
+        self.picoseg_over(&self.dir.path().join("run/control.sock"), arguments)
+    }
+
+    /// Runs `picoseg` over another socket.
+    pub fn picoseg_over(&self, socket: &Path, arguments: &[&str]) -> Cli {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_picoseg"));
+        command.arg("--config").arg(self.config()).arg("--socket").arg(socket);
+        command.args(arguments).env("NO_COLOR", "1");
+        self.on_host(command)
+    }
+
+    /// Runs any command in the host's network namespace.
+    pub fn on_host(&self, command: Command) -> Cli {
+        self.host.run(|| Cli::run(command))
+    }
+
+    // What the daemon says
+
+    pub fn status(&self) -> Value {
+        self.picoseg(&["status", "--json"]).ok().json()
+    }
+
+    /// The entry of one service in `services --json`.
+    pub fn service(&self, name: &str) -> Value {
+        let body = self.picoseg(&["services", "--json"]).ok().json();
+        let services = body["services"].as_array().unwrap_or_else(|| panic!("no services in {body}"));
+        services.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no {name} in {body}")).clone()
+    }
+
+    pub fn state_of(&self, name: &str) -> String {
+        self.service(name)["state"].as_str().expect("a state is text").to_owned()
+    }
+
+    /// The rows of `attempts --json`.
+    pub fn attempts(&self) -> Vec<Value> {
+        let body = self.picoseg(&["attempts", "--json"]).ok().json();
+        body["attempts"].as_array().unwrap_or_else(|| panic!("no attempts in {body}")).clone()
+    }
+
+    /// The sum of `count` over the rows that have all these values.
+    pub fn attempts_with(&self, values: &[(&str, &str)]) -> u64 {
+        let fits = |row: &&Value| values.iter().all(|(key, value)| same(&row[key], value));
+        self.attempts()
+            .iter()
+            .filter(fits)
+            .map(|row| row["count"].as_u64().expect("a count is a number"))
+            .sum()
+    }
+
+    /// Waits until so many attempts show.
+    pub fn expect_attempts(&self, count: u64, values: &[(&str, &str)]) {
+        let mut seen = 0;
+        let all = clock::within(SHOWN, || {
+            seen = self.attempts_with(values);
+            (seen >= count).then_some(())
+        });
+        let rows = || self.attempts().iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+        assert!(
+            all.is_some() && seen == count,
+            "{seen} attempts instead of {count} with {values:?}\n{}",
+            rows()
+        );
+    }
+
+    /// Writes a service of its own, so that [`Lab::all_on_record`] can tell when the daemon is up to date.
+    pub fn canary(&self) {
+        let nobody =
+            schedule::policy("ingress", "cgroup = \"/nobody\"", &self.provider4(CANARY).to_string(), "1/tcp");
+        self.write("canary", &schedule::schedule(schedule::Lifetime::open(), &[nobody]));
+    }
+
+    /// Has one more packet refused and waits until it shows: then everything before it does too.
+    pub fn all_on_record(&self, provider: &Agent) {
+        let before = self.attempts_with(&[("service", "canary")]);
+        let from = at(self.provider4(CANARY), 40_000);
+        provider.raw(Packets { kind: Kind::Syn, from, to: at(self.host4(), 1), count: 1 });
+        self.expect_attempts(before + 1, &[("service", "canary")]);
+    }
+
+    /// Insists that nothing but the canary was refused until now.
+    pub fn expect_no_attempts(&self, provider: &Agent) {
+        self.all_on_record(provider);
+        let accused: Vec<_> = self.attempts().into_iter().filter(|row| row["service"] != "canary").collect();
+        assert!(accused.is_empty(), "refused: {accused:#?}");
+    }
+
+    /// Local TCP sockets of the host that are connected to `remote`; TIME-WAIT is none.
+    pub fn sockets_to(&self, remote: IpAddr) -> Vec<String> {
+        let mut command = Command::new("ss");
+        command.args(["-H", "-t", "-n", "-a", "dst", &bracketed(remote)]);
+        let listed = self.on_host(command).ok().stdout;
+        listed.lines().filter(|line| !line.starts_with("TIME-WAIT")).map(str::to_owned).collect()
+    }
+
+    // Making it
+
+    fn wire(&self) {
+        for (netns, device) in [(&self.host, "host0"), (&self.provider, "wire0")] {
+            netns.run(no_duplicate_address_detection);
+            netns.ip("link set lo up\n");
+            if device == "host0" {
+                netns.ip(&format!(
+                    "link add host0 type veth peer name wire0 netns {}\n",
+                    self.provider.name()
+                ));
+            }
+        }
+        let mut theirs = String::from("link set wire0 up\n");
+        for number in 0..V4_PROVIDERS {
+            writeln!(theirs, "addr add {}/24 dev wire0", self.provider4(number)).expect("to a string");
+        }
+        for number in 0..V6_PROVIDERS {
+            writeln!(theirs, "addr add {}/64 dev wire0 nodad", self.provider6(number)).expect("to a string");
+        }
+        self.provider.ip(&theirs);
+        let (v4, v6) = (self.host4(), self.host6());
+        self.host.ip(&format!(
+            "link set host0 up\naddr add {v4}/24 dev host0\naddr add {v6}/64 dev host0 nodad\n"
+        ));
+        self.provider.run(|| knock_until_the_neighbour_answers(&[v4, v6]));
+    }
+
+    fn furnish(&self) {
+        for dir in ["etc/services.d", "etc/segments.d", "etc/lists", "state", "run"] {
+            fs::create_dir_all(self.dir.path().join(dir)).expect("a directory of ours");
+        }
+        self.settings("");
+    }
+}
+
+/// `remote` with a port.
+pub fn at(remote: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(remote, port)
+}
+
+pub fn put(path: &Path, text: &str) {
+    fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
+const NETNS: &str = "pst";
+const SLICE: &str = "picotest";
+
+/// Removes what test processes left behind that were killed.
+fn sweep() {
+    netns::sweep(|name| of_the_dead(name.strip_prefix(NETNS)));
+    cgroup::sweep(|name| of_the_dead(name.strip_prefix(SLICE)));
+}
+
+/// Whether an id like `4711n2h` is of a process that is gone.
+fn of_the_dead(id: Option<&str>) -> bool {
+    let pid = id.and_then(|id| id.split_once('n')).and_then(|(pid, _)| pid.parse::<u32>().ok());
+    pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
+fn no_duplicate_address_detection() {
+    for scope in ["all", "default"] {
+        put(Path::new(&format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad")), "0");
+    }
+}
+
+/// Both sides know each other's link-layer address afterwards: while it is asked for, packets may be lost, and a
+/// test that counts packets would miss them.
+fn knock_until_the_neighbour_answers(addresses: &[IpAddr]) {
+    for address in addresses {
+        let what = format!("{address} answers");
+        clock::until(&what, Duration::from_secs(10), || {
+            let outcome = TcpStream::connect_timeout(&at(*address, 1), Duration::from_secs(2));
+            outcome.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+        });
+    }
+}
+
+fn bracketed(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    }
+}
+
+/// Compares a JSON value with text: numbers by their digits, null as `null`.
+fn same(value: &Value, text: &str) -> bool {
+    value.as_str().unwrap_or(&value.to_string()) == text
+}

@@ -1,0 +1,23 @@
+//! The whole product against a real kernel: `picosegd`, `picoseg` and real sockets in network namespaces.
+//!
+//! [`lab`] builds a host and a provider, [`agent`] is the process whose traffic is judged, the other modules are
+//! the tests. They need root, network namespaces and a cgroup2 hierarchy, and say `SKIPPED: why` where one of
+//! them is missing. Nothing outside the namespaces and cgroups of a test is touched.
+
+mod agent;
+mod lab;
+
+mod attempts;
+mod closing;
+mod failsafe;
+mod harness;
+mod lifecycle;
+mod observe;
+mod opening;
+mod orders;
+mod ordinary;
+mod overlap;
+mod reload;
+mod restart;
+mod shipped;
+mod startup;
