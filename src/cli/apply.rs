@@ -3,6 +3,7 @@
 use super::console::Console;
 use super::daemon::{Daemon, understand};
 use super::stop::Stop;
+use super::table::counted;
 use crate::api::body::Applied;
 
 pub async fn run(daemon: &Daemon, console: &mut Console<'_>) -> Result<(), Stop> {
@@ -24,10 +25,7 @@ pub async fn run(daemon: &Daemon, console: &mut Console<'_>) -> Result<(), Stop>
 pub const NOT_ON_RECORD: &str = "picoseg: this is in force and not on record yet: the store does not work; it is recorded as soon as it does";
 
 fn text(applied: &Applied) -> String {
-    let services = match applied.services {
-        1 => "1 service".to_owned(),
-        count => format!("{count} services"),
-    };
+    let services = counted(applied.services, "service");
     match applied.changed {
         true => format!("{services} in force"),
         false => format!("{services} in force, as before"),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::activation::{self, Activated, UNIT_DIRECTORIES};
 use super::console::Console;
 use super::stop::Stop;
+use super::table::counted;
 use crate::api::body::Diagnostics;
 use crate::config::{self, Diagnostic, Files, Loaded, MAX_FILE, MAX_LIST, Severity, Source};
 use crate::files::{self, SettingsFile};
@@ -25,13 +26,6 @@ pub fn run(settings: &SettingsFile, paths: &[PathBuf], console: &mut Console<'_>
     }
     console.warn(&found);
     console.print(in_order)
-}
-
-fn counted(count: usize, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    }
 }
 
 /// Judges the whole configuration.

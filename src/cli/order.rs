@@ -7,7 +7,7 @@ use super::arguments::{Order, Target};
 use super::console::Console;
 use super::daemon::{Daemon, service_name, understand};
 use super::stop::{Exit, Stop};
-use super::table::plain;
+use super::table::{counted, plain};
 use crate::api::body::{OrderRequest, Ordering, Service, Services, Teardown};
 use crate::model::OrderKind;
 
@@ -119,12 +119,13 @@ fn text(ordering: &Ordering) -> String {
 }
 
 fn torn_down(teardown: &Teardown) -> String {
-    let Teardown { sockets_closed, flows_removed, .. } = teardown;
+    let sockets = counted(teardown.sockets_closed, "socket");
+    let flows = counted(teardown.flows_removed, "tracked flow");
     let left = match teardown.residue.is_empty() {
         true => "nothing is left",
         false => "something is left",
     };
-    format!(": closed {sockets_closed} sockets, removed {flows_removed} tracked flows, {left}")
+    format!(": closed {sockets}, removed {flows}, {left}")
 }
 
 #[cfg(test)]

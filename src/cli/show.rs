@@ -70,7 +70,11 @@ fn ending(end: &Ended) -> String {
 }
 
 fn policy_lines(policy: &Policy, subject: Option<&Resolved>) -> Vec<String> {
-    let prefixes = subject.map(|subject| format!(" ({} prefixes)", subject.prefixes)).unwrap_or_default();
+    let prefixes = subject.map(|subject| match subject.prefixes {
+        1 => " (1 prefix)".to_owned(),
+        count => format!(" ({count} prefixes)"),
+    });
+    let prefixes = prefixes.unwrap_or_default();
     let remote = match policy.direction.as_str() {
         "ingress" => "  from",
         _ => "  to",
@@ -84,14 +88,17 @@ fn policy_lines(policy: &Policy, subject: Option<&Resolved>) -> Vec<String> {
     lines
 }
 
+/// The subject that needs no cgroup.
+const ANY_PROCESS: &str = "cgroup:/";
+
 /// What a subject is right now, one place a line.
 fn places(policy: &Policy, subject: Option<&Resolved>) -> Vec<String> {
+    if policy.subject == ANY_PROCESS {
+        return vec!["any process of this host".to_owned()];
+    }
     let places = subject.map_or(&[][..], |subject| subject.places.as_slice());
-    match (policy.resolved, places.is_empty()) {
-        (false, _) => vec!["does not exist: refused".to_owned()],
-        (true, true) => vec!["any process of this host".to_owned()],
-        (true, false) => {
-            places.iter().map(|place| format!("cgroup /{} (id {})", place.cgroup, place.id)).collect()
-        }
+    match places.is_empty() {
+        true => vec!["does not exist: refused".to_owned()],
+        false => places.iter().map(|place| format!("cgroup /{} (id {})", place.cgroup, place.id)).collect(),
     }
 }

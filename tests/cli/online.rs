@@ -260,7 +260,7 @@ fn diagnostics_of_the_daemon_are_those_of_check() {
 fn an_order_says_what_became_of_it() {
     let daemon = Daemon::start(ordinary);
     let said = daemon.run(&["suspend", "api", "--reason", "incident"]).exits(0);
-    assert_eq!(said.stdout, "api is suspended: closed 2 sockets, removed 1 tracked flows, nothing is left\n");
+    assert_eq!(said.stdout, "api is suspended: closed 2 sockets, removed 1 tracked flow, nothing is left\n");
     assert_eq!(daemon.run(&["resume", "api", "--reason", "over"]).exits(0).stdout, "api is open\n");
     let Some(Ask::Order { kind, reason, by, .. }) = daemon.asked().first().cloned() else {
         panic!("an order")
