@@ -288,10 +288,10 @@ async fn a_daemon_that_is_not_there_or_says_nothing_does_not_answer() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("control.sock");
     let error = Client::new(&socket).get("/v1/status").await.unwrap_err();
-    assert!(matches!(error, ClientError::Silent { .. }), "{error:?}");
+    assert!(matches!(error, ClientError::Absent { .. }), "{error:?}");
     drop(UnixListener::bind(&socket).unwrap());
     let error = Client::new(&socket).get("/v1/status").await.unwrap_err();
-    assert!(matches!(error, ClientError::Silent { .. }), "{error:?}");
+    assert!(matches!(error, ClientError::Absent { .. }), "{error:?}");
     std::fs::remove_file(&socket).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
     let hang_up = async { drop(listener.accept().await.unwrap()) };

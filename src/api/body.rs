@@ -1,6 +1,7 @@
 //! The JSON bodies, as the contract fixes them. Absent facts are `null`, never missing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -253,6 +254,19 @@ impl From<&crate::config::Diagnostic> for Diagnostic {
                 Severity::Warning => "warning".to_owned(),
             },
         }
+    }
+}
+
+/// The text is the one of [`crate::config::Diagnostic`].
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity.as_str() {
+            "warning" => Severity::Warning,
+            _ => Severity::Error,
+        };
+        let Self { line, column, message, help, .. } = self.clone();
+        let file = self.file.clone().into();
+        crate::config::Diagnostic { file, line, column, message, help, severity }.fmt(f)
     }
 }
 

@@ -33,14 +33,17 @@ pub struct Client {
 /// Why there is no answer, or none that was hoped for. Each has its own exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No socket, refused, or too slow.
+    /// No socket, or nobody behind it.
+    #[error("the daemon does not answer on {}: {why}", socket.display())]
+    Absent { socket: PathBuf, why: String },
+    /// It accepted the connection and gave no answer, or too late.
     #[error("the daemon does not answer on {}: {why}", socket.display())]
     Silent { socket: PathBuf, why: String },
     /// By the mode of the socket, or by the daemon.
     #[error("not allowed on {}: {why}", socket.display())]
     NotAllowed { socket: PathBuf, why: String },
     /// The files have mistakes.
-    #[error("the configuration is invalid: {} mistakes", diagnostics.diagnostics.len())]
+    #[error("the configuration is invalid")]
     Invalid { diagnostics: Diagnostics, body: String },
     /// Any other failure, as the daemon puts it.
     #[error("{error}")]
@@ -137,7 +140,7 @@ impl Client {
     fn unconnected(&self, error: &io::Error) -> ClientError {
         match error.kind() {
             io::ErrorKind::PermissionDenied => self.not_allowed(error.to_string()),
-            _ => self.silent(error.to_string()),
+            _ => ClientError::Absent { socket: self.socket.clone(), why: error.to_string() },
         }
     }
 

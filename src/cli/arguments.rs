@@ -1,0 +1,224 @@
+//! What may be written on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::when::When;
+use crate::api::reason;
+use crate::files::SettingsFile;
+
+/// Opens and closes third-party access on this host, by schedule, in the kernel.
+///
+/// Exit codes: 0 done; 1 failed; 2 usage; 3 the daemon does not answer; 5 not allowed; 78 invalid configuration (what was
+/// in force stays in force).
+#[derive(Debug, Clone, Parser)]
+#[command(name = "picoseg", version)]
+pub struct Arguments {
+    /// The settings file [env: PICOSEG_CONFIG] [default: /etc/picoseg/picoseg.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The daemon's socket [env: PICOSEG_SOCKET] [default: by the settings].
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Prints JSON: the same bodies as the API.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Arguments {
+    pub fn settings(&self) -> SettingsFile {
+        self.config.clone().into()
+    }
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    #[command(flatten)]
+    Offline(Offline),
+    #[command(flatten)]
+    Online(Online),
+}
+
+/// What needs no daemon.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Offline {
+    /// Validates the files, offline and without root.
+    ///
+    /// Prints every mistake as `file:line:column: message` with help. Without FILE the whole configuration is judged. A
+    /// FILE in the directory of segments or of lists is one of these, the settings file and any picoseg.toml are settings,
+    /// everything else is a schedule, whatever its name.
+    Check {
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Prints the ruleset for an instant, offline.
+    ///
+    /// Resolves against this host's cgroups; a subject that does not exist is a comment and no rule. Orders are the daemon's
+    /// and not seen here: a service that was suspended by order is printed as its file and the time have it.
+    Compile {
+        /// RFC 3339 with an offset, or now.
+        #[arg(long, value_name = "TIME", default_value = "now")]
+        at: When,
+    },
+    /// Prints the openings of each service in a span of time, from the files, offline.
+    ///
+    /// Openings are merged and clipped to the lifetime and to the span. Orders are not seen here.
+    Timeline(Timeline),
+    /// Prints shell completions.
+    Completions {
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Online {
+    /// Has the daemon load the files; returns when they are in force.
+    Apply,
+    /// Prints what is in force, and how the daemon is.
+    Status,
+    /// Prints every service with its state.
+    Services,
+    /// Prints one service with all that is known of it.
+    Show {
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Prints refused packets by service, reason and source.
+    ///
+    /// PORT is the remote port of egress and the local port of ingress.
+    Attempts(Attempts),
+    /// Refuses a service until it is resumed; returns when its connections are cut.
+    Suspend(Order),
+    /// Lifts a suspension by order.
+    Resume(Order),
+    /// Ends a service for good; returns when its connections are cut.
+    Decommission(Order),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Timeline {
+    /// Only this service.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// RFC 3339 with an offset, or now.
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    pub from: When,
+    /// The same [default: seven days after the beginning].
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<When>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Attempts {
+    /// Only this service.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Only what was seen at or after this instant: RFC 3339 with an offset, or now.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<When>,
+    /// Goes on printing what is new or counts further, until interrupted.
+    #[arg(long)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Order {
+    #[command(flatten)]
+    pub target: Target,
+    /// Why; it goes on record.
+    #[arg(long, value_name = "TEXT", value_parser = reason_of)]
+    pub reason: String,
+}
+
+/// What an order is about.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct Target {
+    /// The service.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// All services of this provider instead; upper and lower case are the same.
+    #[arg(long, value_name = "TEXT")]
+    pub provider: Option<String>,
+}
+
+fn reason_of(text: &str) -> Result<String, reason::ReasonError> {
+    reason::check(text).map(|()| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, ErrorKind> {
+        Arguments::try_parse_from(line.split(' ')).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for line in [
+            "picoseg --json --config c --socket s show stripe",
+            "picoseg show stripe --json --config c --socket s",
+            "picoseg --config c show --json stripe --socket s",
+        ] {
+            let arguments = parse(line).unwrap();
+            assert!(arguments.json, "{line}");
+            assert_eq!(arguments.config, Some("c".into()), "{line}");
+            assert_eq!(arguments.socket, Some("s".into()), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_order_is_about_a_service_or_a_provider_and_has_a_reason() {
+        for word in ["suspend", "resume", "decommission"] {
+            assert!(parse(&format!("picoseg {word} stripe --reason r")).is_ok());
+            assert!(parse(&format!("picoseg {word} --provider Stripe --reason r")).is_ok());
+            let missing = ErrorKind::MissingRequiredArgument;
+            assert_eq!(parse(&format!("picoseg {word} stripe")).unwrap_err(), missing);
+            assert_eq!(parse(&format!("picoseg {word} --reason r")).unwrap_err(), missing);
+            let both = parse(&format!("picoseg {word} stripe --provider Stripe --reason r"));
+            assert_eq!(both.unwrap_err(), ErrorKind::ArgumentConflict);
+            let empty = parse(&format!("picoseg {word} stripe --reason="));
+            assert_eq!(empty.unwrap_err(), ErrorKind::ValueValidation);
+        }
+    }
+
+    #[test]
+    fn commands_of_later_versions_are_unknown() {
+        for word in [
+            "plan", "confirm", "explain", "flows", "extend", "approve", "audit", "report", "suggest",
+            "settle",
+        ] {
+            assert_eq!(
+                parse(&format!("picoseg {word}")).unwrap_err(),
+                ErrorKind::InvalidSubcommand,
+                "{word}"
+            );
+        }
+    }
+
+    #[test]
+    fn times_have_an_offset() {
+        for good in ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5+02:00", "now"] {
+            assert!(parse(&format!("picoseg compile --at {good}")).is_ok(), "{good}");
+        }
+        for bad in ["2026-01-01T00:00:00", "2026-01-01", "tomorrow", "NOW"] {
+            let kind = parse(&format!("picoseg compile --at {bad}")).unwrap_err();
+            assert_eq!(kind, ErrorKind::ValueValidation, "{bad}");
+        }
+    }
+}

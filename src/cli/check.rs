@@ -1,0 +1,187 @@
+//! `check`: judges files, offline and without rights.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::activation::{self, Activated, UNIT_DIRECTORIES};
+use super::console::Console;
+use super::stop::Stop;
+use super::table::counted;
+use crate::api::body::Diagnostics;
+use crate::config::{self, Diagnostic, Files, Loaded, MAX_FILE, MAX_LIST, Severity, Source};
+use crate::files::{self, SettingsFile};
+use crate::model::{Paths, ServiceName, Settings};
+
+pub fn run(settings: &SettingsFile, paths: &[PathBuf], console: &mut Console<'_>) -> Result<(), Stop> {
+    let (found, in_order) = match paths.is_empty() {
+        true => whole(settings),
+        false => (files_apart(settings, paths), format!("{} in order", counted(paths.len(), "file"))),
+    };
+    if found.iter().any(|one| one.severity == Severity::Error) {
+        return Err(Stop::Invalid(found));
+    }
+    if console.json {
+        let body = serde_json::to_string(&Diagnostics::new(&found));
+        return console.print(body.map_err(|error| Stop::Failed(error.to_string()))?);
+    }
+    console.warn(&found);
+    console.print(in_order)
+}
+
+/// Judges the whole configuration.
+fn whole(settings: &SettingsFile) -> (Vec<Diagnostic>, String) {
+    match files::load(settings) {
+        Ok(loaded) => {
+            let in_order = format!("{} in order", counted(loaded.services.len(), "service"));
+            let directory = loaded.settings.paths.services.clone();
+            let file = |name: &ServiceName| directory.join(format!("{name}.toml"));
+            (with_activated(loaded, file), in_order)
+        }
+        Err(found) => (found, String::new()),
+    }
+}
+
+/// The warnings about files in order, and those about what else is on this host.
+fn with_activated(loaded: Loaded, file: impl Fn(&ServiceName) -> PathBuf) -> Vec<Diagnostic> {
+    let activated = activation::of_services(loaded.services.values(), UNIT_DIRECTORIES);
+    let warning = |(name, listener): (&ServiceName, Activated)| Diagnostic {
+        file: file(name),
+        line: 1,
+        column: 1,
+        message: listener.to_string(),
+        help: Some(listener.help()),
+        severity: Severity::Warning,
+    };
+    let mut found = loaded.warnings;
+    found.extend(activated.into_iter().map(warning));
+    found.sort();
+    found
+}
+
+/// Judges each file by itself.
+fn files_apart(settings: &SettingsFile, paths: &[PathBuf]) -> Vec<Diagnostic> {
+    let context = match Context::of(settings) {
+        Ok(context) => context,
+        Err(found) => return found,
+    };
+    let mut found: Vec<Diagnostic> = paths.iter().flat_map(|path| context.judge(path)).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// What a file is, by where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Settings,
+    Service,
+    Segment,
+    List,
+}
+
+/// The configuration around the files.
+struct Context {
+    settings_path: PathBuf,
+    /// While they are in order.
+    settings: Option<Source>,
+    paths: Paths,
+}
+
+impl Context {
+    /// Mistakes in the settings are not those of the files; but settings that were named have to be there.
+    fn of(file: &SettingsFile) -> Result<Self, Vec<Diagnostic>> {
+        let source = files::read_settings(file);
+        let settings: Option<Settings> = files::settings_of(source.as_ref());
+        match &source {
+            Some(source) if source.text.is_err() && *file != SettingsFile::Standard => {
+                return Err(said(&Files { settings: Some(source.clone()), ..Files::default() }));
+            }
+            Some(_) | None => {}
+        }
+        Ok(Self {
+            settings_path: file.path().to_owned(),
+            settings: source.filter(|_| settings.is_some()),
+            paths: settings.unwrap_or_default().paths,
+        })
+    }
+
+    fn judge(&self, path: &Path) -> Vec<Diagnostic> {
+        match self.role(path) {
+            Role::Settings => {
+                said(&Files { settings: Some(files::read_source(path, MAX_FILE)), ..Files::default() })
+            }
+            Role::Segment => {
+                said(&Files { segments: vec![files::read_source(path, MAX_FILE)], ..Files::default() })
+            }
+            Role::List => judge_list(path),
+            Role::Service => self.judge_service(path),
+        }
+    }
+
+    fn role(&self, path: &Path) -> Role {
+        if path.file_name().is_some_and(|name| name == "picoseg.toml") || same(path, &self.settings_path) {
+            return Role::Settings;
+        }
+        let directory = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            Some(_) | None => Path::new("."),
+        };
+        match (same(directory, &self.paths.segments), same(directory, &self.paths.lists)) {
+            (true, _) => Role::Segment,
+            (_, true) => Role::List,
+            (false, false) => Role::Service,
+        }
+    }
+
+    /// Judges a schedule and the lists that it uses.
+    fn judge_service(&self, path: &Path) -> Vec<Diagnostic> {
+        let label = label(path);
+        let source = Source { path: label.clone(), ..files::read_source(path, MAX_FILE) };
+        let services = vec![source];
+        let mut found = Vec::new();
+        let lists = files::read_lists(&self.paths.lists, &files::lists_of(&services), &mut found);
+        let ours: BTreeSet<PathBuf> =
+            lists.values().map(|list| list.path.clone()).chain([label.clone()]).collect();
+        let files = Files { settings: self.settings.clone(), services, segments: Vec::new(), lists };
+        let judged = config::load(&files);
+        found.extend(judged.map_or_else(|found| found, |loaded| with_activated(loaded, |_| label.clone())));
+        found.retain(|one| ours.contains(&one.file));
+        let relabel = |one: Diagnostic| match one.file == label {
+            true => Diagnostic { file: path.to_owned(), ..one },
+            false => one,
+        };
+        found.into_iter().map(relabel).collect()
+    }
+}
+
+/// The path under which a schedule is judged: a temporary copy has a name that would fit no service, and means none.
+fn label(path: &Path) -> PathBuf {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    match stem.is_some_and(|stem| ServiceName::new(stem).is_ok()) {
+        true => path.to_owned(),
+        false => path.with_file_name("unnamed.toml"),
+    }
+}
+
+fn judge_list(path: &Path) -> Vec<Diagnostic> {
+    let Source { text, .. } = files::read_source(path, MAX_LIST);
+    match text {
+        Ok(bytes) => config::parse_list(path, &bytes).1,
+        // Of a file that cannot be read the same is said, whatever it would be.
+        unreadable @ Err(_) => {
+            let source = Source { path: path.to_owned(), text: unreadable };
+            said(&Files { settings: Some(source), ..Files::default() })
+        }
+    }
+}
+
+/// Everything that is said about files.
+fn said(files: &Files) -> Vec<Diagnostic> {
+    config::load(files).map_or_else(|found| found, |loaded| loaded.warnings)
+}
+
+/// True when both lead to the same place.
+fn same(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    real(a) == real(b)
+}

@@ -1,0 +1,86 @@
+//! `compile`: the ruleset for an instant, from the files and this host's cgroups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::SubsecRound as _;
+use serde::Serialize;
+
+use super::console::Console;
+use super::stop::Stop;
+use super::when;
+use crate::api::body::SCHEMA;
+use crate::compile::{Input, Openings, Place, Resolution, Standing, Unresolved, compile};
+use crate::config::Loaded;
+use crate::files::{self, SettingsFile};
+use crate::kernel::cgroups::{Cgroup, CgroupError, Hierarchy};
+use crate::model::{Record, Service, ServiceName, Subject, Time};
+
+/// The body.
+#[derive(Debug, Serialize)]
+struct Compiled {
+    schema: u32,
+    /// In whole seconds, like all times in the ruleset.
+    at: Time,
+    /// As `nft -f` takes it.
+    ruleset: String,
+}
+
+pub fn run(settings: &SettingsFile, at: Time, console: &mut Console<'_>) -> Result<(), Stop> {
+    let loaded = files::load(settings).map_err(Stop::Invalid)?;
+    console.warn(&loaded.warnings);
+    let resolution = resolve(&loaded.services, console);
+    let ruleset = ruleset(&loaded, &resolution, at);
+    let at = at.trunc_subsecs(0);
+    if console.json {
+        let body = Compiled { schema: SCHEMA, at, ruleset };
+        return console.print(serde_json::to_string(&body).map_err(|error| Stop::Failed(error.to_string()))?);
+    }
+    console.print(format_args!("# as of {}\n{}", when::print(at), ruleset.trim_end()))
+}
+
+/// The ruleset as the files and the time alone have it: nothing is known of orders here.
+fn ruleset(loaded: &Loaded, resolution: &Resolution, at: Time) -> String {
+    let record = Record::default();
+    let approved = loaded.settings.approval.required.is_empty();
+    let standings = loaded.services.values().map(|service| Standing { service, record: &record, approved });
+    let services: Vec<Standing<'_>> = standings.filter(|standing| standing.governs(at)).collect();
+    let input = Input {
+        settings: &loaded.settings,
+        services: &services,
+        resolution,
+        now: at,
+        openings: Openings::Armed,
+        unresolved: Unresolved::Omit,
+        cut_at: None,
+    };
+    compile(&input).print(at).to_string()
+}
+
+/// Where every subject is on this host right now; nowhere, where cgroups cannot be read.
+fn resolve(services: &BTreeMap<ServiceName, Service>, console: &mut Console<'_>) -> Resolution {
+    let subjects: BTreeSet<&Subject> =
+        services.values().flat_map(|service| &service.policies).map(|policy| &policy.subject).collect();
+    let mut resolution = Resolution::new();
+    match Hierarchy::find() {
+        Ok(hierarchy) => {
+            for subject in subjects.into_iter().filter(|subject| !subject.is_any_process()) {
+                let places = places(&hierarchy, subject);
+                let places =
+                    places.inspect_err(|error| console.note(format_args!("picoseg: {subject}: {error}")));
+                resolution.insert(subject.clone(), places.unwrap_or_default());
+            }
+        }
+        Err(error) => console.note(format_args!("picoseg: no subject can be found on this host: {error}")),
+    }
+    resolution
+}
+
+fn places(hierarchy: &Hierarchy, subject: &Subject) -> Result<Vec<Place>, CgroupError> {
+    let prefix = hierarchy.nft_prefix();
+    let place = |cgroup: Cgroup| Place {
+        id: cgroup.id,
+        level: u32::try_from(cgroup.level).unwrap_or(u32::MAX),
+        path: format!("{prefix}{}", cgroup.path.trim_start_matches('/')),
+    };
+    Ok(hierarchy.resolve(subject)?.into_iter().map(place).collect())
+}

@@ -1,0 +1,446 @@
+//! What the daemon answers, printed: the real server on a socket, with a loop that answers by heart.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use picoseg::api::ask::{Answer, Ask, Asked, Outcome};
+use picoseg::api::server::{Server, serve};
+use picoseg::model::{OrderKind, Settings};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use crate::etc::{Etc, Said, picoseg, run};
+
+/// A daemon's sockets in `run` of a configuration.
+struct Daemon {
+    etc: Etc,
+    asked: Arc<Mutex<Vec<Ask>>>,
+    _server: Server,
+    _runtime: Runtime,
+}
+
+impl Daemon {
+    fn start(answer: impl Fn(&Ask) -> Answer + Send + 'static) -> Self {
+        let etc = Etc::with_stripe();
+        let runtime = Runtime::new().unwrap();
+        let (line, mut questions) = mpsc::channel::<Asked>(8);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&asked);
+        runtime.spawn(async move {
+            while let Some(Asked { ask, reply }) = questions.recv().await {
+                let _ = reply.send(answer(&ask));
+                heard.lock().unwrap().push(ask);
+            }
+        });
+        let mut settings = Settings::default();
+        settings.paths.runtime = etc.path("run");
+        let server = runtime.block_on(serve(&settings, line, std::future::pending())).unwrap();
+        Self { etc, asked, _server: server, _runtime: runtime }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Said {
+        self.etc.run(arguments)
+    }
+
+    fn asked(&self) -> Vec<Ask> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn done(body: Value) -> Answer {
+    Answer { outcome: Outcome::Done, body }
+}
+
+fn failure(outcome: Outcome, error: &str) -> Answer {
+    Answer { outcome, body: json!({"schema": 1, "error": error}) }
+}
+
+/// A daemon with three services that does as it is told.
+fn ordinary(ask: &Ask) -> Answer {
+    match ask {
+        Ask::Status => done(status()),
+        Ask::Services => done(json!({"schema": 1, "services": [
+            service("api", "Acme Ltd", "open"),
+            service("files", "ACME LTD", "closed"),
+            service("stripe", "Stripe, Inc.", "decommissioned"),
+        ]})),
+        Ask::Show(name) if name.as_str() == "stripe" => done(show()),
+        Ask::Show(name) => failure(Outcome::Unknown, &format!("there is no service {:?}", name.as_str())),
+        Ask::Attempts { .. } => done(json!({"schema": 1, "attempts": [attempt("198.51.100.7", 3)]})),
+        Ask::Apply { .. } => done(json!({
+            "schema": 1, "changed": true, "services": 3, "warnings": [
+                {"file": "f", "line": 1, "column": 2, "message": "m", "help": null, "severity": "warning"}
+            ], "recorded": true,
+        })),
+        Ask::Order { service, kind, .. } => done(ordering(service.as_str(), *kind, &[], true)),
+    }
+}
+
+fn status() -> Value {
+    json!({
+        "schema": 1, "version": "0.1.0", "now": "2026-11-22T00:00:00Z", "mode": "enforce", "ruleset_digest": "abc",
+        "in_force_since": "2026-11-21T00:00:00Z",
+        "services": {"open": 1, "closed": 1, "pending": 0, "suspended": 0, "unapproved": 0, "decommissioned": 1},
+        "config": {"ok": false, "error": "line 1\nis wrong"}, "store": {"ok": true, "error": null},
+        "next_transition": {"at": "2026-11-22T18:00:00Z", "service": "api", "to": "closed"},
+        "drift": {"count": 0, "last_at": null}, "attempts_total": 3, "lost_details": 0,
+        "weaker": ["the table is not protected"],
+    })
+}
+
+fn service(name: &str, provider: &str, state: &str) -> Value {
+    let opens_at = (state == "closed").then_some("2026-11-23T09:00:00Z");
+    let closes_at = (state == "open").then_some("2026-11-22T18:00:00Z");
+    json!({
+        "name": name, "provider": provider, "owner": "o@example.com", "state": state, "mode": "enforce",
+        "commission": "2026-01-01T00:00:00Z", "decommission": "2027-01-01T00:00:00Z",
+        "opens_at": opens_at, "closes_at": closes_at, "attempts": 3,
+        "policies": [
+            policy(name, 0, "unit:payments.service", true),
+            policy(name, 1, "unit:gone.service", false),
+            policy(name, 2, "cgroup:/", true),
+        ],
+    })
+}
+
+fn policy(name: &str, index: usize, subject: &str, resolved: bool) -> Value {
+    json!({
+        "id": format!("{name}/egress/{index}"), "direction": "egress", "subject": subject, "resolved": resolved,
+        "endpoints": ["198.51.100.7", "@list"], "ports": ["443/tcp"],
+    })
+}
+
+fn show() -> Value {
+    let mut show = service("stripe", "Stripe, Inc.", "decommissioned");
+    let subject = |index: usize, subject: &str, places: Value| {
+        json!({
+            "policy": format!("stripe/egress/{index}"), "subject": subject, "places": places, "prefixes": 4,
+        })
+    };
+    let place = json!({"cgroup": "system.slice/payments.service", "id": 4711, "level": 2});
+    let more = json!({
+        "schema": 1, "description": null, "ticket": "SEC-1", "compliance": ["PCI-DSS", "SOX"], "departed": true,
+        "suspended": null,
+        "decommissioned": {"at": "2026-11-01T00:00:00Z", "cause": "order", "by": "root (uid 0)", "reason": "over"},
+        "subjects": [
+            subject(0, "unit:payments.service", json!([place])),
+            subject(1, "unit:gone.service", json!([])),
+            subject(2, "cgroup:/", json!([])),
+        ],
+    });
+    show.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    show
+}
+
+fn attempt(remote: &str, count: u64) -> Value {
+    json!({
+        "service": "stripe", "provider": "Stripe, Inc.", "policy": null, "direction": "egress", "reason": "expired",
+        "verdict": "refused", "protocol": "tcp", "remote": remote, "remote_port": 443, "local": null,
+        "local_port": null, "subject": null, "uid": 1000, "also": [], "count": count,
+        "first_seen": "2026-11-21T00:00:00Z", "last_seen": "2026-11-22T00:00:00.5Z",
+    })
+}
+
+fn ordering(service: &str, kind: OrderKind, residue: &[&str], recorded: bool) -> Value {
+    let (state, torn) = match kind {
+        OrderKind::Suspend => ("suspended", true),
+        OrderKind::Resume => ("open", false),
+        OrderKind::Decommission => ("decommissioned", true),
+    };
+    let teardown = torn.then(|| json!({
+        "sockets_closed": 2, "flows_removed": 1, "residue": residue, "completed_at": "2026-11-22T00:00:00Z",
+    }));
+    json!({
+        "schema": 1, "service": service, "state": state, "teardown": teardown, "recorded": recorded, "warnings": [],
+    })
+}
+
+#[test]
+fn json_is_the_body_as_it_came() {
+    let daemon = Daemon::start(ordinary);
+    assert_eq!(daemon.run(&["status", "--json"]).exits(0).stdout, format!("{}\n", status()));
+    assert_eq!(daemon.run(&["--json", "show", "stripe"]).exits(0).stdout, format!("{}\n", show()));
+    for arguments in [&["services"][..], &["attempts"], &["apply"], &["suspend", "api", "--reason", "r"]] {
+        let said = run(daemon.etc.command().arg("--json").args(arguments)).exits(0);
+        assert_eq!(said.json()["schema"], 1, "{arguments:?}");
+        assert_eq!(said.stdout.lines().count(), 1, "{arguments:?}");
+    }
+}
+
+#[test]
+fn services_are_a_table() {
+    let said = Daemon::start(ordinary).run(&["services"]).exits(0);
+    let expected = "\
+NAME    STATE           CLOSES/OPENS                 PROVIDER      OWNER          ATTEMPTS
+api     open            closes 2026-11-22T18:00:00Z  Acme Ltd      o@example.com  3
+files   closed          opens 2026-11-23T09:00:00Z   ACME LTD      o@example.com  3
+stripe  decommissioned  -                            Stripe, Inc.  o@example.com  3
+";
+    assert_eq!(said.stdout, expected);
+}
+
+#[test]
+fn attempts_are_a_table_and_the_options_reach_the_daemon() {
+    let daemon = Daemon::start(ordinary);
+    let said =
+        daemon.run(&["attempts", "--service", "stripe", "--since", "2026-11-22T01:00:00+01:00"]).exits(0);
+    let expected = "\
+SERVICE  DIRECTION  REASON   REMOTE        PORT  PROTO  UID   COUNT  FIRST                 LAST
+stripe   egress     expired  198.51.100.7  443   tcp    1000  3      2026-11-21T00:00:00Z  2026-11-22T00:00:00.500Z
+";
+    assert_eq!(said.stdout, expected);
+    let Some(Ask::Attempts { service, since }) = daemon.asked().pop() else { panic!("attempts") };
+    assert_eq!(service.unwrap().as_str(), "stripe");
+    assert_eq!(since.unwrap(), "2026-11-22T00:00:00Z".parse::<picoseg::model::Time>().unwrap());
+}
+
+#[test]
+fn status_is_a_line_for_each_fact() {
+    let said = Daemon::start(ordinary).run(&["status"]).exits(0);
+    for line in [
+        "mode            enforce",
+        "next            2026-11-22T18:00:00Z api becomes closed",
+        "attempts        3",
+        "configuration   not ok: line 1\\u{a}is wrong",
+        "store           ok",
+        "weaker          the table is not protected",
+    ] {
+        assert!(said.stdout.lines().any(|said| said == line), "{line}\n{}", said.stdout);
+    }
+}
+
+#[test]
+fn show_says_what_each_subject_is_right_now() {
+    let daemon = Daemon::start(ordinary);
+    let said = daemon.run(&["show", "stripe"]).exits(0);
+    for line in [
+        "state         decommissioned",
+        "compliance    PCI-DSS, SOX",
+        "ended         2026-11-01T00:00:00Z (order) by root (uid 0): over",
+        "  is now      cgroup /system.slice/payments.service (id 4711)",
+        "  is now      does not exist: refused",
+        "  is now      any process of this host",
+        "  to          198.51.100.7, @list (4 prefixes)",
+    ] {
+        assert!(said.stdout.lines().any(|said| said == line), "{line}\n{}", said.stdout);
+    }
+    assert!(said.stdout.contains("the cgroup in which its socket was created"), "{}", said.stdout);
+    assert!(daemon.run(&["show", "strype"]).exits(1).stderr.contains("strype"));
+    daemon.run(&["show", "../status"]).exits(1);
+}
+
+#[test]
+fn apply_says_what_is_in_force_and_what_to_mind() {
+    let said = Daemon::start(ordinary).run(&["apply"]).exits(0);
+    assert_eq!(
+        (said.stdout.as_str(), said.stderr.as_str()),
+        ("3 services in force\n", "f:1:2: warning: m\n")
+    );
+}
+
+#[test]
+fn diagnostics_of_the_daemon_are_those_of_check() {
+    let daemon = Daemon::start(|_| {
+        let one = json!({"file": "/etc/f", "line": 3, "column": 4, "message": "m", "help": "h", "severity": "error"});
+        Answer { outcome: Outcome::Invalid, body: json!({"schema": 1, "diagnostics": [one]}) }
+    });
+    let said = daemon.run(&["apply"]).exits(78);
+    assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("", "/etc/f:3:4: m\n  help: h\n"));
+    let said = daemon.run(&["apply", "--json"]).exits(78);
+    assert_eq!(said.json()["diagnostics"][0]["line"], 3);
+}
+
+#[test]
+fn an_order_says_what_became_of_it() {
+    let daemon = Daemon::start(ordinary);
+    let said = daemon.run(&["suspend", "api", "--reason", "incident"]).exits(0);
+    assert_eq!(said.stdout, "api is suspended: closed 2 sockets, removed 1 tracked flow, nothing is left\n");
+    assert_eq!(daemon.run(&["resume", "api", "--reason", "over"]).exits(0).stdout, "api is open\n");
+    let Some(Ask::Order { kind, reason, by, .. }) = daemon.asked().first().cloned() else {
+        panic!("an order")
+    };
+    assert_eq!((kind, reason.as_str()), (OrderKind::Suspend, "incident"));
+    assert!(by.contains("uid "), "{by}");
+}
+
+#[test]
+fn an_order_that_is_not_on_record_yet_is_in_force_and_says_so() {
+    let daemon = Daemon::start(|ask| match ask {
+        Ask::Order { service, kind, .. } => done(ordering(service.as_str(), *kind, &[], false)),
+        _ => failure(Outcome::Failed, "no"),
+    });
+    for arguments in
+        [&["suspend", "api", "--reason", "r"][..], &["suspend", "api", "--reason", "r", "--json"]]
+    {
+        let said = daemon.run(arguments).exits(0);
+        assert!(said.stderr.contains("not on record yet"), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn an_order_without_its_proof_fails() {
+    let daemon = Daemon::start(|ask| match ask {
+        Ask::Order { service, kind, .. } => {
+            done(ordering(service.as_str(), *kind, &["a socket of pid 7"], true))
+        }
+        _ => failure(Outcome::Failed, "no"),
+    });
+    let said = daemon.run(&["suspend", "api", "--reason", "r"]).exits(1);
+    assert!(said.stderr.contains("api: not torn down: a socket of pid 7"), "{}", said.stderr);
+}
+
+#[test]
+fn an_order_for_a_provider_reaches_all_of_its_services_also_behind_one_that_fails() {
+    let daemon = Daemon::start(|ask| match ask {
+        Ask::Order { service, .. } if service.as_str() == "api" => {
+            failure(Outcome::Conflict, "api is stubborn")
+        }
+        _ => ordinary(ask),
+    });
+    let said = daemon.run(&["suspend", "--provider", "acme ltd", "--reason", "breach"]).exits(1);
+    assert!(said.stderr.contains("api is stubborn"), "{}", said.stderr);
+    assert!(said.stdout.starts_with("files is suspended"), "{}", said.stdout);
+    let orders = daemon.asked().into_iter().filter(|ask| matches!(ask, Ask::Order { .. })).count();
+    assert_eq!(orders, 2);
+    let said = daemon.run(&["suspend", "--provider", "Nobody", "--reason", "breach"]).exits(1);
+    assert!(
+        said.stderr.contains("\"Nobody\"") && said.stderr.contains("\"Stripe, Inc.\""),
+        "{}",
+        said.stderr
+    );
+}
+
+#[test]
+fn follow_prints_rows_once_and_again_when_they_count_further() {
+    let counts = Mutex::new([1, 1, 2].into_iter());
+    let daemon = Daemon::start(move |_| {
+        let count = counts.lock().unwrap().next().unwrap_or(2);
+        done(json!({"schema": 1, "attempts": [attempt("198.51.100.7", count)]}))
+    });
+    let output = daemon.etc.path("output");
+    let file = fs::File::create(&output).unwrap();
+    let mut child = daemon.etc.command().args(["attempts", "--follow"]).stdout(file).spawn().unwrap();
+    let began = Instant::now();
+    while daemon.asked().len() < 5 && began.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it goes on");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let printed = fs::read_to_string(output).unwrap();
+    let counts: Vec<&str> = printed.lines().map(|line| line.split_whitespace().nth(7).unwrap()).collect();
+    assert_eq!(counts, ["COUNT", "1", "2"], "{printed}");
+    let Some(Ask::Attempts { since: Some(since), .. }) = daemon.asked().pop() else { panic!("since") };
+    assert_eq!(since, "2026-11-21T23:59:00.5Z".parse::<picoseg::model::Time>().unwrap());
+}
+
+#[test]
+fn without_a_daemon_every_question_exits_3() {
+    let etc = Etc::with_stripe();
+    let commands: [&[&str]; 7] = [
+        &["apply"],
+        &["status"],
+        &["services"],
+        &["show", "stripe"],
+        &["attempts"],
+        &["suspend", "stripe", "--reason", "r"],
+        &["decommission", "--provider", "Stripe, Inc.", "--reason", "r"],
+    ];
+    for arguments in commands {
+        let said = etc.run(arguments).exits(3);
+        assert!(said.stderr.contains("does not answer") && said.stderr.contains("control.sock"), "{said:?}");
+        let said = run(etc.command().arg("--json").args(arguments)).exits(3);
+        assert!(said.json()["error"].is_string());
+    }
+}
+
+#[test]
+fn the_socket_is_where_the_option_the_environment_or_the_settings_say() {
+    let daemon = Daemon::start(ordinary);
+    let socket = daemon.etc.path("run/control.sock");
+    run(picoseg().arg("--socket").arg(&socket).arg("status")).exits(0);
+    run(picoseg().arg("status").env("PICOSEG_SOCKET", &socket)).exits(0);
+    run(picoseg().arg("status").env("PICOSEG_CONFIG", daemon.etc.path("picoseg.toml"))).exits(0);
+    let absent = daemon.etc.path("absent.sock");
+    run(daemon.etc.command().arg("status").env("PICOSEG_SOCKET", &absent)).exits(3);
+    run(picoseg().arg("--socket").arg(&socket).arg("status").env("PICOSEG_SOCKET", &absent)).exits(0);
+}
+
+#[test]
+fn settings_with_mistakes_keep_nobody_from_asking() {
+    let daemon = Daemon::start(ordinary);
+    let text = fs::read_to_string(daemon.etc.path("picoseg.toml")).unwrap();
+    daemon.etc.write("picoseg.toml", &format!("{text}[enforcement]\nmode = \"enforse\"\n"));
+    daemon.run(&["check"]).exits(78);
+    daemon.run(&["status"]).exits(0);
+    daemon.etc.write("picoseg.toml", &format!("{text}= broken"));
+    daemon.run(&["status"]).exits(0);
+}
+
+#[test]
+fn reading_falls_back_to_the_observers_socket_and_orders_do_not() {
+    let daemon = Daemon::start(ordinary);
+    fs::remove_file(daemon.etc.path("run/control.sock")).unwrap();
+    for arguments in [&["status"][..], &["services"], &["show", "stripe"], &["attempts"]] {
+        daemon.run(arguments).exits(0);
+    }
+    daemon.run(&["suspend", "api", "--reason", "r"]).exits(3);
+    daemon.run(&["apply"]).exits(3);
+    let observe = daemon.etc.path("run/observe.sock");
+    let said =
+        run(daemon.etc.command().arg("--socket").arg(observe).args(["suspend", "api", "--reason", "r"]));
+    assert!(said.exits(5).stderr.contains("control.sock only"));
+}
+
+#[test]
+fn who_may_not_is_told_so_by_the_mode_of_the_socket_and_by_the_daemon() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can try it as somebody else");
+        return;
+    }
+    let daemon = Daemon::start(ordinary);
+    let Some(binary) = binary_for_everybody(&daemon.etc.path("")) else { return };
+    let nobody = |arguments: &[&str]| {
+        let mut command = Command::new(&binary);
+        command.arg("--config").arg(daemon.etc.path("picoseg.toml")).args(arguments);
+        run(as_nobody(&mut command))
+    };
+    let commands = [&["status"][..], &["apply"], &["suspend", "api", "--reason", "r"]];
+    for arguments in commands {
+        assert!(nobody(arguments).exits(5).stderr.contains("ermission denied"), "{arguments:?}");
+    }
+    for socket in ["run/control.sock", "run/observe.sock"] {
+        fs::set_permissions(daemon.etc.path(socket), Permissions::from_mode(0o666)).unwrap();
+    }
+    for arguments in commands {
+        assert!(nobody(arguments).exits(5).stderr.contains("you may not use this socket"), "{arguments:?}");
+    }
+    assert_eq!(daemon.asked(), [], "nothing reached the loop");
+}
+
+/// A copy of the program where everybody may run it; `None`, loudly, where that cannot be.
+pub fn binary_for_everybody(directory: &Path) -> Option<PathBuf> {
+    let binary = directory.join("picoseg");
+    fs::copy(env!("CARGO_BIN_EXE_picoseg"), &binary).unwrap();
+    for path in [directory, &binary] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = Command::new(&binary);
+    let runs = as_nobody(&mut command).arg("--version").stdout(Stdio::null()).status();
+    if runs.is_ok_and(|status| status.success()) {
+        return Some(binary);
+    }
+    eprintln!("SKIPPED: nobody may not run programs in {}", directory.display());
+    None
+}
+
+/// As a user without any right.
+pub fn as_nobody(command: &mut Command) -> &mut Command {
+    command.uid(65534).gid(65534).env_clear().current_dir("/")
+}

@@ -1,0 +1,196 @@
+//! The keys of every body: those of the contract, and those of the OpenAPI document.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use picoseg::api::body::{self, SCHEMA};
+use picoseg::model::Time;
+use serde::Serialize;
+use serde_json::Value;
+
+/// The words in a text.
+fn words(text: &str) -> BTreeSet<String> {
+    text.split([',', ' ', '\n']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+fn keys(value: &Value) -> BTreeSet<String> {
+    value.as_object().unwrap().keys().cloned().collect()
+}
+
+fn value(body: impl Serialize) -> Value {
+    serde_json::to_value(body).unwrap()
+}
+
+/// One of each body with nothing known that may be unknown.
+fn samples() -> BTreeMap<&'static str, Value> {
+    let at = Time::UNIX_EPOCH;
+    let health = body::Health { ok: true, error: None };
+    let drift = body::Drift { count: 0, last_at: None };
+    let next = body::NextTransition { at, service: String::new(), to: String::new() };
+    let policy = body::Policy {
+        id: String::new(),
+        direction: String::new(),
+        subject: String::new(),
+        resolved: false,
+        endpoints: Vec::new(),
+        ports: Vec::new(),
+    };
+    let service = body::Service {
+        name: String::new(),
+        provider: String::new(),
+        owner: String::new(),
+        state: String::new(),
+        mode: String::new(),
+        commission: at,
+        decommission: at,
+        opens_at: None,
+        closes_at: None,
+        attempts: 0,
+        policies: Vec::new(),
+    };
+    let place = body::Place { cgroup: String::new(), id: 0, level: 0 };
+    let resolved =
+        body::Resolved { policy: String::new(), subject: String::new(), places: Vec::new(), prefixes: 0 };
+    let suspended = body::Ordered { at, by: String::new(), reason: String::new() };
+    let ended = body::Ended { at, cause: String::new(), by: None, reason: None };
+    let show = body::Show {
+        schema: SCHEMA,
+        service: service.clone(),
+        description: None,
+        ticket: None,
+        compliance: Vec::new(),
+        departed: false,
+        suspended: None,
+        decommissioned: None,
+        subjects: Vec::new(),
+    };
+    let attempt = body::Attempt {
+        service: None,
+        provider: None,
+        policy: None,
+        direction: String::new(),
+        reason: String::new(),
+        verdict: String::new(),
+        protocol: String::new(),
+        remote: [192, 0, 2, 1].into(),
+        remote_port: None,
+        local: None,
+        local_port: None,
+        subject: None,
+        uid: None,
+        also: Vec::new(),
+        count: 0,
+        first_seen: at,
+        last_seen: at,
+    };
+    let diagnostic = body::Diagnostic {
+        file: String::new(),
+        line: 1,
+        column: 1,
+        message: String::new(),
+        help: None,
+        severity: "error".to_owned(),
+    };
+    let ordering = body::Ordering {
+        schema: SCHEMA,
+        service: String::new(),
+        state: String::new(),
+        teardown: None,
+        recorded: true,
+        warnings: Vec::new(),
+    };
+    let status = body::Status {
+        schema: SCHEMA,
+        version: String::new(),
+        now: at,
+        mode: String::new(),
+        ruleset_digest: String::new(),
+        in_force_since: None,
+        services: BTreeMap::new(),
+        config: health.clone(),
+        store: health.clone(),
+        next_transition: None,
+        drift: drift.clone(),
+        attempts_total: 0,
+        lost_details: 0,
+        weaker: Vec::new(),
+    };
+    let applied =
+        body::Applied { schema: SCHEMA, changed: false, services: 0, warnings: Vec::new(), recorded: true };
+    BTreeMap::from([
+        ("Status", value(status)),
+        ("Health", value(health)),
+        ("NextTransition", value(next)),
+        ("Drift", value(drift)),
+        ("Services", value(body::Services { schema: SCHEMA, services: Vec::new() })),
+        ("Service", value(service)),
+        ("Policy", value(policy)),
+        ("Show", value(show)),
+        ("Suspended", value(suspended)),
+        ("Decommissioned", value(ended)),
+        ("Resolved", value(resolved)),
+        ("Place", value(place)),
+        ("Attempts", value(body::Attempts { schema: SCHEMA, attempts: Vec::new() })),
+        ("Attempt", value(attempt)),
+        ("OrderRequest", value(body::OrderRequest { reason: String::new() })),
+        ("Ordering", value(ordering)),
+        ("Teardown", value(body::Teardown::default())),
+        ("Applied", value(applied)),
+        ("Diagnostics", value(body::Diagnostics { schema: SCHEMA, diagnostics: Vec::new() })),
+        ("Diagnostic", value(diagnostic)),
+        ("Failure", value(body::Failure { schema: SCHEMA, error: String::new() })),
+    ])
+}
+
+#[test]
+fn the_openapi_document_has_the_keys_of_the_bodies() {
+    let document: Value = serde_json::from_str(include_str!("../../docs/openapi.json")).unwrap();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let mut samples = samples();
+    for (name, schema) in schemas.iter().filter(|(name, _)| *name != "ApplyRequest") {
+        let sample = samples.remove(name.as_str()).unwrap_or_else(|| panic!("there is no body {name}"));
+        assert_eq!(keys(&schema["properties"]), keys(&sample), "{name}");
+        let required: BTreeSet<String> = serde_json::from_value(schema["required"].clone()).unwrap();
+        assert_eq!(required, keys(&sample), "{name}: absent facts are null, never missing");
+    }
+    assert_eq!(samples.into_keys().collect::<Vec<_>>(), [""; 0], "not in the document");
+}
+
+/// Word for word from what users were promised; more keys are free.
+#[test]
+fn the_bodies_have_the_keys_that_users_were_promised() {
+    let promised = [
+        (
+            "Status",
+            "schema, version, now, mode, ruleset_digest, in_force_since, services, config, store, next_transition, \
+             drift, attempts_total, lost_details",
+        ),
+        ("Health", "ok, error"),
+        ("NextTransition", "at, service, to"),
+        ("Drift", "count, last_at"),
+        ("Services", "schema, services"),
+        (
+            "Service",
+            "name, provider, owner, state, mode, commission, decommission, opens_at, closes_at, attempts, policies",
+        ),
+        ("Policy", "id, direction, subject, resolved, endpoints, ports"),
+        ("Attempts", "schema, attempts"),
+        (
+            "Attempt",
+            "service, provider, policy, direction, reason, verdict, protocol, remote, remote_port, local, local_port, \
+             subject, uid, also, count, first_seen, last_seen",
+        ),
+        ("Diagnostics", "schema, diagnostics"),
+        ("Diagnostic", "file, line, column, message, help"),
+        ("Teardown", "sockets_closed, flows_removed, residue, completed_at"),
+    ];
+    let samples = samples();
+    for (name, promised) in promised {
+        let missing: Vec<_> = words(promised).difference(&keys(&samples[name])).cloned().collect();
+        assert!(missing.is_empty(), "{name} lacks {missing:?}");
+    }
+}
+
+#[test]
+fn times_are_rfc_3339_in_utc() {
+    assert_eq!(samples()["Service"]["commission"], "1970-01-01T00:00:00Z");
+}
