@@ -78,7 +78,7 @@ fn addresses_that_no_service_lists_are_not_touched() {
         assert!(stranger.pings(remote), "{remote}");
     }
     stranger.echo(at(lab.host4(), 8443));
-    assert!(theirs.connect_from(at(lab.provider4(1), 443), at(lab.host4(), 8443)).is_ok_and(|s| s.echoes()));
+    assert!(theirs.connect_from(at(lab.provider4(2), 443), at(lab.host4(), 8443)).is_ok_and(|s| s.echoes()));
 }
 
 #[test]
