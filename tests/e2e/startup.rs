@@ -81,7 +81,7 @@ fn a_second_daemon_does_not_start_and_does_not_disturb_the_first() {
     for config in [lab.config(), lab.second_config()] {
         let failed = refused(lab.daemon_with(&config));
         assert_eq!(failed.code, Some(1), "{}", failed.log);
-        let words = ["another", "already", "owner", "in use"];
+        let words = ["another", "already", "owns", "in use"];
         assert!(words.iter().any(|word| failed.log.contains(word)), "{}", failed.log);
     }
     assert!(first.runs());
