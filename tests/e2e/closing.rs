@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::agent::{Agent, Manner, Socket};
 use crate::lab::clock::{Time, in_ms, reach};
 use crate::lab::schedule::{Lifetime, egress, except, ingress, schedule, window};
-use crate::lab::{Lab, MOMENT, at, clock};
+use crate::lab::{Lab, MOMENT, TOLD_WITHIN, at, clock};
 
 /// From the start of the lab until the close: the daemon starts and connections are made meanwhile.
 const SOON: i64 = 5_000;
@@ -111,8 +111,7 @@ fn the_kernel_closes_with_the_daemon_killed() {
 
     reach(close);
     for pair in &busy {
-        // Outgoing segments are dropped in silence for two seconds, then refused with a reset.
-        pair.is_cut(Duration::from_secs(8));
+        pair.is_cut(TOLD_WITHIN);
         pair.nothing_passed_after(close);
     }
     for pair in &idle {

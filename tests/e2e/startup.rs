@@ -106,6 +106,18 @@ fn without_root_the_daemon_says_so() {
 }
 
 #[test]
+fn without_a_cgroup2_hierarchy_the_daemon_says_so() {
+    let Some(lab) = Lab::new() else { return };
+    // In a mount namespace of its own, where none is mounted any more.
+    let script = r#"set -e; mount --make-rprivate /
+        awk '/ - cgroup2 /{ print $5 }' /proc/self/mountinfo | xargs -n 1 umount --lazy
+        exec "$0" --config "$1""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_picosegd")]).arg(lab.config());
+    lab.on_host(command).exits(1).explains(&["cgroup2"]);
+}
+
+#[test]
 fn a_database_of_a_later_version_is_an_error_and_is_left_alone() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
