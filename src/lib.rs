@@ -24,6 +24,8 @@
 //! | [`api`] | requests and answers over the unix sockets |
 //! | [`cli`] | the command line |
 
+#![deny(unsafe_code)]
+
 pub mod api;
 pub mod cli;
 pub mod compile;

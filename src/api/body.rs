@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Severity;
 use crate::model::Time;
 
 /// The version of all bodies.
@@ -223,6 +224,13 @@ pub struct Diagnostic {
     pub column: usize,
     pub message: String,
     pub help: Option<String>,
+    /// `error` or `warning`.
+    #[serde(default = "error")]
+    pub severity: String,
+}
+
+fn error() -> String {
+    "error".to_owned()
 }
 
 /// Any other failure.
@@ -240,6 +248,10 @@ impl From<&crate::config::Diagnostic> for Diagnostic {
             column: diagnostic.column,
             message: diagnostic.message.clone(),
             help: diagnostic.help.clone(),
+            severity: match diagnostic.severity {
+                Severity::Error => error(),
+                Severity::Warning => "warning".to_owned(),
+            },
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::kernel::wait::Waiting;
 use crate::model::{Order, OrderKind, ServiceName, Settings, Subject, Time};
 use crate::owners::Owners;
 use crate::plan::{self, Changeset};
-use crate::reconcile::{OrderError, Outcome, What, World};
+use crate::reconcile::{Happening, OrderError, Outcome, What, World};
 use crate::ruleset::{Ruleset, Set};
 use crate::store::accepted::{self, Accepted, AcceptedService, Departed};
 use crate::store::{Fact, Keeper, Kept, LedgerKind};
@@ -219,6 +219,7 @@ impl Engine {
         let mut facts = record::order_facts(&order, &outcome);
         facts.extend(self.proof_facts(&outcome, &proofs));
         let recorded = self.keep(facts).await;
+        self.snapshot_decommissions(&outcome);
         Ok(Changed { table, proofs, recorded, warnings: vec![] })
     }
 
@@ -254,7 +255,17 @@ impl Engine {
         if !facts.is_empty() {
             self.keep(facts).await;
         }
+        self.snapshot_decommissions(&outcome);
         Ok(())
+    }
+
+    /// Decommissions stand beside the accepted texts too: a database that is removed must not bring a service back.
+    fn snapshot_decommissions(&mut self, outcome: &Outcome) {
+        let ended = |h: &Happening| matches!(h.what, What::Decommissioned(_));
+        if outcome.happenings.iter().any(ended) {
+            note_decommissions(&mut self.accepted, &self.world);
+            self.write_accepted();
+        }
     }
 
     /// Takes over where subjects are now. Usually one element of one set changes.
@@ -410,6 +421,10 @@ impl Engine {
     /// Remembers the accepted texts, for a start with bad files and for services whose file goes.
     fn accept(&mut self, loaded: &Loaded) {
         self.accepted = merged(&self.accepted, loaded, &self.world);
+        self.write_accepted();
+    }
+
+    pub fn write_accepted(&mut self) {
         let directory = &self.world.settings().paths.state;
         if let Err(error) = accepted::write(directory, &self.accepted) {
             tracing::error!(%error, "cannot keep the accepted files");
@@ -459,12 +474,18 @@ pub fn merged(before: &Accepted, loaded: &Loaded, world: &World) -> Accepted {
         })
         .collect();
     for (name, old) in &before.services {
-        if services.contains_key(name) || world.standing(name).is_none_or(|s| !s.governs(world.now())) {
-            continue;
+        if world.standing(name).is_some_and(|standing| standing.governs(world.now())) {
+            services.entry(name.clone()).or_insert_with(|| old.clone());
         }
-        let event = world.standing(name).and_then(|s| s.record.decommissioned.clone());
-        let departed = event.map(|event| Departed { at: event.at, cause: event.cause });
-        services.insert(name.clone(), AcceptedService { departed, ..old.clone() });
     }
-    Accepted { settings_text: loaded.settings_text.clone(), services }
+    let mut accepted = Accepted { settings_text: loaded.settings_text.clone(), services };
+    note_decommissions(&mut accepted, world);
+    accepted
+}
+
+fn note_decommissions(accepted: &mut Accepted, world: &World) {
+    for (name, service) in &mut accepted.services {
+        let event = world.standing(name).and_then(|standing| standing.record.decommissioned.clone());
+        service.departed = event.map(|event| Departed { at: event.at, cause: event.cause });
+    }
 }

@@ -110,6 +110,13 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
         tracing::error!(error = %problem, "a part of the journal cannot be read");
     }
     let store_error = match &opened.store {
+        Ok(Opened::Created) if files.before.is_some() => {
+            tracing::error!(
+                "the database is gone though this host ran before: suspensions by order are forgotten, \
+                 decommissions are known from the accepted files"
+            );
+            None
+        }
         Ok(Opened::Created | Opened::Existing) => None,
         Err(
             error @ (StoreError::FromTheFuture { .. }
@@ -317,9 +324,6 @@ impl Engine {
         });
         facts.push(record::note(LedgerKind::DaemonStarted, self.world.now(), record::DAEMON, detail));
         self.keep(facts).await;
-        let directory = self.world.settings().paths.state.clone();
-        if let Err(error) = accepted::write(&directory, &self.accepted) {
-            self.store_broke(error.to_string());
-        }
+        self.write_accepted();
     }
 }

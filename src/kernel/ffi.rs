@@ -9,7 +9,7 @@ use std::alloc::{Layout, handle_alloc_error};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 
 use nftnl::{Batch, MsgType, NlMsg};
@@ -117,11 +117,17 @@ impl Expression {
         self
     }
 
-    /// Sets bytes, at most the 64 that nf_tables can compare.
+    /// Sets bytes to compare or to mask with.
     pub fn bytes(self, attribute: u32, value: &[u8]) -> Self {
-        // SAFETY: the length is that of the slice; libnftnl copies it and checks its own limit.
+        let value = at_most(value, DATA_MAX);
+        // SAFETY: the length is that of the slice, which fits the array into which libnftnl copies it unchecked.
         unsafe {
-            sys::nftnl_expr_set(self.0.as_ptr(), attribute as u16, value.as_ptr().cast(), value.len() as u32)
+            sys::nftnl_expr_set(
+                self.0.as_ptr(),
+                attribute as u16,
+                value.as_ptr().cast(),
+                value.len() as u32,
+            )
         };
         self
     }
@@ -195,8 +201,25 @@ fn expression_text(expression: NonNull<sys::nftnl_expr>) -> String {
 }
 
 impl Set {
-    pub fn bytes(self, attribute: u32, value: &[u8]) -> Self {
-        // SAFETY: the length is that of the slice, which is copied.
+    pub fn user_data(self, value: &[u8]) -> Self {
+        // SAFETY: the length is that of the slice, of which libnftnl makes a copy on the heap.
+        unsafe { self.data(sys::NFTNL_SET_USERDATA, value) };
+        self
+    }
+
+    /// The lengths of a concatenation's fields.
+    pub fn field_lengths(self, value: &[u8]) -> Self {
+        let value = at_most(value, FIELDS_MAX);
+        // SAFETY: the slice fits the array into which libnftnl copies it unchecked, and leaves room for the zero up to which
+        // it then counts the fields.
+        unsafe { self.data(sys::NFTNL_SET_DESC_CONCAT, value) };
+        self
+    }
+
+    /// # Safety
+    /// `value` fits what libnftnl has for this attribute.
+    unsafe fn data(&self, attribute: u32, value: &[u8]) {
+        // SAFETY: the length is that of the slice; the rest is the caller's promise.
         unsafe {
             sys::nftnl_set_set_data(
                 self.0.as_ptr(),
@@ -205,7 +228,6 @@ impl Set {
                 value.len() as u32,
             )
         };
-        self
     }
 
     /// Gives every element an expression of this kind.
@@ -223,9 +245,14 @@ impl Set {
 }
 
 impl Element {
+    /// Sets a key or the user data. A key longer than nf_tables has registers is cut, which the kernel refuses.
     pub fn bytes(self, attribute: u32, value: &[u8]) -> Self {
-        // SAFETY: the length is that of the slice, which is copied; keys and user data have limits that libnftnl
-        // checks (keys) or that are a heap copy (user data).
+        let value = match attribute {
+            sys::NFTNL_SET_ELEM_USERDATA => value,
+            _ => at_most(value, DATA_MAX),
+        };
+        // SAFETY: the length is that of the slice; libnftnl copies keys unchecked into an array of DATA_MAX bytes and user
+        // data to the heap.
         unsafe {
             sys::nftnl_set_elem_set(
                 self.0.as_ptr(),
@@ -236,6 +263,15 @@ impl Element {
         };
         self
     }
+}
+
+/// NFT_DATA_VALUE_MAXLEN, nf_tables.h: what all registers hold.
+const DATA_MAX: usize = 64;
+/// NFT_REG32_COUNT, nf_tables.h, less one for the end.
+const FIELDS_MAX: usize = 15;
+
+fn at_most(value: &[u8], limit: usize) -> &[u8] {
+    &value[..value.len().min(limit)]
 }
 
 /// What a message says about its object.
@@ -336,7 +372,13 @@ unsafe impl NlMsg for ElementMessages<'_> {
 unsafe fn message_header(buffer: *mut c_void, kind: u16, flags: u16, sequence: u32) -> *mut libc::nlmsghdr {
     // SAFETY: the caller's promise.
     unsafe {
-        sys::nftnl_nlmsg_build_hdr(buffer.cast::<c_char>(), kind, libc::NFPROTO_INET as u16, flags, sequence)
+        sys::nftnl_nlmsg_build_hdr(
+            buffer.cast::<c_char>(),
+            kind,
+            libc::NFPROTO_INET as u16,
+            flags,
+            sequence,
+        )
     }
 }
 
@@ -356,26 +398,54 @@ fn non_null<T>(raw: *mut T) -> NonNull<T> {
 
 // ---- netlink sockets ------------------------------------------------------------------------------------------
 
-/// Switches an option of a netlink socket on.
-pub fn enable_netlink_option(socket: RawFd, option: c_int) -> io::Result<()> {
-    let on: c_int = 1;
-    // SAFETY: the pointer and the length are those of a live c_int; a bad descriptor is an error, not a fault.
-    let result = unsafe {
-        libc::setsockopt(
-            socket,
-            libc::SOL_NETLINK,
-            option,
-            ptr::from_ref(&on).cast(),
-            size_of::<c_int>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// A netlink socket that can move to another thread.
+pub struct NetlinkSocket(mnl::Socket);
+
+// SAFETY: libmnl's socket is a descriptor and an address on the heap without ties to a thread; we share it with none.
+unsafe impl Send for NetlinkSocket {}
+
+impl NetlinkSocket {
+    /// Opens a socket of this bus in the thread's network namespace; the kernel chooses its port.
+    pub fn open(bus: mnl::Bus) -> io::Result<Self> {
+        mnl::Socket::new(bus).map(Self)
+    }
+
+    pub fn get(&self) -> &mnl::Socket {
+        &self.0
+    }
+
+    /// Switches an option of SOL_NETLINK on.
+    pub fn enable(&self, option: c_int) -> io::Result<()> {
+        let on: c_int = 1;
+        // SAFETY: the pointer and the length are those of a live c_int.
+        let result = unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_NETLINK,
+                option,
+                ptr::from_ref(&on).cast(),
+                size_of::<c_int>() as libc::socklen_t,
+            )
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
 }
 
-/// The descriptor of a socket, for calls that want a borrowed one.
-pub fn borrow_socket(socket: &mnl::Socket) -> BorrowedFd<'_> {
-    // SAFETY: the socket keeps its descriptor open for as long as it is borrowed.
-    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+impl AsRawFd for NetlinkSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for NetlinkSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket keeps its descriptor open for as long as it is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
 }
 
 // ---- readiness of file descriptors ----------------------------------------------------------------------------

@@ -104,6 +104,7 @@ pub enum Until {
 }
 
 /// When a window opens and closes.
+#[expect(clippy::large_enum_variant, reason = "a service has few windows, and nearly all of them recur")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Opening {
     Recurring { cron: CronExpression, until: Until, timezone: Tz },

@@ -1,8 +1,10 @@
 //! The runtime directory and the sockets in it.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -34,7 +36,7 @@ impl RuntimeDirectory {
         if !path.exists() {
             create(path).map_err(failed("create the directory", path))?;
         }
-        let lock = File::open(path).map_err(failed("open the directory", path))?;
+        let lock = open(path).map_err(failed("open the directory", path))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(Errno::WOULDBLOCK) => Err(ApiError::Locked(path.to_owned())),
@@ -50,6 +52,10 @@ impl RuntimeDirectory {
         permit(&path, groups.of(side)).map_err(failed("set the permissions of", &path))?;
         Ok(Bound { side, listener, path })
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
 }
 
 /// Sets the mode of what it made once more: the umask may have taken bits away.

@@ -28,27 +28,13 @@ const APPEND: i32 = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Subject {
     Named(String),
-    /// The numbers of the set's elements that are in the message, in its order.
+    /// Elements of a set, by their numbers in the step; as many as the message has room for.
     Elements {
         set: String,
         numbers: Vec<usize>,
     },
-}
-
-impl Subject {
-    /// `position`: which of the message's elements, where that is known.
-    fn describe(&self, position: Option<usize>) -> String {
-        match self {
-            Self::Named(name) => name.clone(),
-            Self::Elements { set, numbers } => {
-                match (position.and_then(|at| numbers.get(at)), &numbers[..]) {
-                    (Some(number), _) | (None, [number]) => format!("element {number} of \"{set}\""),
-                    (None, [first, .., last]) => format!("elements {first} to {last} of \"{set}\""),
-                    (None, []) => format!("the elements of \"{set}\""),
-                }
-            }
-        }
-    }
+    /// The elements for which the message before had no room.
+    MoreElements,
 }
 
 /// Messages for one transaction.
@@ -78,8 +64,13 @@ impl Transaction {
 
     /// Creates the table, or takes it over with these flags.
     pub fn add_table(&mut self, name: &str, flags: u32) -> Result<(), CommitError> {
-        let table = named_table(name)?.u32(sys::NFTNL_TABLE_FLAGS as u32, flags);
-        self.push(libc::NFT_MSG_NEWTABLE, CREATE, Body::Table(&table), "the table".into());
+        let table = named_table(name)?.u32(sys::NFTNL_TABLE_FLAGS, flags);
+        self.push(
+            libc::NFT_MSG_NEWTABLE,
+            CREATE,
+            Body::Table(&table),
+            "the table".into(),
+        );
         Ok(())
     }
 
@@ -100,14 +91,24 @@ impl Transaction {
             Step::AddSet(name, set) => {
                 self.set_ids += 1;
                 let declared = set::declare(table, name, set, self.set_ids)?;
-                self.push(libc::NFT_MSG_NEWSET, CREATE, Body::Set(&declared), format!("set \"{name}\""));
+                self.push(
+                    libc::NFT_MSG_NEWSET,
+                    CREATE,
+                    Body::Set(&declared),
+                    format!("set \"{name}\""),
+                );
                 Ok(())
             }
             Step::DeleteSet(name) => {
                 let set = ffi::Set::new()
-                    .str(sys::NFTNL_SET_TABLE as u32, &text(table)?)
-                    .str(sys::NFTNL_SET_NAME as u32, &text(name)?);
-                self.push(libc::NFT_MSG_DELSET, 0, Body::Set(&set), format!("set \"{name}\""));
+                    .str(sys::NFTNL_SET_TABLE, &text(table)?)
+                    .str(sys::NFTNL_SET_NAME, &text(name)?);
+                self.push(
+                    libc::NFT_MSG_DELSET,
+                    0,
+                    Body::Set(&set),
+                    format!("set \"{name}\""),
+                );
                 Ok(())
             }
             Step::AddChain(name, base) => self.chain(table, name, *base, libc::NFT_MSG_NEWCHAIN, CREATE),
@@ -130,7 +131,11 @@ impl Transaction {
                 Ok(())
             }
             Step::DeleteElements(name, set, keys) => {
-                let kind = if self.destroy { DESTROY_ELEMENTS } else { libc::NFT_MSG_DELSETELEM };
+                let kind = if self.destroy {
+                    DESTROY_ELEMENTS
+                } else {
+                    libc::NFT_MSG_DELSETELEM
+                };
                 let (carrier, numbers) = set::elements_to_delete(table, name, set, keys)?;
                 self.elements(name, &carrier, numbers, kind, 0);
                 Ok(())
@@ -156,14 +161,14 @@ impl Transaction {
         flags: i32,
     ) -> Result<(), CommitError> {
         let mut chain = ffi::Chain::new()
-            .str(sys::NFTNL_CHAIN_TABLE as u32, &text(table)?)
-            .str(sys::NFTNL_CHAIN_NAME as u32, &text(name)?);
+            .str(sys::NFTNL_CHAIN_TABLE, &text(table)?)
+            .str(sys::NFTNL_CHAIN_NAME, &text(name)?);
         if let Some((hook, priority)) = base {
             chain = chain
-                .str(sys::NFTNL_CHAIN_TYPE as u32, c"filter")
-                .u32(sys::NFTNL_CHAIN_HOOKNUM as u32, hook_number(hook))
-                .u32(sys::NFTNL_CHAIN_PRIO as u32, priority.cast_unsigned())
-                .u32(sys::NFTNL_CHAIN_POLICY as u32, libc::NF_ACCEPT as u32);
+                .str(sys::NFTNL_CHAIN_TYPE, c"filter")
+                .u32(sys::NFTNL_CHAIN_HOOKNUM, hook_number(hook))
+                .u32(sys::NFTNL_CHAIN_PRIO, priority.cast_unsigned())
+                .u32(sys::NFTNL_CHAIN_POLICY, libc::NF_ACCEPT as u32);
         }
         self.push(kind, flags, Body::Chain(&chain), format!("chain \"{name}\""));
         Ok(())
@@ -173,13 +178,16 @@ impl Transaction {
         let count = self.rules.entry(chain.to_owned()).or_default();
         *count += 1;
         let subject = format!("rule {count} of chain \"{chain}\"");
-        let encoded = rule::encode(table, rule, &mut self.set_ids)?;
+        let encoded = rule::encode(&text(table)?, rule, &mut self.set_ids)?;
         for set in &encoded.sets {
             self.push(libc::NFT_MSG_NEWSET, CREATE, Body::Set(set), subject.clone());
             ElementMessages::new(set, libc::NFT_MSG_NEWSETELEM as u16, CREATE as u16).add_to(&mut self.batch);
             self.subjects.push(Subject::Named(subject.clone()));
         }
-        let message = encoded.expressions.into_iter().fold(named_rule(table, chain)?, ffi::Rule::expression);
+        let message = encoded
+            .expressions
+            .into_iter()
+            .fold(named_rule(table, chain)?, ffi::Rule::expression);
         self.push(libc::NFT_MSG_NEWRULE, APPEND, Body::Rule(&message), subject);
         Ok(())
     }
@@ -190,32 +198,39 @@ impl Transaction {
             return;
         }
         let messages = ElementMessages::new(carrier, kind as u16, flags as u16).add_to(&mut self.batch);
-        // The first message gets all numbers; `finish` deals them out once it sees how many elements each one holds.
-        let subject = |numbers| Subject::Elements { set: set.to_owned(), numbers };
-        self.subjects.push(subject(numbers));
-        self.subjects.extend((1..messages).map(|_| subject(Vec::new())));
+        let set = set.to_owned();
+        self.subjects.push(Subject::Elements { set, numbers });
+        self.subjects.extend((1..messages).map(|_| Subject::MoreElements));
     }
 
     fn push(&mut self, kind: i32, flags: i32, body: Body, subject: String) {
-        let message = Message { kind: kind as u16, flags: flags as u16, body };
+        let message = Message {
+            kind: kind as u16,
+            flags: flags as u16,
+            body,
+        };
         message.add_to(&mut self.batch);
         self.subjects.push(Subject::Named(subject));
     }
 
     pub fn finish(self) -> Datagram {
         let bytes: Vec<u8> = self.batch.finalize().iter().collect::<Vec<_>>().concat();
-        Datagram { bytes, subjects: self.subjects, counted_from: self.built_at }
+        Datagram {
+            bytes,
+            subjects: self.subjects,
+            counted_from: self.built_at,
+        }
     }
 }
 
 fn named_table(name: &str) -> Result<ffi::Table, CommitError> {
-    Ok(ffi::Table::new().str(sys::NFTNL_TABLE_NAME as u32, &text(name)?))
+    Ok(ffi::Table::new().str(sys::NFTNL_TABLE_NAME, &text(name)?))
 }
 
 fn named_rule(table: &str, chain: &str) -> Result<ffi::Rule, CommitError> {
     Ok(ffi::Rule::new()
-        .str(sys::NFTNL_RULE_TABLE as u32, &text(table)?)
-        .str(sys::NFTNL_RULE_CHAIN as u32, &text(chain)?))
+        .str(sys::NFTNL_RULE_TABLE, &text(table)?)
+        .str(sys::NFTNL_RULE_CHAIN, &text(chain)?))
 }
 
 /// `enum nf_inet_hooks`, linux/netfilter.h.
@@ -230,7 +245,9 @@ fn hook_number(hook: Hook) -> u32 {
 
 /// The hook with this number; `None` for those that we do not use.
 pub fn hook_from(number: u32) -> Option<Hook> {
-    [Hook::Input, Hook::Forward, Hook::Output].into_iter().find(|hook| hook_number(*hook) == number)
+    [Hook::Input, Hook::Forward, Hook::Output]
+        .into_iter()
+        .find(|hook| hook_number(*hook) == number)
 }
 
 /// A whole transaction, begin and end included, in one piece.
@@ -250,14 +267,20 @@ impl Datagram {
     /// does not lengthen them.
     pub fn count_from(&mut self, now: Time) {
         // Rounded up: never late.
-        let passed = (now - self.counted_from).num_microseconds().unwrap_or(i64::MAX).max(0);
+        let passed = (now - self.counted_from)
+            .num_microseconds()
+            .unwrap_or(i64::MAX)
+            .max(0);
         let passed = passed.unsigned_abs().div_ceil(1000);
         if passed == 0 {
             return;
         }
         for at in timeouts(&self.bytes) {
             if let Some(timeout) = self.bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
-                *timeout = u64::from_be_bytes(*timeout).saturating_sub(passed).max(1).to_be_bytes();
+                *timeout = u64::from_be_bytes(*timeout)
+                    .saturating_sub(passed)
+                    .max(1)
+                    .to_be_bytes();
             }
         }
         self.counted_from = now;
@@ -265,7 +288,9 @@ impl Datagram {
 
     /// The same without its end: the kernel checks such a transaction and undoes it.
     pub fn without_end(mut self) -> Self {
-        let end = messages(&self.bytes).last().map_or(0, |message| message.len().next_multiple_of(4));
+        let end = messages(&self.bytes)
+            .last()
+            .map_or(0, |message| message.len().next_multiple_of(4));
         self.bytes.truncate(self.bytes.len() - end);
         self
     }
@@ -276,7 +301,10 @@ impl Datagram {
             return false;
         };
         let asked = i32::from(end.flags) & libc::NLM_F_ACK != 0;
-        !asked || answers.iter().any(|answer| answer.sequence == end.sequence && answer.errno == 0)
+        !asked
+            || answers
+                .iter()
+                .any(|answer| answer.sequence == end.sequence && answer.errno == 0)
     }
 
     /// What was refused, in the order of the messages.
@@ -293,37 +321,36 @@ impl Datagram {
             .collect()
     }
 
+    /// What a refused message was about.
     fn object(&self, answer: &Answer) -> String {
-        let mut before = 0;
-        let mut numbers: &[usize] = &[];
+        let (mut set, mut numbers): (&str, &[usize]) = ("", &[]);
         for (message, subject) in messages(&self.bytes).skip(1).zip(&self.subjects) {
-            if let Subject::Elements { numbers: all, .. } = subject {
-                if !all.is_empty() {
-                    (before, numbers) = (0, all);
-                }
-                let here = elements(message).count();
-                let sequence = Header::of(message).map(|header| header.sequence);
-                if sequence == Some(answer.sequence) {
-                    let here = numbers.get(before..before + here).unwrap_or(&[]);
-                    return subject
-                        .dealt(here)
-                        .describe(answer.offset.and_then(|at| element_at(message, at)));
-                }
-                before += here;
-            } else if Header::of(message).map(|header| header.sequence) == Some(answer.sequence) {
-                return subject.describe(None);
+            let refused = Header::of(message).is_some_and(|header| header.sequence == answer.sequence);
+            match subject {
+                Subject::Named(name) if refused => return name.clone(),
+                Subject::Named(_) => continue,
+                Subject::Elements {
+                    set: name,
+                    numbers: all,
+                } => (set, numbers) = (name, all),
+                Subject::MoreElements => {}
             }
+            let (here, rest) = numbers.split_at(elements(message).count().min(numbers.len()));
+            if refused {
+                return describe(set, here, answer.offset.and_then(|at| element_at(message, at)));
+            }
+            numbers = rest;
         }
         "the transaction".to_owned()
     }
 }
 
-impl Subject {
-    fn dealt(&self, numbers: &[usize]) -> Self {
-        match self {
-            Self::Named(name) => Self::Named(name.clone()),
-            Self::Elements { set, .. } => Self::Elements { set: set.clone(), numbers: numbers.to_vec() },
-        }
+/// `position`: which of these elements, where that is known.
+fn describe(set: &str, numbers: &[usize], position: Option<usize>) -> String {
+    match (position.and_then(|at| numbers.get(at)), numbers) {
+        (Some(number), _) | (None, [number]) => format!("element {number} of \"{set}\""),
+        (None, [first, .., last]) => format!("elements {first} to {last} of \"{set}\""),
+        (None, []) => format!("the elements of \"{set}\""),
     }
 }
 
@@ -335,13 +362,19 @@ fn messages(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn elements(message: &[u8]) -> impl Iterator<Item = (usize, Attributes<'_>)> {
     Attributes::of_message(message)
         .filter(|attribute| attribute.kind == LIST_ELEMENTS)
-        .flat_map(|list| list.inside().map(move |element| (list.offset + element.offset, element.inside())))
+        .flat_map(|list| {
+            list.inside()
+                .map(move |element| (list.offset + element.offset, element.inside()))
+        })
 }
 
 /// Which element of a message holds the byte at this offset.
 fn element_at(message: &[u8], offset: usize) -> Option<usize> {
     // The kernel points at an attribute's header, 4 bytes before its content.
-    elements(message).take_while(|(begin, _)| begin - 4 <= offset).count().checked_sub(1)
+    elements(message)
+        .take_while(|(begin, _)| begin - 4 <= offset)
+        .count()
+        .checked_sub(1)
 }
 
 /// Where in a datagram the timeouts of elements are.
@@ -352,7 +385,9 @@ fn timeouts(datagram: &[u8]) -> Vec<usize> {
     for message in messages(datagram) {
         if Header::of(message).is_some_and(|header| header.kind == kind) {
             for (at, attributes) in elements(message) {
-                let timeout = attributes.into_iter().find(|attribute| attribute.kind == ELEMENT_TIMEOUT);
+                let timeout = attributes
+                    .into_iter()
+                    .find(|attribute| attribute.kind == ELEMENT_TIMEOUT);
                 found.extend(timeout.map(|timeout| begin + at + timeout.offset));
             }
         }

@@ -58,7 +58,8 @@ pub struct Committed {
     pub bytes: usize,
     /// Spent on making the messages.
     pub build: Duration,
-    /// Spent in the kernel. Elements' timeouts begin within it, so an element of a huge commit may outlive its close by so much.
+    /// Spent in the kernel. It starts the elements' timeouts one by one, so the last element of a commit may outlive
+    /// its close by so much, if only its timeout closes it.
     pub kernel: Duration,
 }
 
@@ -84,6 +85,8 @@ pub struct Table {
     reader: Socket,
     /// The table was there when we last looked.
     seen: bool,
+    /// How long the last commit took after the clock was read: its timeouts may have begun so much later.
+    slack: Duration,
 }
 
 impl Table {
@@ -93,10 +96,14 @@ impl Table {
         let mut table = Self {
             name: name.to_owned(),
             protect,
-            features: Features { persist: false, destroy: false },
+            features: Features {
+                persist: false,
+                destroy: false,
+            },
             writer: Socket::open()?,
             reader: Socket::open()?,
             seen: false,
+            slack: Duration::ZERO,
         };
         table.generation()?;
         table.features = table.probe()?;
@@ -158,19 +165,26 @@ impl Table {
         }
         let mut datagram = transaction.finish();
         let build = began.elapsed();
+        let counting = Instant::now();
         datagram.count_from(clock());
         let kernel = self.send(&datagram)?;
         self.seen = true;
-        Ok(Committed { messages: datagram.messages(), bytes: datagram.bytes.len(), build, kernel })
+        self.slack = counting.elapsed();
+        Ok(Committed {
+            messages: datagram.messages(),
+            bytes: datagram.bytes.len(),
+            build,
+            kernel,
+        })
     }
 
     /// Begins a transaction with what makes the table writable.
     fn prepare(&mut self, transaction: &mut Transaction) -> Result<(), CommitError> {
         match self.standing()? {
             Standing::Ours => Ok(()),
-            Standing::Absent if std::mem::take(&mut self.seen) => {
-                Err(CommitError::Vanished { table: self.name.clone() })
-            }
+            Standing::Absent if std::mem::take(&mut self.seen) => Err(CommitError::Vanished {
+                table: self.name.clone(),
+            }),
             Standing::Absent | Standing::Orphaned => transaction.add_table(&self.name, self.table_flags()),
             Standing::Unprotected => {
                 transaction.delete_table(&self.name)?;
@@ -192,7 +206,9 @@ impl Table {
         let name = self.name.clone();
         let found = self
             .reader
-            .get(libc::NFT_MSG_GETTABLE as u16, |request| request.text(TABLE_NAME, &name))
+            .get(libc::NFT_MSG_GETTABLE as u16, |request| {
+                request.text(TABLE_NAME, &name)
+            })
             .map_err(|error| CommitError::netlink(&format!("read table inet {name}"), error))?;
         let Some(message) = found else {
             return Ok(Standing::Absent);
@@ -203,7 +219,10 @@ impl Table {
             Some(port) if port == self.writer.port() => Ok(Standing::Ours),
             Some(port) => Err(CommitError::HeldByAnother {
                 table: name,
-                holder: Holder { port, process: owner::holder(port) },
+                holder: Holder {
+                    port,
+                    process: owner::holder(port),
+                },
             }),
             None if !self.protects() => Ok(Standing::Ours),
             None if flags.unwrap_or(0) & PERSIST != 0 => Ok(Standing::Orphaned),
@@ -216,12 +235,15 @@ impl Table {
         let table = self.name.clone();
         self.writer.reserve(datagram.bytes.len());
         let began = Instant::now();
-        self.writer.send(&datagram.bytes).map_err(|error| match error.raw_os_error() {
-            Some(libc::EMSGSIZE) => {
-                CommitError::TooLarge { table: table.clone(), bytes: datagram.bytes.len() }
-            }
-            _ => CommitError::netlink(&format!("commit table inet {table}"), error),
-        })?;
+        self.writer
+            .send(&datagram.bytes)
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::EMSGSIZE) => CommitError::TooLarge {
+                    table: table.clone(),
+                    bytes: datagram.bytes.len(),
+                },
+                _ => CommitError::netlink(&format!("commit table inet {table}"), error),
+            })?;
         let kernel = began.elapsed();
         let Ok(answers) = self.writer.answers() else {
             return Err(CommitError::NoAnswer { table });
@@ -286,5 +308,59 @@ fn probe_destroy(transaction: &mut Transaction, scratch: &str) -> Result<(), Com
 
 /// A name for libnftnl.
 fn text(name: &str) -> Result<CString, CommitError> {
-    CString::new(name).map_err(|_| CommitError::Nul { object: format!("{name:?}") })
+    CString::new(name).map_err(|_| CommitError::Nul {
+        object: format!("{name:?}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Step;
+    use crate::ruleset::{Element, Key};
+    use chrono::{TimeDelta, Utc};
+
+    #[test]
+    fn a_table_can_move_to_another_thread() {
+        fn movable<T: Send>() {}
+        movable::<Table>();
+    }
+
+    /// Kernels before 6.3 refuse the deletion of what is gone.
+    #[test]
+    fn expired_elements_are_deleted_without_destroy_as_well() {
+        if !nix::unistd::geteuid().is_root() {
+            return println!("SKIPPED: needs root for a network namespace");
+        }
+        let stage = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let mut table = Table::open("picoseg", true).unwrap();
+            table.features.destroy = false;
+            let set = Set::plain(&[Field::Port]).with_expiry();
+            let key = |port| Key::builder().port(port).build();
+            let until = |ms| Element {
+                closes_at: Some(Utc::now() + TimeDelta::milliseconds(ms)),
+                ..Element::default()
+            };
+            let commit = |table: &mut Table, steps| {
+                let table_name = "picoseg".to_owned();
+                let changeset = Changeset {
+                    table: table_name,
+                    steps,
+                };
+                table.commit(&changeset, &Utc::now).unwrap();
+                assert_eq!(table.verify(&changeset, &Utc::now).unwrap(), []);
+            };
+            let elements = vec![(key(1), until(50)), (key(2), until(60_000))];
+            let added = vec![
+                Step::AddSet("ports".into(), set.clone()),
+                Step::AddElements("ports".into(), set.clone(), elements),
+            ];
+            commit(&mut table, added);
+            std::thread::sleep(Duration::from_millis(80));
+            let keys = vec![(key(1), None), (key(2), None)];
+            commit(&mut table, vec![Step::DeleteElements("ports".into(), set, keys)]);
+        });
+        stage.join().unwrap();
+    }
 }

@@ -7,7 +7,7 @@ use super::batch::{LIST_ELEMENTS, hook_from};
 use super::error::CommitError;
 use super::expression::OBJECT_COUNTER;
 use super::rule::verdict_from;
-use super::set::{Ends, from_the_wire, key_length};
+use super::set::{Ends, from_the_wire, key_length, successor};
 use super::socket::ATTEMPTS;
 use super::{Standing, Table};
 use crate::kernel::ffi;
@@ -39,7 +39,7 @@ mod attribute {
     pub const ELEMENT_KEY: u16 = 1;
     pub const ELEMENT_DATA: u16 = 2;
     pub const ELEMENT_FLAGS: u16 = 3;
-    pub const ELEMENT_EXPIRATION: u16 = 6;
+    pub const ELEMENT_EXPIRATION: u16 = 5;
     pub const ELEMENT_EXPRESSION: u16 = 7;
     pub const ELEMENT_KEY_END: u16 = 10;
     pub const ELEMENT_EXPRESSIONS: u16 = 11;
@@ -92,7 +92,10 @@ impl Table {
                 return Ok(inventory);
             }
         }
-        Err(CommitError::Unsteady { what, attempts: ATTEMPTS })
+        Err(CommitError::Unsteady {
+            what,
+            attempts: ATTEMPTS,
+        })
     }
 
     /// The generation of the rules of this network namespace; every transaction of anybody counts.
@@ -154,12 +157,18 @@ impl Table {
         let table = self.name.clone();
         let messages = self
             .reader
-            .dump("the sets", libc::NFT_MSG_GETSET as u16, |request| request.text(SET_TABLE, &table))?;
+            .dump("the sets", libc::NFT_MSG_GETSET as u16, |request| {
+                request.text(SET_TABLE, &table)
+            })?;
         let parse = |message: &Vec<u8>| {
             let set = Attributes::of_message(message);
             let ours = set.clone().find_kind(SET_TABLE)?.text() == table;
             let declared = Declared {
-                flags: set.clone().find_kind(SET_FLAGS).and_then(Attribute::u32).unwrap_or(0),
+                flags: set
+                    .clone()
+                    .find_kind(SET_FLAGS)
+                    .and_then(Attribute::u32)
+                    .unwrap_or(0),
                 key_length: set.clone().find_kind(SET_KEY_LENGTH)?.u32()?,
             };
             ours.then_some((set.clone().find_kind(SET_NAME)?.text(), declared))
@@ -171,7 +180,9 @@ impl Table {
         let table = self.name.clone();
         let messages = self
             .reader
-            .dump("the chains", libc::NFT_MSG_GETCHAIN as u16, |request| request.text(CHAIN_TABLE, &table))?;
+            .dump("the chains", libc::NFT_MSG_GETCHAIN as u16, |request| {
+                request.text(CHAIN_TABLE, &table)
+            })?;
         let parse = |message: &Vec<u8>| {
             let chain = Attributes::of_message(message);
             // Before 6.x the kernel does not filter chains by table.
@@ -188,30 +199,40 @@ impl Table {
 
     fn objects(&mut self) -> Result<Vec<Vec<u8>>, CommitError> {
         let table = self.name.clone();
-        self.reader.dump("the counters", libc::NFT_MSG_GETOBJ as u16, |request| {
-            request.text(OBJECT_TABLE, &table).u32(OBJECT_TYPE, OBJECT_COUNTER)
-        })
+        self.reader
+            .dump("the counters", libc::NFT_MSG_GETOBJ as u16, |request| {
+                request
+                    .text(OBJECT_TABLE, &table)
+                    .u32(OBJECT_TYPE, OBJECT_COUNTER)
+            })
     }
 
     /// The rules of a chain, each as its expressions' texts; empty for a chain that is not there.
     pub(super) fn rules(&mut self, chain: &str) -> Result<Vec<Vec<String>>, CommitError> {
         let table = self.name.clone();
-        let messages = self.reader.dump("the rules of a chain", libc::NFT_MSG_GETRULE as u16, |request| {
-            request.text(RULE_TABLE, &table).text(RULE_CHAIN, chain)
-        })?;
-        Ok(messages.iter().filter_map(|message| ffi::Rule::parse(message)).map(|rule| rule.texts()).collect())
+        let messages = self
+            .reader
+            .dump("the rules of a chain", libc::NFT_MSG_GETRULE as u16, |request| {
+                request.text(RULE_TABLE, &table).text(RULE_CHAIN, chain)
+            })?;
+        Ok(messages
+            .iter()
+            .filter_map(|message| ffi::Rule::parse(message))
+            .map(|rule| rule.texts())
+            .collect())
     }
 
     fn dump_elements(&mut self, set: &str) -> Result<Vec<Found>, CommitError> {
         let table = self.name.clone();
-        let messages =
-            self.reader.dump("the elements of a set", libc::NFT_MSG_GETSETELEM as u16, |request| {
-                request.text(LIST_TABLE, &table).text(LIST_SET, set)
-            })?;
+        let messages = self.reader.dump(
+            "the elements of a set",
+            libc::NFT_MSG_GETSETELEM as u16,
+            |request| request.text(LIST_TABLE, &table).text(LIST_SET, set),
+        )?;
         Ok(messages.iter().flat_map(|message| found_in(message)).collect())
     }
 
-    /// Looks for elements by their keys: the element, or its first end, exactly as asked for.
+    /// Looks for elements by their keys, both ends exactly as asked for.
     pub(super) fn find_elements(
         &mut self,
         set: &str,
@@ -219,14 +240,24 @@ impl Table {
     ) -> Result<Vec<Option<Found>>, CommitError> {
         let mut all = Vec::with_capacity(keys.len());
         for keys in keys.chunks(QUESTIONS) {
+            let questions: Vec<_> = keys.iter().flat_map(questions).collect();
             let table = self.name.clone();
             let answers = self
                 .reader
-                .get_each(libc::NFT_MSG_GETSETELEM as u16, keys, |request, key| {
-                    ask_for(request, &table, set, key)
-                })
+                .get_each(
+                    libc::NFT_MSG_GETSETELEM as u16,
+                    &questions,
+                    |request, question| ask_for(request, &table, set, question),
+                )
                 .map_err(|error| CommitError::netlink(&format!("read elements of \"{set}\""), error))?;
-            all.extend(keys.iter().zip(answers).map(|(key, answer)| exact(key, &answer?)));
+            let mut answers = answers
+                .into_iter()
+                .map(|answer| found_in(&answer?).into_iter().next());
+            for key in keys {
+                let first = answers.next().flatten();
+                let end = questions_end(key).and_then(|_| answers.next());
+                all.push(first.filter(|first| is_exactly(key, first, end)));
+            }
         }
         Ok(all)
     }
@@ -237,8 +268,10 @@ impl Table {
         for step in steps {
             kept.push(match step {
                 Step::DeleteElements(name, set, keys) if set.expires => {
-                    let ends: Vec<_> =
-                        keys.iter().map(|(key, last)| Ends::of(set, key, last.as_ref())).collect();
+                    let ends: Vec<_> = keys
+                        .iter()
+                        .map(|(key, last)| Ends::of(set, key, last.as_ref()))
+                        .collect();
                     let found = self.find_elements(name, &ends)?;
                     let present = keys.iter().zip(found).filter(|(_, found)| found.is_some());
                     let keys = present.map(|(key, _)| key.clone()).collect();
@@ -258,33 +291,70 @@ fn base_from(hook: Attribute) -> Option<(Hook, i32)> {
     Some((hook_from(number)?, priority.cast_signed()))
 }
 
-fn ask_for(request: Request, table: &str, set: &str, key: &Ends) -> Request {
-    let (first, last) = match key {
-        Ends::Single(first) | Ends::Tree { first, .. } => (first, None),
-        Ends::Range { first, last } => (first, Some(last)),
-    };
-    request.text(LIST_TABLE, table).text(LIST_SET, set).nested(LIST_ELEMENTS, |list| {
-        list.nested(LIST_ITEM, |element| {
-            let element = element.nested(ELEMENT_KEY, |data| data.bytes(DATA_VALUE, first.bytes()));
-            match last {
-                Some(last) => element.nested(ELEMENT_KEY_END, |data| data.bytes(DATA_VALUE, last.bytes())),
-                None => element,
-            }
-        })
-    })
+/// What to ask about an element in order to tell it from its neighbours.
+struct Question {
+    key: Key,
+    last: Option<Key>,
+    /// Asks for the nearest end of a range from this key on.
+    end: bool,
 }
 
-/// The element in an answer if it is the one that was asked for: range sets answer with whichever holds the key.
-fn exact(asked: &Ends, answer: &[u8]) -> Option<Found> {
-    let found = found_in(answer).into_iter().next()?;
-    let same = match asked {
-        Ends::Single(first) | Ends::Tree { first, .. } => found.key == from_the_wire(first.bytes()),
-        Ends::Range { first, last } => {
-            let end = found.last.as_ref().unwrap_or(&found.key);
-            found.key == *first && end == last
-        }
+fn questions(ends: &Ends) -> Vec<Question> {
+    let ask = |key: &Key, last: Option<&Key>, end| Question {
+        key: key.clone(),
+        last: last.cloned(),
+        end,
     };
-    (same && !found.is_end).then_some(found)
+    match ends {
+        Ends::Single(first) => vec![ask(first, None, false)],
+        Ends::Range { first, last } => vec![ask(first, Some(last), false)],
+        Ends::Tree { first, .. } => {
+            let end = questions_end(ends).map(|key| ask(&key, None, true));
+            std::iter::once(ask(first, None, false)).chain(end).collect()
+        }
+    }
+}
+
+/// From where on to look for the end of a range: behind its first key.
+fn questions_end(ends: &Ends) -> Option<Key> {
+    match ends {
+        Ends::Tree { first, .. } => successor(first),
+        Ends::Single(_) | Ends::Range { .. } => None,
+    }
+}
+
+fn ask_for(request: Request, table: &str, set: &str, question: &Question) -> Request {
+    let value =
+        |element: Request, kind, key: &Key| element.nested(kind, |data| data.bytes(DATA_VALUE, key.bytes()));
+    request
+        .text(LIST_TABLE, table)
+        .text(LIST_SET, set)
+        .nested(LIST_ELEMENTS, |list| {
+            list.nested(LIST_ITEM, |element| {
+                let element = value(element, ELEMENT_KEY, &question.key);
+                match (&question.last, question.end) {
+                    (Some(last), _) => value(element, ELEMENT_KEY_END, last),
+                    (None, true) => element.u32(ELEMENT_FLAGS, libc::NFT_SET_ELEM_INTERVAL_END as u32),
+                    (None, false) => element,
+                }
+            })
+        })
+}
+
+/// True when what was found is the element itself: range sets answer with whichever range holds the key. `end`: the
+/// answer about the end of the range, if that was asked.
+fn is_exactly(asked: &Ends, first: &Found, end: Option<Option<Found>>) -> bool {
+    match asked {
+        Ends::Single(key) => first.key == from_the_wire(key.bytes()),
+        Ends::Range { first: key, last } => {
+            first.key == *key && first.last.as_ref().unwrap_or(&first.key) == last
+        }
+        Ends::Tree { first: key, behind } => {
+            let behind = behind.as_ref().map(|behind| from_the_wire(behind.bytes()));
+            let end = end.flatten().filter(|end| end.is_end).map(|end| end.key);
+            first.key == from_the_wire(key.bytes()) && !first.is_end && end == behind
+        }
+    }
 }
 
 fn found_in(message: &[u8]) -> Vec<Found> {
@@ -313,7 +383,10 @@ fn found(element: &Attributes) -> Option<Found> {
 fn verdict_in(data: Attribute) -> Option<Verdict> {
     let verdict = data.inside().find_kind(DATA_VERDICT)?.inside();
     let code = verdict.clone().find_kind(VERDICT_CODE)?.u32()?.cast_signed();
-    verdict_from(code, verdict.clone().find_kind(VERDICT_CHAIN).map(Attribute::text))
+    verdict_from(
+        code,
+        verdict.clone().find_kind(VERDICT_CHAIN).map(Attribute::text),
+    )
 }
 
 /// The packets of the counter among an element's expressions: the kernel has one attribute for one expression and another

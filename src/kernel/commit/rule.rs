@@ -4,7 +4,7 @@
 //! One difference is wanted: where a range set is asked for a protocol, nft swaps that one byte's order with an
 //! expression that does nothing; we leave it out.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use nftnl::nftnl_sys as sys;
 
@@ -21,7 +21,7 @@ const GOTO: i32 = -4;
 const RETURN: i32 = -5;
 
 /// The name under which the kernel numbers anonymous sets itself.
-const ANONYMOUS: &std::ffi::CStr = c"__set%d";
+const ANONYMOUS: &CStr = c"__set%d";
 /// `enum datatypes` of nft's datatype.h: icmp_type and icmpv6_type.
 const ICMP_TYPE: u32 = 14;
 const ICMPV6_TYPE: u32 = 29;
@@ -34,12 +34,15 @@ pub struct Encoded {
 }
 
 /// Encodes a rule. `ids` numbers the sets of a transaction.
-pub fn encode(table: &str, rule: &Rule, ids: &mut u32) -> Result<Encoded, CommitError> {
+pub fn encode(table: &CStr, rule: &Rule, ids: &mut u32) -> Result<Encoded, CommitError> {
     let mut encoder = Encoder {
         table,
         ids,
         known: Known::default(),
-        done: Encoded { expressions: Vec::new(), sets: Vec::new() },
+        done: Encoded {
+            expressions: Vec::new(),
+            sets: Vec::new(),
+        },
     };
     for statement in rule {
         encoder.statement(statement)?;
@@ -80,7 +83,7 @@ struct Known {
 }
 
 struct Encoder<'a> {
-    table: &'a str,
+    table: &'a CStr,
     ids: &'a mut u32,
     known: Known,
     done: Encoded,
@@ -94,15 +97,19 @@ impl Encoder<'_> {
             Statement::Leaving => self.interface_type(libc::NFT_META_OIFTYPE),
             Statement::Arriving => self.interface_type(libc::NFT_META_IIFTYPE),
             Statement::Lookup { key, set, negated } => {
-                self.loads(key)?;
+                self.loads(key);
                 self.push(expr::lookup(&text(set)?, *negated));
             }
             Statement::Dispatch { key, map } => {
-                self.loads(key)?;
+                self.loads(key);
                 self.push(expr::dispatch(&text(map)?));
             }
             Statement::Protocol(number) => self.compare_protocol(*number),
-            Statement::Port { protocol, side, range } => {
+            Statement::Port {
+                protocol,
+                side,
+                range,
+            } => {
                 self.need_transport(*protocol);
                 self.push(expr::payload(Piece::port(*side), Register::FIRST));
                 self.range(&range.low().to_be_bytes(), &range.high().to_be_bytes());
@@ -120,7 +127,7 @@ impl Encoder<'_> {
             Statement::Before(instant) => self.time(libc::NFT_CMP_LT, *instant),
             Statement::From(instant) => self.time(libc::NFT_CMP_GTE, *instant),
             Statement::Update { set, key, limit } => {
-                self.loads(key)?;
+                self.loads(key);
                 self.push(expr::update(&text(set)?, *limit));
             }
             Statement::Count(name) => self.push(expr::count_on(&text(name)?)),
@@ -129,8 +136,10 @@ impl Encoder<'_> {
                 self.need_transport(protocol::TCP);
                 self.push(expr::reject(libc::NFT_REJECT_TCP_RST, 0));
             }
-            Statement::RejectAsProhibited => self
-                .push(expr::reject(libc::NFT_REJECT_ICMPX_UNREACH, libc::NFT_REJECT_ICMPX_ADMIN_PROHIBITED)),
+            Statement::RejectAsProhibited => self.push(expr::reject(
+                libc::NFT_REJECT_ICMPX_UNREACH,
+                libc::NFT_REJECT_ICMPX_ADMIN_PROHIBITED,
+            )),
             Statement::Verdict(verdict) => {
                 let (code, chain) = verdict_parts(verdict)?;
                 self.push(expr::verdict(code, chain.as_deref()));
@@ -158,7 +167,11 @@ impl Encoder<'_> {
     }
 
     fn tcp_flags(&mut self, mask: u8, value: u8, negated: bool) {
-        let operator = if negated { libc::NFT_CMP_NEQ } else { libc::NFT_CMP_EQ };
+        let operator = if negated {
+            libc::NFT_CMP_NEQ
+        } else {
+            libc::NFT_CMP_EQ
+        };
         self.need_transport(protocol::TCP);
         self.push(expr::payload(Piece::TCP_FLAGS, Register::FIRST));
         self.push(expr::mask(&[mask], Register::FIRST));
@@ -202,24 +215,22 @@ impl Encoder<'_> {
     }
 
     /// Loads a key: first the guards of all its parts, then the parts side by side.
-    fn loads(&mut self, key: &[Load]) -> Result<(), CommitError> {
+    fn loads(&mut self, key: &[Load]) {
         for load in key {
-            self.guard(*load)?;
+            self.guard(*load);
         }
         let mut register = Register::FIRST;
         for load in key {
             register = register.behind(self.load(*load, register));
         }
-        Ok(())
     }
 
-    fn guard(&mut self, load: Load) -> Result<(), CommitError> {
+    fn guard(&mut self, load: Load) {
         match load {
             Load::Address(family, _) | Load::Network(family, _) => self.need_network(family),
             Load::EchoId(family) => self.need_echo(family),
             Load::Cgroup { .. } | Load::Protocol | Load::Port(_) | Load::Time => {}
         }
-        Ok(())
     }
 
     /// Returns the length of what was loaded.
@@ -342,22 +353,23 @@ fn echo_types(family: Family) -> [u8; 2] {
     }
 }
 
-fn echo_set(table: &str, family: Family, id: u32) -> Set {
+fn echo_set(table: &CStr, family: Family, id: u32) -> Set {
     let key_type = match family {
         Family::V4 => ICMP_TYPE,
         Family::V6 => ICMPV6_TYPE,
     };
-    // The name was checked when the batch was begun.
-    let table = text(table).unwrap_or_default();
     let mut set = Set::new()
-        .str(sys::NFTNL_SET_TABLE, &table)
+        .str(sys::NFTNL_SET_TABLE, table)
         .str(sys::NFTNL_SET_NAME, ANONYMOUS)
         .u32(sys::NFTNL_SET_ID, id)
-        .u32(sys::NFTNL_SET_FLAGS, (libc::NFT_SET_ANONYMOUS | libc::NFT_SET_CONSTANT) as u32)
+        .u32(
+            sys::NFTNL_SET_FLAGS,
+            (libc::NFT_SET_ANONYMOUS | libc::NFT_SET_CONSTANT) as u32,
+        )
         .u32(sys::NFTNL_SET_KEY_TYPE, key_type)
         .u32(sys::NFTNL_SET_KEY_LEN, 1)
         .u32(sys::NFTNL_SET_DESC_SIZE, 2)
-        .bytes(sys::NFTNL_SET_USERDATA, &userdata::of_icmp_types(family));
+        .user_data(&userdata::of_icmp_types(family));
     for kind in echo_types(family) {
         set.add(Element::new().bytes(sys::NFTNL_SET_ELEM_KEY, &[kind]));
     }

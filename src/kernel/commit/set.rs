@@ -23,6 +23,7 @@ mod datatype {
     pub const IPV6: u32 = 8;
     pub const PROTOCOL: u32 = 12;
     pub const SERVICE: u32 = 13;
+    pub const MARK: u32 = 19;
     pub const TIME: u32 = 43;
     /// Bits of one type in that of a concatenation.
     pub const BITS: u32 = 6;
@@ -58,16 +59,20 @@ pub fn declare(table: &str, name: &str, set: &Set, id: u32) -> Result<ffi::Set, 
         .u32(sys::NFTNL_SET_FLAGS, flags(set))
         .u32(sys::NFTNL_SET_KEY_TYPE, key_type(&set.fields))
         .u32(sys::NFTNL_SET_KEY_LEN, key_length(&set.fields) as u32)
-        .bytes(sys::NFTNL_SET_USERDATA, &userdata::of_set(set));
+        .user_data(&userdata::of_set(set));
     if Layout::of(set) == Layout::Range {
-        declared = declared.bytes(sys::NFTNL_SET_DESC_CONCAT, &field_lengths(&set.fields));
+        declared = declared.field_lengths(&field_lengths(&set.fields));
     }
     Ok(match set.kind {
         SetKind::Plain => declared,
-        SetKind::Verdicts => {
-            declared.u32(sys::NFTNL_SET_DATA_TYPE, DATA_VERDICT).u32(sys::NFTNL_SET_DATA_LEN, 0)
-        }
-        SetKind::Dynamic { size, timeout, counted } => {
+        SetKind::Verdicts => declared
+            .u32(sys::NFTNL_SET_DATA_TYPE, DATA_VERDICT)
+            .u32(sys::NFTNL_SET_DATA_LEN, 0),
+        SetKind::Dynamic {
+            size,
+            timeout,
+            counted,
+        } => {
             declared = declared.u32(sys::NFTNL_SET_DESC_SIZE, size);
             if let Some(timeout) = timeout {
                 declared = declared.u64(sys::NFTNL_SET_TIMEOUT, timeout.as_millis() as u64);
@@ -94,7 +99,11 @@ pub fn flags(set: &Set) -> u32 {
         (libc::NFT_SET_TIMEOUT, set.expires || timeout),
         (libc::NFT_SET_EVAL, dynamic),
     ];
-    flags.iter().filter(|(_, on)| *on).map(|(flag, _)| *flag as u32).sum()
+    flags
+        .iter()
+        .filter(|(_, on)| *on)
+        .map(|(flag, _)| *flag as u32)
+        .sum()
 }
 
 /// Bytes of a key: whole registers in a concatenation, the bare field alone.
@@ -118,19 +127,22 @@ pub fn from_the_wire(bytes: &[u8]) -> Key {
     Key::from_bytes(&bytes)
 }
 
+/// The types of the fields, packed as nft does it. More than five do not fit: then only the user data says what they are.
 fn key_type(fields: &[Field]) -> u32 {
+    let pack = |packed, kind| packed << datatype::BITS | kind;
     fields
         .iter()
-        .map(|field| match field {
-            // Not cgroupsv2: nft would look each id up in all of cgroupfs, which takes minutes.
-            Field::Cgroup | Field::EchoId(_) => datatype::INTEGER,
-            Field::Address(Family::V4) => datatype::IPV4,
-            Field::Address(Family::V6) => datatype::IPV6,
-            Field::Protocol => datatype::PROTOCOL,
-            Field::Port => datatype::SERVICE,
-            Field::Time => datatype::TIME,
+        .flat_map(|field| match field {
+            // See the user data for the reason.
+            Field::Cgroup => vec![datatype::MARK, datatype::MARK],
+            Field::EchoId(_) => vec![datatype::INTEGER],
+            Field::Address(Family::V4) => vec![datatype::IPV4],
+            Field::Address(Family::V6) => vec![datatype::IPV6],
+            Field::Protocol => vec![datatype::PROTOCOL],
+            Field::Port => vec![datatype::SERVICE],
+            Field::Time => vec![datatype::TIME],
         })
-        .fold(0, |packed, kind| packed << datatype::BITS | kind)
+        .fold(0, pack)
 }
 
 /// Lengths of the fields of a range set. A cgroup's 8 bytes are two fields: it is never a range, and a field of 8 bytes makes
@@ -200,7 +212,9 @@ pub fn elements_to_delete(
 }
 
 fn carrier(table: &str, name: &str) -> Result<ffi::Set, CommitError> {
-    Ok(ffi::Set::new().str(sys::NFTNL_SET_TABLE, &text(table)?).str(sys::NFTNL_SET_NAME, &text(name)?))
+    Ok(ffi::Set::new()
+        .str(sys::NFTNL_SET_TABLE, &text(table)?)
+        .str(sys::NFTNL_SET_NAME, &text(name)?))
 }
 
 fn element_to_add(ends: &Ends, element: &Element, timeout: Option<u64>) -> Result<ffi::Element, CommitError> {
@@ -248,7 +262,10 @@ impl Ends {
         match Layout::of(set) {
             Layout::Single => Self::Single(first),
             Layout::Range => Self::Range { first, last },
-            Layout::Ends => Self::Tree { first, behind: successor(&last) },
+            Layout::Ends => Self::Tree {
+                first,
+                behind: successor(&last),
+            },
         }
     }
 
@@ -266,7 +283,9 @@ impl Ends {
     /// The element that ends a range: it takes neither timeout nor verdict nor comment.
     fn end_element(&self) -> Option<ffi::Element> {
         match self {
-            Self::Tree { behind: Some(end), .. } => Some(
+            Self::Tree {
+                behind: Some(end), ..
+            } => Some(
                 ffi::Element::new()
                     .bytes(sys::NFTNL_SET_ELEM_KEY, end.bytes())
                     .u32(sys::NFTNL_SET_ELEM_FLAGS, libc::NFT_SET_ELEM_INTERVAL_END as u32),
@@ -281,7 +300,7 @@ impl Ends {
 }
 
 /// The next key by byte order; `None` after the last.
-fn successor(key: &Key) -> Option<Key> {
+pub fn successor(key: &Key) -> Option<Key> {
     let mut bytes = key.bytes().to_vec();
     for byte in bytes.iter_mut().rev() {
         let (next, carried) = byte.overflowing_add(1);
@@ -299,7 +318,10 @@ mod tests {
 
     #[test]
     fn the_successor_carries_and_ends() {
-        assert_eq!(successor(&Key::from_bytes(&[10, 0, 0, 255])), Some(Key::from_bytes(&[10, 0, 1, 0])));
+        assert_eq!(
+            successor(&Key::from_bytes(&[10, 0, 0, 255])),
+            Some(Key::from_bytes(&[10, 0, 1, 0]))
+        );
         assert_eq!(successor(&Key::from_bytes(&[255; 4])), None);
     }
 

@@ -1,15 +1,15 @@
 //! One netlink socket: a batch or a question goes in, answers come out.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd as _;
 
-use mnl::{Bus, NlMessages, Socket as MnlSocket};
+use mnl::NlMessages;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
 use super::attributes::{Attribute, Attributes, HEADER, Header, PREAMBLE, Request};
 use super::error::CommitError;
-use crate::kernel::ffi;
+use crate::kernel::ffi::NetlinkSocket;
 
 /// Answers to a batch are one message per refused object; a bad batch of 100,000 rules must not lose any.
 const RECEIVE_BUFFER: usize = 16 << 20;
@@ -63,7 +63,9 @@ fn extra_begins(answer: &[u8], flags: u16) -> usize {
     if flags & HAS_ATTRIBUTES == 0 {
         return answer.len();
     }
-    let length = answer.get(refused..refused + 4).and_then(|bytes| bytes.try_into().ok());
+    let length = answer
+        .get(refused..refused + 4)
+        .and_then(|bytes| bytes.try_into().ok());
     match length.map(u32::from_ne_bytes) {
         Some(length) if flags & CAPPED == 0 => refused + (length as usize).next_multiple_of(4),
         _ => refused + HEADER,
@@ -75,7 +77,7 @@ fn host_u32(attribute: Attribute) -> Option<usize> {
 }
 
 pub struct Socket {
-    inner: MnlSocket,
+    inner: NetlinkSocket,
     buffer: Vec<u8>,
     sequence: u32,
 }
@@ -84,37 +86,44 @@ impl Socket {
     /// Opens a socket in the current network namespace, in which it stays.
     pub fn open() -> Result<Self, CommitError> {
         let failed = |error: io::Error| CommitError::netlink("open a netfilter socket", error);
-        let inner = MnlSocket::new(Bus::Netfilter).map_err(failed)?;
-        ffi::enable_netlink_option(inner.as_raw_fd(), libc::NETLINK_EXT_ACK).map_err(failed)?;
-        ffi::enable_netlink_option(inner.as_raw_fd(), libc::NETLINK_CAP_ACK).map_err(failed)?;
-        let socket = Self { inner, buffer: vec![0; ANSWER], sequence: 0 };
+        let inner = NetlinkSocket::open(mnl::Bus::Netfilter).map_err(failed)?;
+        inner.enable(libc::NETLINK_EXT_ACK).map_err(failed)?;
+        inner.enable(libc::NETLINK_CAP_ACK).map_err(failed)?;
+        let socket = Self {
+            inner,
+            buffer: vec![0; ANSWER],
+            sequence: 0,
+        };
         // Without CAP_NET_ADMIN in the first user namespace it stays at net.core.rmem_max: still thousands of answers.
-        if setsockopt(&socket.fd(), sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            let _ = setsockopt(&socket.fd(), sockopt::RcvBuf, &RECEIVE_BUFFER);
+        if setsockopt(&socket.inner, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            let _ = setsockopt(&socket.inner, sockopt::RcvBuf, &RECEIVE_BUFFER);
         }
         Ok(socket)
     }
 
     pub fn port(&self) -> u32 {
-        self.inner.portid()
+        self.inner.get().portid()
     }
 
     /// Makes room for one datagram of this size.
     pub fn reserve(&self, bytes: usize) {
         // The kernel wants a little more than the payload; the smaller buffers stay as they are.
         let wanted = bytes + (64 << 10);
-        if setsockopt(&self.fd(), sockopt::SndBufForce, &wanted).is_err() {
-            let _ = setsockopt(&self.fd(), sockopt::SndBuf, &wanted);
+        if setsockopt(&self.inner, sockopt::SndBufForce, &wanted).is_err() {
+            let _ = setsockopt(&self.inner, sockopt::SndBuf, &wanted);
         }
     }
 
     /// Sends one datagram: nfnetlink treats it within the call, so that its answers are there afterwards.
     pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        let sent = self.inner.send(datagram)?;
+        let sent = self.inner.get().send(datagram)?;
         if sent == datagram.len() {
             Ok(())
         } else {
-            Err(io::Error::other(format!("only {sent} of {} bytes were sent", datagram.len())))
+            Err(io::Error::other(format!(
+                "only {sent} of {} bytes were sent",
+                datagram.len()
+            )))
         }
     }
 
@@ -123,7 +132,7 @@ impl Socket {
         let mut answers = Vec::new();
         let mut lost = None;
         loop {
-            match self.receive(MsgFlags::MSG_DONTWAIT) {
+            match self.receive() {
                 Ok(messages) => {
                     for message in messages {
                         answers.extend(Answer::parse(message?));
@@ -149,7 +158,7 @@ impl Socket {
         }
     }
 
-    /// Asks for many objects in one datagram: one answer for each, `None` where there is none.
+    /// Asks for many objects in one datagram: an answer for each, `None` where there is no such object.
     pub fn get_each<'a, T>(
         &mut self,
         kind: u16,
@@ -165,15 +174,21 @@ impl Socket {
         self.reserve(datagram.len());
         self.send(&datagram)?;
         let mut found = vec![None; questions.len()];
-        let mut missing = questions.len();
-        while missing > 0 {
-            for message in self.receive(MsgFlags::empty())? {
+        let mut answered = 0;
+        while answered < questions.len() {
+            let messages = match self.receive() {
+                Ok(messages) => messages,
+                // An rbtree set says nothing at all when no range ends behind a key.
+                Err(Errno::EAGAIN) => break,
+                Err(error) => return Err(error.into()),
+            };
+            for message in messages {
                 let message = message?;
                 let Some(slot) = slot_of(message, first, &mut found) else {
                     continue;
                 };
                 *slot = object_or_none(message)?;
-                missing -= 1;
+                answered += 1;
             }
         }
         Ok(found)
@@ -189,7 +204,9 @@ impl Socket {
         for _ in 0..ATTEMPTS {
             let sequence = self.next_sequence();
             let request = fill(Request::new(kind, libc::NLM_F_DUMP as u16, sequence)).finish();
-            let result = self.send(&request).and_then(|()| self.collect(sequence, usize::MAX));
+            let result = self
+                .send(&request)
+                .and_then(|()| self.collect(sequence, usize::MAX));
             match result {
                 Ok(messages) => return Ok(messages),
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
@@ -197,7 +214,10 @@ impl Socket {
                 Err(error) => return Err(CommitError::netlink(&format!("read {what}"), error)),
             }
         }
-        Err(CommitError::Unsteady { what: what.to_owned(), attempts: ATTEMPTS })
+        Err(CommitError::Unsteady {
+            what: what.to_owned(),
+            attempts: ATTEMPTS,
+        })
     }
 
     /// Up to `limit` objects with this sequence number, or all to the end of the dump. EINTR: it was disturbed.
@@ -205,14 +225,18 @@ impl Socket {
         let mut found = Vec::new();
         let mut disturbed = false;
         loop {
-            for message in self.receive(MsgFlags::empty())? {
+            for message in self.receive()? {
                 let message = message?;
                 let Some(header) = Header::of(message).filter(|header| header.sequence == sequence) else {
                     continue;
                 };
                 disturbed |= header.flags & DUMP_INTERRUPTED != 0;
                 if i32::from(header.kind) == libc::NLMSG_DONE {
-                    return if disturbed { Err(Errno::EINTR.into()) } else { Ok(found) };
+                    return if disturbed {
+                        Err(Errno::EINTR.into())
+                    } else {
+                        Ok(found)
+                    };
                 }
                 found.extend(object_or_error(message)?);
                 if found.len() >= limit {
@@ -222,18 +246,15 @@ impl Socket {
         }
     }
 
-    fn receive(&mut self, flags: MsgFlags) -> Result<NlMessages<'_>, Errno> {
-        let length = recv(self.inner.as_raw_fd(), &mut self.buffer, flags)?;
+    /// Never waits: the kernel has answered when `send` returns, and goes on with a dump within the reading of its last part.
+    fn receive(&mut self) -> Result<NlMessages<'_>, Errno> {
+        let length = recv(self.inner.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT)?;
         Ok(NlMessages::new(&self.buffer[..length]))
     }
 
     fn next_sequence(&mut self) -> u32 {
         self.sequence += 1;
         self.sequence
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        ffi::borrow_socket(&self.inner)
     }
 }
 

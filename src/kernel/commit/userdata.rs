@@ -38,24 +38,25 @@ mod kind {
     pub const CONCATENATION: u32 = 13;
 }
 
+/// NFT_USERDATA_MAXLEN, nf_tables.h. Keys of many fields go without a description, which costs readability only.
+const SET_MAX: usize = 256;
 /// NFTNL_UDATA_COMMENT_MAXLEN, libnftnl/udata.h, without the closing NUL.
 const COMMENT_MAX: usize = 127;
 
 /// The user data of a set.
 pub fn of_set(declaration: &Set) -> Vec<u8> {
-    let mut data = number(set::KEY_BYTE_ORDER, byte_order(&declaration.fields));
+    let order = number(set::KEY_BYTE_ORDER, byte_order(&declaration.fields));
+    let mut data = order.clone();
     let map = matches!(declaration.kind, SetKind::Verdicts);
     if map {
         data.extend(number(set::DATA_BYTE_ORDER, order::NONE));
     }
-    if let Some(key) = typeof_key(&declaration.fields) {
-        data.extend(record(set::KEY_TYPEOF, &key));
-    }
+    data.extend(record(set::KEY_TYPEOF, &typeof_key(&declaration.fields)));
     if map {
         data.extend(record(set::DATA_TYPEOF, &expression(kind::VERDICT, &[])));
         data.extend(number(set::DATA_INTERVAL, 0));
     }
-    data
+    if data.len() > SET_MAX { order } else { data }
 }
 
 /// The user data of an anonymous set of ICMP types.
@@ -95,35 +96,42 @@ fn shorten(comment: &str) -> String {
 
 fn byte_order(fields: &[Field]) -> u32 {
     match fields {
-        [Field::Cgroup | Field::Time] => order::HOST,
+        [Field::Cgroup] => order::NONE,
+        [Field::Time] => order::HOST,
         [_] => order::NETWORK,
         _ => order::NONE,
     }
 }
 
-/// What the key is, so that nft prints `typeof`. None for cgroups: nft would walk all of cgroupfs for each element.
-fn typeof_key(fields: &[Field]) -> Option<Vec<u8>> {
-    let parts: Option<Vec<_>> = fields.iter().map(|field| typeof_field(*field)).collect();
-    let mut parts = parts?;
-    if parts.len() == 1 {
-        return parts.pop();
+/// What the key is, so that nft prints `typeof`.
+fn typeof_key(fields: &[Field]) -> Vec<u8> {
+    let mut parts: Vec<_> = fields.iter().flat_map(|field| typeof_field(*field)).collect();
+    if let [part] = &mut parts[..] {
+        return std::mem::take(part);
     }
-    let list: Vec<u8> = (0..).zip(&parts).flat_map(|(index, part)| record(index, part)).collect();
-    Some(expression(kind::CONCATENATION, &list))
+    let list: Vec<u8> = (0..)
+        .zip(&parts)
+        .flat_map(|(index, part)| record(index, part))
+        .collect();
+    expression(kind::CONCATENATION, &list)
 }
 
 /// Descriptions (`enum proto_desc_id`) and fields (`enum *_hdr_fields`) of nft's proto.h.
-fn typeof_field(field: Field) -> Option<Vec<u8>> {
-    Some(match field {
-        Field::Cgroup => return None,
-        Field::Address(Family::V4) => payload(12, 12, None),
-        Field::Address(Family::V6) => payload(13, 9, None),
-        Field::Protocol => meta(libc::NFT_META_L4PROTO as u32),
-        Field::Port => payload(11, 2, None),
-        Field::Time => meta(super::expression::META_TIME_NS),
-        Field::EchoId(Family::V4) => payload(icmp(Family::V4), 4, Some(16)),
-        Field::EchoId(Family::V6) => payload(icmp(Family::V6), 6, Some(16)),
-    })
+///
+/// A cgroup's id goes as two marks, the low half first on small-endian machines: as a cgroup, nft would look each id up
+/// in all of cgroupfs, which takes minutes; of its types of 8 bytes none is neutral, and plain integers in concatenations it
+/// misprints.
+fn typeof_field(field: Field) -> Vec<Vec<u8>> {
+    match field {
+        Field::Cgroup => vec![meta(libc::NFT_META_MARK as u32); 2],
+        Field::Address(Family::V4) => vec![payload(12, 12, None)],
+        Field::Address(Family::V6) => vec![payload(13, 9, None)],
+        Field::Protocol => vec![meta(libc::NFT_META_L4PROTO as u32)],
+        Field::Port => vec![payload(11, 2, None)],
+        Field::Time => vec![meta(super::expression::META_TIME_NS)],
+        Field::EchoId(Family::V4) => vec![payload(icmp(Family::V4), 4, Some(16))],
+        Field::EchoId(Family::V6) => vec![payload(icmp(Family::V6), 6, Some(16))],
+    }
 }
 
 fn icmp(family: Family) -> u32 {
@@ -153,7 +161,7 @@ fn number(kind: u8, value: u32) -> Vec<u8> {
     record(kind, &value.to_ne_bytes())
 }
 
-/// A record; values that do not fit its length byte (a key of many fields) are left out, which costs readability only.
+/// A record; a value that does not fit its length byte is left out.
 fn record(kind: u8, value: &[u8]) -> Vec<u8> {
     match u8::try_from(value.len()) {
         Ok(length) => [&[kind, length], value].concat(),

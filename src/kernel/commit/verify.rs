@@ -16,7 +16,7 @@ use crate::ruleset::{Element, Hook, Key, Rule, Set};
 const SAMPLE: usize = 2048;
 /// How much earlier than its close an element may be gone: the commit's margin and some ticks of the kernel's clock.
 const EARLY_MS: u64 = 100;
-/// How much later: none but the rounding to milliseconds.
+/// How much later, beside what the commit itself took: the rounding to milliseconds.
 const LATE_MS: u64 = 1;
 
 /// Something that is not as it was committed.
@@ -44,10 +44,12 @@ struct Expected<'a> {
     elements: BTreeMap<&'a str, Elements<'a>>,
 }
 
+/// `None`: deleted. Keyed by both ends, which are equal in a set without ranges.
+type ByEnds<'a> = BTreeMap<(&'a Key, &'a Key), Option<&'a Element>>;
+
 struct Elements<'a> {
     set: &'a Set,
-    /// `None`: deleted. Keyed by both ends.
-    by_key: BTreeMap<(&'a Key, Option<&'a Key>), Option<&'a Element>>,
+    by_ends: ByEnds<'a>,
 }
 
 impl<'a> Expected<'a> {
@@ -85,24 +87,32 @@ impl<'a> Expected<'a> {
             Step::AddElements(name, set, elements) => {
                 let known = self.elements_of(name, set);
                 known.extend(
-                    elements.iter().map(|(key, element)| ((key, element.last.as_ref()), Some(element))),
+                    elements
+                        .iter()
+                        .map(|(key, element)| (both_ends(set, key, element.last.as_ref()), Some(element))),
                 );
             }
             Step::DeleteElements(name, set, keys) => {
                 let known = self.elements_of(name, set);
-                known.extend(keys.iter().map(|(key, last)| ((key, last.as_ref()), None)));
+                known.extend(
+                    keys.iter()
+                        .map(|(key, last)| (both_ends(set, key, last.as_ref()), None)),
+                );
             }
         }
     }
 
-    fn elements_of(
-        &mut self,
-        name: &'a str,
-        set: &'a Set,
-    ) -> &mut BTreeMap<(&'a Key, Option<&'a Key>), Option<&'a Element>> {
-        let elements = self.elements.entry(name).or_insert_with(|| Elements { set, by_key: BTreeMap::new() });
-        &mut elements.by_key
+    fn elements_of(&mut self, name: &'a str, set: &'a Set) -> &mut ByEnds<'a> {
+        let elements = self.elements.entry(name).or_insert_with(|| Elements {
+            set,
+            by_ends: BTreeMap::new(),
+        });
+        &mut elements.by_ends
     }
+}
+
+fn both_ends<'a>(set: &Set, key: &'a Key, last: Option<&'a Key>) -> (&'a Key, &'a Key) {
+    (key, last.filter(|_| set.interval).unwrap_or(key))
 }
 
 impl Table {
@@ -161,7 +171,10 @@ impl Table {
                 continue;
             };
             if (flags(wanted), key_length(&wanted.fields) as u32) != (found.flags, found.key_length) {
-                let found = format!("has flags {:#x} and keys of {} bytes", found.flags, found.key_length);
+                let found = format!(
+                    "has flags {:#x} and keys of {} bytes",
+                    found.flags, found.key_length
+                );
                 differences.push(Difference { object, found });
             }
         }
@@ -208,7 +221,7 @@ impl Table {
         }
         let skipped = found.len() - wanted.len();
         for (index, (wanted, found)) in wanted.iter().zip(&found[skipped..]).enumerate() {
-            if texts(&self.name, wanted)? != comparable(found) {
+            if texts(wanted)? != comparable(found) {
                 differences.push(Difference {
                     object: format!("rule {} of chain \"{chain}\"", skipped + index + 1),
                     found: format!("reads [{}]", found.join("] [")),
@@ -225,15 +238,28 @@ impl Table {
         clock: &dyn Fn() -> Time,
         differences: &mut Vec<Difference>,
     ) -> Result<(), CommitError> {
-        let sample = spread(&elements.by_key);
-        let ends: Vec<_> = sample.iter().map(|((key, last), _)| Ends::of(elements.set, key, *last)).collect();
+        let sample = spread(&elements.by_ends);
+        let ends: Vec<_> = sample
+            .iter()
+            .map(|((key, last), _)| Ends::of(elements.set, key, Some(last)))
+            .collect();
         let before = clock();
         let found = self.find_elements(name, &ends)?;
-        let after = clock();
+        let times = Times {
+            before,
+            after: clock(),
+            slack_ms: self.slack.as_millis() as u64 + LATE_MS,
+        };
         for (((key, last), wanted), found) in sample.into_iter().zip(found) {
-            if let Some(problem) = compare(wanted, found.as_ref(), before, after) {
-                let object = format!("element {} of \"{name}\"", describe(elements.set, key, last, wanted));
-                differences.push(Difference { object, found: problem });
+            if let Some(problem) = compare(wanted, found.as_ref(), &times) {
+                let object = format!(
+                    "element {} of \"{name}\"",
+                    describe(elements.set, key, last, wanted)
+                );
+                differences.push(Difference {
+                    object,
+                    found: problem,
+                });
             }
         }
         Ok(())
@@ -246,62 +272,78 @@ fn presence(object: String, wanted: bool, found: bool, differences: &mut Vec<Dif
         (false, true) => "is still there",
         (true, true) | (false, false) => return,
     };
-    differences.push(Difference { object, found: found.to_owned() });
+    differences.push(Difference {
+        object,
+        found: found.to_owned(),
+    });
 }
 
 /// The expressions of a wanted rule as text.
-fn texts(table: &str, rule: &Rule) -> Result<Vec<String>, CommitError> {
-    let encoded = rule::encode(table, rule, &mut 0)?;
-    let rule = encoded.expressions.into_iter().fold(ffi::Rule::new(), ffi::Rule::expression);
+fn texts(rule: &Rule) -> Result<Vec<String>, CommitError> {
+    let encoded = rule::encode(c"", rule, &mut 0)?;
+    let rule = encoded
+        .expressions
+        .into_iter()
+        .fold(ffi::Rule::new(), ffi::Rule::expression);
     Ok(comparable(&rule.texts()))
 }
 
-/// The kernel numbers sets without a name.
+/// Expressions without what the kernel adds: numbers of sets without a name, and attributes that are 0 by default.
 fn comparable(texts: &[String]) -> Vec<String> {
-    let unnumbered = |text: &String| match text.split_once("set __set") {
+    let plain = |text: &String| match text.split_once("set __set") {
         Some((head, _)) => format!("{head}set __set"),
-        None => text.clone(),
+        None => {
+            let text = text
+                .strip_suffix(" 0x0")
+                .filter(|text| text.starts_with("lookup "))
+                .unwrap_or(text);
+            text.replace(" timeout 0ms", "")
+        }
     };
-    texts.iter().map(unnumbered).collect()
+    texts.iter().map(plain).collect()
 }
 
-type Sampled<'a> = ((&'a Key, Option<&'a Key>), Option<&'a Element>);
+type Sampled<'a> = ((&'a Key, &'a Key), Option<&'a Element>);
 
-fn spread<'a>(elements: &BTreeMap<(&'a Key, Option<&'a Key>), Option<&'a Element>>) -> Vec<Sampled<'a>> {
+fn spread<'a>(elements: &ByEnds<'a>) -> Vec<Sampled<'a>> {
     let step = elements.len().div_ceil(SAMPLE).max(1);
-    elements.iter().step_by(step).map(|(key, element)| (*key, *element)).collect()
+    let all = elements.iter().map(|(ends, element)| (*ends, *element));
+    all.step_by(step).collect()
 }
 
-/// `before` and `after`: the times around the reading.
-fn compare(wanted: Option<&Element>, found: Option<&Found>, before: Time, after: Time) -> Option<String> {
+/// The times around a reading, and how late the timeouts of the commit may have begun.
+struct Times {
+    before: Time,
+    after: Time,
+    slack_ms: u64,
+}
+
+fn compare(wanted: Option<&Element>, found: Option<&Found>, times: &Times) -> Option<String> {
     match (wanted, found) {
         (None, None) => None,
         (None, Some(_)) => Some("is still there".to_owned()),
         (Some(wanted), None) => {
-            let over = wanted.closes_at.is_some_and(|at| ms_until(at, after) <= EARLY_MS);
+            let over = wanted
+                .closes_at
+                .is_some_and(|at| ms_until(at, times.after) <= EARLY_MS);
             (!over).then(|| "is missing".to_owned())
         }
         (Some(wanted), Some(found)) if wanted.verdict != found.verdict => {
             Some(format!("has the verdict {:?}", found.verdict))
         }
-        (Some(wanted), Some(found)) => compare_expiry(wanted.closes_at, found.expires_ms, before, after),
+        (Some(wanted), Some(found)) => compare_expiry(wanted.closes_at, found.expires_ms, times),
     }
 }
 
-fn compare_expiry(
-    closes_at: Option<Time>,
-    expires_ms: Option<u64>,
-    before: Time,
-    after: Time,
-) -> Option<String> {
+fn compare_expiry(closes_at: Option<Time>, expires_ms: Option<u64>, times: &Times) -> Option<String> {
     match (closes_at, expires_ms) {
         (None, None) => None,
         (None, Some(left)) => Some(format!("expires in {left} ms")),
         (Some(_), None) => Some("never expires".to_owned()),
-        (Some(at), Some(left)) if left > ms_until(at, before) + LATE_MS => {
+        (Some(at), Some(left)) if left > ms_until(at, times.before) + times.slack_ms => {
             Some(format!("expires in {left} ms, which is after its close"))
         }
-        (Some(at), Some(left)) if left + EARLY_MS < ms_until(at, after) => {
+        (Some(at), Some(left)) if left + EARLY_MS < ms_until(at, times.after) => {
             Some(format!("expires in {left} ms, which is before its close"))
         }
         (Some(_), Some(_)) => None,
@@ -309,7 +351,7 @@ fn compare_expiry(
 }
 
 /// The element's comment, or its key.
-fn describe(set: &Set, key: &Key, last: Option<&Key>, element: Option<&Element>) -> String {
+fn describe(set: &Set, key: &Key, last: &Key, element: Option<&Element>) -> String {
     if let Some(comment) = element.and_then(|element| element.comment.as_ref()) {
         return format!("{comment:?}");
     }
@@ -317,8 +359,8 @@ fn describe(set: &Set, key: &Key, last: Option<&Key>, element: Option<&Element>)
         Some(values) => format!("{values:?}"),
         None => format!("{:02x?}", key.bytes()),
     };
-    match last.filter(|last| *last != key) {
-        Some(last) => format!("{}-{}", print(key), print(last)),
-        None => print(key),
+    match key == last {
+        true => print(key),
+        false => format!("{}-{}", print(key), print(last)),
     }
 }
