@@ -238,7 +238,7 @@ fn a_kill_at_any_moment_neither_loses_nor_doubles_a_count() {
     }
     clock::until("the flood ends", Duration::from_secs(30), || flood.flow().sent == 4_000);
     lab.all_on_record(&theirs);
-    assert_eq!(lab.attempts_with(&[("service", "stripe")]), 4_000);
+    assert_eq!(lab.attempts_with(&[("service", "stripe")]), 4_000, "{:#?}", lab.attempts());
 }
 
 #[test]
