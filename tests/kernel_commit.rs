@@ -54,11 +54,7 @@ fn nft_file(arguments: &[&str], text: &str) {
         .expect("nft");
     nft.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = nft.wait_with_output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}\n{text}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn open(protect: bool) -> Table {
@@ -66,46 +62,23 @@ fn open(protect: bool) -> Table {
 }
 
 fn changeset(steps: Vec<Step>) -> Changeset {
-    Changeset {
-        table: "picoseg".to_owned(),
-        steps,
-    }
+    Changeset { table: "picoseg".to_owned(), steps }
 }
 
 /// Everything that a ruleset needs from nothing.
 fn installation(ruleset: &Ruleset) -> Changeset {
     let counters = ruleset.counters.iter().cloned().map(Step::AddCounter);
     let sets = ruleset.sets.iter();
-    let declared = sets
-        .clone()
-        .map(|(name, set)| Step::AddSet(name.clone(), set.declaration()));
+    let declared = sets.clone().map(|(name, set)| Step::AddSet(name.clone(), set.declaration()));
     let chains = ruleset.chains.iter();
-    let created = chains
-        .clone()
-        .map(|(name, chain)| Step::AddChain(name.clone(), chain.base));
-    let rules = chains.flat_map(|(name, chain)| {
-        chain
-            .rules
-            .iter()
-            .map(|rule| Step::AddRule(name.clone(), rule.clone()))
+    let created = chains.clone().map(|(name, chain)| Step::AddChain(name.clone(), chain.base));
+    let rules = chains
+        .flat_map(|(name, chain)| chain.rules.iter().map(|rule| Step::AddRule(name.clone(), rule.clone())));
+    let elements = sets.filter(|(_, set)| !set.elements.is_empty()).map(|(name, set)| {
+        let elements = set.elements.iter().map(|(key, element)| (key.clone(), element.clone()));
+        Step::AddElements(name.clone(), set.declaration(), elements.collect())
     });
-    let elements = sets
-        .filter(|(_, set)| !set.elements.is_empty())
-        .map(|(name, set)| {
-            let elements = set
-                .elements
-                .iter()
-                .map(|(key, element)| (key.clone(), element.clone()));
-            Step::AddElements(name.clone(), set.declaration(), elements.collect())
-        });
-    changeset(
-        counters
-            .chain(declared)
-            .chain(created)
-            .chain(rules)
-            .chain(elements)
-            .collect(),
-    )
+    changeset(counters.chain(declared).chain(created).chain(rules).chain(elements).collect())
 }
 
 fn with_elements(mut set: Set, elements: impl IntoIterator<Item = (Key, Element)>) -> Set {
@@ -128,11 +101,7 @@ fn address6(text: &str) -> Key {
 }
 
 fn grant(address: u32, port: u16) -> Key {
-    Key::builder()
-        .address(Family::V4, address.into())
-        .protocol(protocol::TCP)
-        .port(port)
-        .build()
+    Key::builder().address(Family::V4, address.into()).protocol(protocol::TCP).port(port).build()
 }
 
 const GRANT: [Field; 3] = [Field::Address(Family::V4), Field::Protocol, Field::Port];
@@ -184,9 +153,7 @@ impl Drop for Cgroup {
 /// A ruleset with every kind of set, field, load and statement.
 fn everything(cgroup: &Cgroup) -> Ruleset {
     let mut ruleset = Ruleset::new("picoseg");
-    ruleset
-        .counters
-        .extend(["refused".to_owned(), "passed".to_owned()]);
+    ruleset.counters.extend(["refused".to_owned(), "passed".to_owned()]);
     every_set(&mut ruleset, cgroup);
     every_rule(&mut ruleset);
     ruleset
@@ -203,11 +170,7 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
         closes_at: Some(second_from_now(1000)),
         comment: Some("policy stripe/1".to_owned()),
     };
-    let at = |instant: i64| {
-        Key::builder()
-            .time(Time::from_timestamp(instant, 0).unwrap())
-            .build()
-    };
+    let at = |instant: i64| Key::builder().time(Time::from_timestamp(instant, 0).unwrap()).build();
     let before = |instant: i64| {
         let instant = Time::from_timestamp(instant, 0).unwrap();
         Key::builder().time_before(instant).build()
@@ -219,27 +182,14 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
     let in_cgroup = |rest: fn(picoseg::ruleset::KeyBuilder) -> picoseg::ruleset::KeyBuilder| {
         rest(Key::builder().cgroup(cgroup.id)).build()
     };
-    let named = |verdict| Element {
-        verdict,
-        closes_at: None,
-        last: None,
-        comment: Some(cgroup.name.clone()),
-    };
-    let named_until = Element {
-        closes_at: Some(second_from_now(1000)),
-        ..named(None)
-    };
+    let named =
+        |verdict| Element { verdict, closes_at: None, last: None, comment: Some(cgroup.name.clone()) };
+    let named_until = Element { closes_at: Some(second_from_now(1000)), ..named(None) };
     let (first, last) = wide([10, 0, 7, 0], (8000, 8100));
     let (other, other_last) = wide([10, 0, 8, 0], (443, 443));
     let sets = [
-        (
-            "gate4",
-            with_elements(Set::plain(&[v4]), [(address4("10.0.0.0"), plain())]),
-        ),
-        (
-            "gate6",
-            with_elements(Set::plain(&[v6]), [(address6("fd04:2::"), plain())]),
-        ),
+        ("gate4", with_elements(Set::plain(&[v4]), [(address4("10.0.0.0"), plain())])),
+        ("gate6", with_elements(Set::plain(&[v6]), [(address6("fd04:2::"), plain())])),
         (
             "protocols",
             with_elements(
@@ -256,13 +206,7 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
                 Set::plain(&[Field::Port]),
                 [
                     (Key::builder().port(443).build(), plain()),
-                    (
-                        Key::builder().port(8443).build(),
-                        Element {
-                            comment: Some("hook".into()),
-                            ..plain()
-                        },
-                    ),
+                    (Key::builder().port(8443).build(), Element { comment: Some("hook".into()), ..plain() }),
                 ],
             ),
         ),
@@ -273,24 +217,15 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
                 [
                     (
                         Key::builder().port(8000).build(),
-                        Element {
-                            last: Some(Key::builder().port(8100).build()),
-                            ..plain()
-                        },
+                        Element { last: Some(Key::builder().port(8100).build()), ..plain() },
                     ),
                     (
                         Key::builder().port(8101).build(),
-                        Element {
-                            last: Some(Key::builder().port(8101).build()),
-                            ..plain()
-                        },
+                        Element { last: Some(Key::builder().port(8101).build()), ..plain() },
                     ),
                     (
                         Key::builder().port(65000).build(),
-                        Element {
-                            last: Some(Key::builder().port(65535).build()),
-                            ..plain()
-                        },
+                        Element { last: Some(Key::builder().port(65535).build()), ..plain() },
                     ),
                 ],
             ),
@@ -302,31 +237,19 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
                 [
                     (
                         address4("10.0.0.0"),
-                        Element {
-                            last: Some(address4("10.0.0.255")),
-                            ..lasting(jump("helper"))
-                        },
+                        Element { last: Some(address4("10.0.0.255")), ..lasting(jump("helper")) },
                     ),
                     (
                         address4("10.0.1.0"),
-                        Element {
-                            last: Some(address4("10.0.1.7")),
-                            ..lasting(Some(Verdict::Drop))
-                        },
+                        Element { last: Some(address4("10.0.1.7")), ..lasting(Some(Verdict::Drop)) },
                     ),
                     (
                         address4("192.0.2.1"),
-                        Element {
-                            last: Some(address4("192.0.2.1")),
-                            ..lasting(Some(Verdict::Return))
-                        },
+                        Element { last: Some(address4("192.0.2.1")), ..lasting(Some(Verdict::Return)) },
                     ),
                     (
                         address4("255.255.255.0"),
-                        Element {
-                            last: Some(address4("255.255.255.255")),
-                            ..lasting(Some(Verdict::Accept))
-                        },
+                        Element { last: Some(address4("255.255.255.255")), ..lasting(Some(Verdict::Accept)) },
                     ),
                 ],
             ),
@@ -351,17 +274,11 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
                 [
                     (
                         at(1_900_000_000),
-                        Element {
-                            comment: None,
-                            ..until(Some(before(1_900_003_600)), None)
-                        },
+                        Element { comment: None, ..until(Some(before(1_900_003_600)), None) },
                     ),
                     (
                         at(1_900_003_600),
-                        Element {
-                            comment: None,
-                            ..until(Some(before(1_900_007_200)), None)
-                        },
+                        Element { comment: None, ..until(Some(before(1_900_007_200)), None) },
                     ),
                 ],
             ),
@@ -370,10 +287,7 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
             "grants4",
             with_elements(
                 Set::plain(&GRANT).with_expiry(),
-                [
-                    (grant(0x0a00_0001, 443), until(None, None)),
-                    (grant(0x0a00_0002, 443), plain()),
-                ],
+                [(grant(0x0a00_0001, 443), until(None, None)), (grant(0x0a00_0002, 443), plain())],
             ),
         ),
         (
@@ -382,13 +296,7 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
                 Set::verdicts(&GRANT).with_intervals().with_expiry(),
                 [
                     (first, until(Some(last), jump("helper"))),
-                    (
-                        other,
-                        Element {
-                            last: Some(other_last),
-                            ..lasting(Some(Verdict::Accept))
-                        },
-                    ),
+                    (other, Element { last: Some(other_last), ..lasting(Some(Verdict::Accept)) }),
                 ],
             ),
         ),
@@ -411,64 +319,30 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
             "cg_grants4",
             with_elements(
                 Set::plain(&[Field::Cgroup, v4, Field::Protocol, Field::Port]).with_expiry(),
-                [(
-                    in_cgroup(|key| key.address(Family::V4, 0x0a00_0001).protocol(6).port(443)),
-                    named_until,
-                )],
+                [(in_cgroup(|key| key.address(Family::V4, 0x0a00_0001).protocol(6).port(443)), named_until)],
             ),
         ),
         (
             "cg_segments",
-            with_elements(
-                Set::verdicts(&[Field::Cgroup]),
-                [(in_cgroup(|key| key), named(jump("helper")))],
-            ),
+            with_elements(Set::verdicts(&[Field::Cgroup]), [(in_cgroup(|key| key), named(jump("helper")))]),
         ),
         (
             "flows4",
-            Set::dynamic(
-                &[v4, Field::Port, v4, Field::Port],
-                65536,
-                Some(Duration::from_secs(120)),
-                false,
-            ),
+            Set::dynamic(&[v4, Field::Port, v4, Field::Port], 65536, Some(Duration::from_secs(120)), false),
         ),
         ("refused4", Set::dynamic(&GRANT, 1024, None, true)),
-        (
-            "refused6",
-            Set::dynamic(
-                &[v6, Field::Protocol],
-                1024,
-                Some(Duration::from_secs(3600)),
-                true,
-            ),
-        ),
-        (
-            "logged4",
-            Set::dynamic(&[v4], 4096, Some(Duration::from_secs(60)), false),
-        ),
+        ("refused6", Set::dynamic(&[v6, Field::Protocol], 1024, Some(Duration::from_secs(3600)), true)),
+        ("logged4", Set::dynamic(&[v4], 4096, Some(Duration::from_secs(60)), false)),
         (
             "echoes4",
-            Set::dynamic(
-                &[v4, Field::EchoId(Family::V4)],
-                1024,
-                Some(Duration::from_secs(30)),
-                false,
-            ),
+            Set::dynamic(&[v4, Field::EchoId(Family::V4)], 1024, Some(Duration::from_secs(30)), false),
         ),
         (
             "echoes6",
-            Set::dynamic(
-                &[v6, Field::EchoId(Family::V6)],
-                1024,
-                Some(Duration::from_secs(30)),
-                false,
-            ),
+            Set::dynamic(&[v6, Field::EchoId(Family::V6)], 1024, Some(Duration::from_secs(30)), false),
         ),
     ];
-    ruleset
-        .sets
-        .extend(sets.map(|(name, set)| (name.to_owned(), set)));
+    ruleset.sets.extend(sets.map(|(name, set)| (name.to_owned(), set)));
 }
 
 fn every_rule(ruleset: &mut Ruleset) {
@@ -494,10 +368,7 @@ fn every_rule(ruleset: &mut Ruleset) {
             vec![
                 vec![jump_to("updates")],
                 vec![jump_to("ends")],
-                vec![
-                    Statement::ArrivesByLoopback,
-                    Statement::Verdict(Verdict::Goto("sockets".into())),
-                ],
+                vec![Statement::ArrivesByLoopback, Statement::Verdict(Verdict::Goto("sockets".into()))],
             ],
         ),
         (
@@ -506,17 +377,12 @@ fn every_rule(ruleset: &mut Ruleset) {
             vec![
                 vec![jump_to("tests")],
                 vec![jump_to("ends")],
-                vec![
-                    Statement::Count("passed".into()),
-                    Statement::Verdict(Verdict::Accept),
-                ],
+                vec![Statement::Count("passed".into()), Statement::Verdict(Verdict::Accept)],
             ],
         ),
     ];
     let chain = |base, rules| Chain { base, rules };
-    ruleset
-        .chains
-        .extend(chains.map(|(name, base, rules)| (name.to_owned(), chain(base, rules))));
+    ruleset.chains.extend(chains.map(|(name, base, rules)| (name.to_owned(), chain(base, rules))));
 }
 
 fn jump_to(chain: &str) -> Statement {
@@ -524,26 +390,15 @@ fn jump_to(chain: &str) -> Statement {
 }
 
 fn lookup(key: &[Load], set: &str) -> Statement {
-    Statement::Lookup {
-        key: key.to_vec(),
-        set: set.to_owned(),
-        negated: false,
-    }
+    Statement::Lookup { key: key.to_vec(), set: set.to_owned(), negated: false }
 }
 
 fn dispatch(key: &[Load], map: &str) -> Statement {
-    Statement::Dispatch {
-        key: key.to_vec(),
-        map: map.to_owned(),
-    }
+    Statement::Dispatch { key: key.to_vec(), map: map.to_owned() }
 }
 
 fn port(protocol: u8, side: Side, low: u16, high: u16) -> Statement {
-    Statement::Port {
-        protocol,
-        side,
-        range: PortRange::new(low, high).unwrap(),
-    }
+    Statement::Port { protocol, side, range: PortRange::new(low, high).unwrap() }
 }
 
 fn flags(mask: u8, value: u8, negated: bool) -> Statement {
@@ -562,14 +417,7 @@ fn every_match() -> Vec<Rule> {
         vec![Leaving, drop()],
         vec![Arriving, drop()],
         vec![lookup(&[to4], "gate4"), drop()],
-        vec![
-            Lookup {
-                key: vec![to4],
-                set: "gate4".into(),
-                negated: true,
-            },
-            drop(),
-        ],
+        vec![Lookup { key: vec![to4], set: "gate4".into(), negated: true }, drop()],
         vec![lookup(&[Load::Network(Family::V4, Destination)], "gate4"), drop()],
         vec![lookup(&[Load::Network(Family::V6, Source)], "gate6"), drop()],
         vec![lookup(&[from6], "gate6"), HopLimit(255), drop()],
@@ -579,31 +427,20 @@ fn every_match() -> Vec<Rule> {
         vec![dispatch(&[to4], "nets4")],
         vec![dispatch(&[from6], "nets6")],
         vec![lookup(&[Load::Time], "windows"), drop()],
-        vec![
-            lookup(&[to4, Load::Protocol, Load::Port(Destination)], "grants4"),
-            drop(),
-        ],
+        vec![lookup(&[to4, Load::Protocol, Load::Port(Destination)], "grants4"), drop()],
         vec![dispatch(&[to4, Load::Protocol, Load::Port(Source)], "ranges4")],
         vec![lookup(&[to4, Load::Time], "timed4"), drop()],
         vec![Protocol(protocol::TCP), drop()],
         vec![Protocol(47), drop()],
         vec![port(protocol::TCP, Destination, 443, 443), drop()],
-        vec![
-            port(protocol::UDP, Source, 1000, 2000),
-            lookup(&[to4], "gate4"),
-            drop(),
-        ],
+        vec![port(protocol::UDP, Source, 1000, 2000), lookup(&[to4], "gate4"), drop()],
         vec![
             port(protocol::TCP, Destination, 443, 443),
             port(protocol::TCP, Source, 1024, 65535),
             flags(tcp::SYN | tcp::ACK, tcp::SYN, false),
             drop(),
         ],
-        vec![
-            Protocol(protocol::TCP),
-            flags(tcp::SYN | tcp::RST, 0, false),
-            drop(),
-        ],
+        vec![Protocol(protocol::TCP), flags(tcp::SYN | tcp::RST, 0, false), drop()],
         vec![flags(tcp::SYN | tcp::ACK, tcp::SYN, true), drop()],
         vec![flags(tcp::SYN | tcp::FIN | tcp::RST, tcp::RST, false), drop()],
         vec![HasPayload, drop()],
@@ -639,53 +476,26 @@ fn every_update() -> Vec<Rule> {
     let from6 = Load::Address(Family::V6, Source);
     let flow = vec![to4, Load::Port(Destination), from4, Load::Port(Source)];
     let echo = |family| Load::EchoId(family);
-    let ping = |family, kind| Statement::IcmpType {
-        family,
-        low: kind,
-        high: kind,
-    };
-    let update = |set: &str, key, limit| Statement::Update {
-        set: set.to_owned(),
-        key,
-        limit,
-    };
+    let ping = |family, kind| Statement::IcmpType { family, low: kind, high: kind };
+    let update = |set: &str, key, limit| Statement::Update { set: set.to_owned(), key, limit };
     vec![
         vec![Statement::Protocol(protocol::UDP), update("flows4", flow, None)],
-        vec![update(
-            "refused4",
-            vec![from4, Load::Protocol, Load::Port(Destination)],
-            None,
-        )],
+        vec![update("refused4", vec![from4, Load::Protocol, Load::Port(Destination)], None)],
         vec![update("refused6", vec![from6, Load::Protocol], None)],
-        vec![
-            update("logged4", vec![from4], Some(50)),
-            Statement::Verdict(Verdict::Accept),
-        ],
-        vec![
-            ping(Family::V4, 8),
-            update("echoes4", vec![to4, echo(Family::V4)], None),
-        ],
+        vec![update("logged4", vec![from4], Some(50)), Statement::Verdict(Verdict::Accept)],
+        vec![ping(Family::V4, 8), update("echoes4", vec![to4, echo(Family::V4)], None)],
         vec![update("echoes4", vec![from4, echo(Family::V4)], None)],
         vec![update("echoes6", vec![from6, echo(Family::V6)], None)],
-        vec![
-            lookup(&[from6, echo(Family::V6)], "echoes6"),
-            Statement::Verdict(Verdict::Drop),
-        ],
+        vec![lookup(&[from6, echo(Family::V6)], "echoes6"), Statement::Verdict(Verdict::Drop)],
     ]
 }
 
 fn every_end() -> Vec<Rule> {
-    let log = |prefix: &str| Statement::Log {
-        prefix: prefix.to_owned(),
-        group: 4747,
-    };
+    let log = |prefix: &str| Statement::Log { prefix: prefix.to_owned(), group: 4747 };
     vec![
         vec![log("stripe/egress/closed "), Statement::Count("refused".into())],
         vec![Statement::RejectWithReset],
-        vec![
-            port(protocol::TCP, Side::Source, 1, 1023),
-            Statement::RejectWithReset,
-        ],
+        vec![port(protocol::TCP, Side::Source, 1, 1023), Statement::RejectWithReset],
         vec![Statement::Protocol(protocol::UDP), Statement::RejectAsProhibited],
         vec![Statement::Verdict(Verdict::Drop)],
     ]
@@ -747,18 +557,10 @@ fn a_committed_table_lists_like_one_that_nft_loaded() {
         let inventory = table.inventory().unwrap().unwrap();
         let counters: Vec<_> = ruleset.counters.iter().cloned().collect();
         assert_eq!(inventory.counters, counters);
-        let chains: Vec<_> = ruleset
-            .chains
-            .iter()
-            .map(|(name, chain)| (name.clone(), chain.base))
-            .collect();
+        let chains: Vec<_> = ruleset.chains.iter().map(|(name, chain)| (name.clone(), chain.base)).collect();
         assert_eq!(inventory.chains, chains);
         let kind = |set: &Set| matches!(set.kind, picoseg::ruleset::SetKind::Dynamic { .. });
-        let sets: Vec<_> = ruleset
-            .sets
-            .iter()
-            .map(|(name, set)| (name.clone(), kind(set)))
-            .collect();
+        let sets: Vec<_> = ruleset.sets.iter().map(|(name, set)| (name.clone(), kind(set))).collect();
         assert_eq!(inventory.sets, sets);
     });
     let loaded = shown(|ruleset| {
@@ -797,18 +599,9 @@ fn similar(committed: &str, loaded: &str) {
 #[test]
 fn cgroups_list_as_numbers_with_their_path_beside_them() {
     in_namespace(|| {
-        let key = Key::builder()
-            .cgroup(0x1001)
-            .address(Family::V4, 0x0a00_0001)
-            .build();
-        let element = Element {
-            comment: Some("system.slice/stripe.service".into()),
-            ..Element::default()
-        };
-        let set = with_elements(
-            Set::plain(&[Field::Cgroup, Field::Address(Family::V4)]),
-            [(key, element)],
-        );
+        let key = Key::builder().cgroup(0x1001).address(Family::V4, 0x0a00_0001).build();
+        let element = Element { comment: Some("system.slice/stripe.service".into()), ..Element::default() };
+        let set = with_elements(Set::plain(&[Field::Cgroup, Field::Address(Family::V4)]), [(key, element)]);
         let mut ruleset = Ruleset::new("picoseg");
         ruleset.sets.insert("subjects".into(), set);
         open(true).commit(&installation(&ruleset), &Utc::now).unwrap();
@@ -826,9 +619,7 @@ fn many_grants(count: u32) -> Vec<(Key, Element)> {
         comment: Some("stripe/1".into()),
         ..Element::default()
     };
-    (0..count)
-        .map(|number| (grant(0x0a00_0000 + number, 443), element.clone()))
-        .collect()
+    (0..count).map(|number| (grant(0x0a00_0000 + number, 443), element.clone())).collect()
 }
 
 fn add_grants(set: &Set, elements: Vec<(Key, Element)>) -> Step {
@@ -841,15 +632,7 @@ fn a_bad_step_at_the_end_of_a_megabyte_changes_nothing_and_is_named() {
         let mut table = open(true);
         let grants = Set::plain(&GRANT).with_expiry();
         let guard = Set::verdicts(&[Field::Address(Family::V4)]);
-        let to = |address, verdict| {
-            (
-                address4(address),
-                Element {
-                    verdict,
-                    ..Element::default()
-                },
-            )
-        };
+        let to = |address, verdict| (address4(address), Element { verdict, ..Element::default() });
         let good = || {
             vec![
                 Step::AddSet("grants4".into(), grants.clone()),
@@ -859,32 +642,16 @@ fn a_bad_step_at_the_end_of_a_megabyte_changes_nothing_and_is_named() {
             ]
         };
         let mut bad = good();
-        let elements = [
-            to("10.0.0.1", jump("there")),
-            to("10.0.0.2", jump("there")),
-            to("10.0.0.3", jump("nowhere")),
-        ];
-        bad.push(Step::AddElements(
-            "guard".into(),
-            guard.clone(),
-            elements.to_vec(),
-        ));
-        bad.push(Step::AddRule(
-            "there".into(),
-            vec![Statement::Verdict(Verdict::Accept)],
-        ));
-        bad.push(Step::AddRule(
-            "there".into(),
-            vec![Statement::Count("absent".into())],
-        ));
+        let elements =
+            [to("10.0.0.1", jump("there")), to("10.0.0.2", jump("there")), to("10.0.0.3", jump("nowhere"))];
+        bad.push(Step::AddElements("guard".into(), guard.clone(), elements.to_vec()));
+        bad.push(Step::AddRule("there".into(), vec![Statement::Verdict(Verdict::Accept)]));
+        bad.push(Step::AddRule("there".into(), vec![Statement::Count("absent".into())]));
         let error = table.commit(&changeset(bad), &Utc::now).unwrap_err();
         let text = error.to_string();
         let start = "cannot commit table inet picoseg: netlink refused element 3 of \"guard\": No such file or directory";
         assert!(text.starts_with(start), "{text}");
-        assert!(
-            text.contains("rule 2 of chain \"there\": No such file or directory"),
-            "{text}"
-        );
+        assert!(text.contains("rule 2 of chain \"there\": No such file or directory"), "{text}");
         assert_eq!(table.inventory().unwrap(), None);
         let committed = table.commit(&changeset(good()), &Utc::now).unwrap();
         assert!(committed.bytes > 1_000_000, "{committed:?}");
@@ -901,10 +668,7 @@ fn a_refused_element_in_a_later_message_keeps_its_number() {
         elements[3210].1.verdict = Some(Verdict::Accept);
         // Skipped ones do not shift the numbers.
         elements[7].1.closes_at = Some(Utc::now() - seconds(1));
-        let steps = vec![
-            Step::AddSet("grants4".into(), grants.clone()),
-            add_grants(&grants, elements),
-        ];
+        let steps = vec![Step::AddSet("grants4".into(), grants.clone()), add_grants(&grants, elements)];
         let error = table.commit(&changeset(steps), &Utc::now).unwrap_err();
         let CommitError::Refused { failures, .. } = &error else {
             panic!("{error}");
@@ -921,14 +685,7 @@ fn base_ruleset() -> Ruleset {
     let nets = Set::verdicts(&[Field::Address(Family::V4)]).with_intervals();
     let net = |first: &str, last: &str, verdict| {
         let last = Some(address4(last));
-        (
-            address4(first),
-            Element {
-                last,
-                verdict,
-                ..Element::default()
-            },
-        )
+        (address4(first), Element { last, verdict, ..Element::default() })
     };
     let ranges = Set::verdicts(&GRANT).with_intervals().with_expiry();
     let range = |low, high, verdict| {
@@ -941,10 +698,7 @@ fn base_ruleset() -> Ruleset {
         (grant(0x0a00_0000, low), element)
     };
     let sets = [
-        (
-            "grants4",
-            with_elements(Set::plain(&GRANT).with_expiry(), many_grants(10)),
-        ),
+        ("grants4", with_elements(Set::plain(&GRANT).with_expiry(), many_grants(10))),
         (
             "nets4",
             with_elements(
@@ -958,18 +712,10 @@ fn base_ruleset() -> Ruleset {
         ),
         (
             "ranges4",
-            with_elements(
-                ranges,
-                [
-                    range(1, 99, jump("svc-old")),
-                    range(100, 199, Some(Verdict::Accept)),
-                ],
-            ),
+            with_elements(ranges, [range(1, 99, jump("svc-old")), range(100, 199, Some(Verdict::Accept))]),
         ),
     ];
-    ruleset
-        .sets
-        .extend(sets.map(|(name, set)| (name.to_owned(), set)));
+    ruleset.sets.extend(sets.map(|(name, set)| (name.to_owned(), set)));
     let rule = |verdict| vec![Statement::Verdict(verdict)];
     let key = [Load::Address(Family::V4, Side::Destination)];
     let chains = [
@@ -978,23 +724,14 @@ fn base_ruleset() -> Ruleset {
             "svc-stripe",
             None,
             vec![
-                vec![
-                    Statement::Before(second_from_now(600)),
-                    Statement::Verdict(Verdict::Accept),
-                ],
+                vec![Statement::Before(second_from_now(600)), Statement::Verdict(Verdict::Accept)],
                 vec![Statement::Count("passed".into())],
             ],
         ),
-        (
-            "output",
-            Some((Hook::Output, -10)),
-            vec![vec![dispatch(&key, "nets4")]],
-        ),
+        ("output", Some((Hook::Output, -10)), vec![vec![dispatch(&key, "nets4")]]),
     ];
     let chain = |base, rules| Chain { base, rules };
-    ruleset
-        .chains
-        .extend(chains.map(|(name, base, rules)| (name.to_owned(), chain(base, rules))));
+    ruleset.chains.extend(chains.map(|(name, base, rules)| (name.to_owned(), chain(base, rules))));
     ruleset
 }
 
@@ -1008,11 +745,7 @@ fn replacement(base: &Ruleset) -> Changeset {
             .take(to - from)
             .collect::<Vec<_>>()
     };
-    let new = Element {
-        last: Some(address4("10.0.0.255")),
-        verdict: jump("svc-new"),
-        ..Element::default()
-    };
+    let new = Element { last: Some(address4("10.0.0.255")), verdict: jump("svc-new"), ..Element::default() };
     changeset(vec![
         Step::AddCounter("new".into()),
         Step::AddSet("extra".into(), Set::plain(&[Field::Port])),
@@ -1027,10 +760,7 @@ fn replacement(base: &Ruleset) -> Changeset {
         ),
         Step::AddRule(
             "svc-new".into(),
-            vec![
-                lookup(&[Load::Port(Side::Destination)], "extra"),
-                Statement::Verdict(Verdict::Accept),
-            ],
+            vec![lookup(&[Load::Port(Side::Destination)], "extra"), Statement::Verdict(Verdict::Accept)],
         ),
         Step::AddElements("nets4".into(), set("nets4"), vec![(address4("10.0.0.0"), new)]),
         Step::AddElements(
@@ -1059,14 +789,8 @@ fn steps_of_every_kind_go_in_one_transaction_and_verify() {
         let chains: Vec<_> = inventory.chains.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(chains, ["output", "svc-new", "svc-stripe"]);
         let listing = run("nft", &["list", "map", "inet", "picoseg", "nets4"]);
-        assert!(
-            listing.contains("10.0.0.0/24 : jump svc-new, 10.0.2.0/24 : drop"),
-            "{listing}"
-        );
-        let gone = changeset(vec![
-            Step::FlushChain("svc-new".into()),
-            Step::DeleteSet("extra".into()),
-        ]);
+        assert!(listing.contains("10.0.0.0/24 : jump svc-new, 10.0.2.0/24 : drop"), "{listing}");
+        let gone = changeset(vec![Step::FlushChain("svc-new".into()), Step::DeleteSet("extra".into())]);
         table.commit(&gone, &Utc::now).unwrap();
         assert_eq!(table.verify(&gone, &Utc::now).unwrap(), []);
     });
@@ -1082,23 +806,11 @@ fn what_others_change_shows_as_differences() {
             run("nft", &command.split(' ').collect::<Vec<_>>());
             let found = table.verify(&installed, &Utc::now).unwrap();
             let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
-            assert!(
-                texts.iter().any(|text| text.contains(expected)),
-                "{command}: {texts:?}"
-            );
+            assert!(texts.iter().any(|text| text.contains(expected)), "{command}: {texts:?}");
         };
-        differs(
-            "add rule inet picoseg svc-old drop",
-            "chain \"svc-old\" has 2 rules instead of 1",
-        );
-        differs(
-            "flush chain inet picoseg svc-stripe",
-            "chain \"svc-stripe\" has 0 rules instead of 2",
-        );
-        differs(
-            "add rule inet picoseg svc-stripe accept",
-            "chain \"svc-stripe\" has 1 rules",
-        );
+        differs("add rule inet picoseg svc-old drop", "chain \"svc-old\" has 2 rules instead of 1");
+        differs("flush chain inet picoseg svc-stripe", "chain \"svc-stripe\" has 0 rules instead of 2");
+        differs("add rule inet picoseg svc-stripe accept", "chain \"svc-stripe\" has 1 rules");
         differs(
             "add rule inet picoseg svc-stripe drop",
             "rule 1 of chain \"svc-stripe\" reads [immediate reg 0 accept]",
@@ -1107,22 +819,13 @@ fn what_others_change_shows_as_differences() {
             "delete element inet picoseg grants4 { 10.0.0.3 . tcp . 443 }",
             "element \"stripe/1\" of \"grants4\" is missing",
         );
-        differs(
-            "add element inet picoseg grants4 { 10.0.0.3 . tcp . 443 }",
-            "\"grants4\" never expires",
-        );
-        differs(
-            "delete element inet picoseg nets4 { 10.0.2.0/24 }",
-            "of \"nets4\" is missing",
-        );
+        differs("add element inet picoseg grants4 { 10.0.0.3 . tcp . 443 }", "\"grants4\" never expires");
+        differs("delete element inet picoseg nets4 { 10.0.2.0/24 }", "of \"nets4\" is missing");
         differs(
             "add element inet picoseg nets4 { 10.0.2.0/24 : accept }",
             "of \"nets4\" has the verdict Some(Accept)",
         );
-        differs(
-            "delete counter inet picoseg passed",
-            "counter \"passed\" is missing",
-        );
+        differs("delete counter inet picoseg passed", "counter \"passed\" is missing");
     });
 }
 
@@ -1134,10 +837,7 @@ fn a_table_that_somebody_removed_is_reported_and_not_quietly_begun_anew() {
         table.commit(&installed, &Utc::now).unwrap();
         run("nft", &["delete", "table", "inet", "picoseg"]);
         let small = changeset(vec![Step::AddCounter("new".into())]);
-        assert!(matches!(
-            table.commit(&small, &Utc::now),
-            Err(CommitError::Vanished { .. })
-        ));
+        assert!(matches!(table.commit(&small, &Utc::now), Err(CommitError::Vanished { .. })));
         assert_eq!(table.inventory().unwrap(), None);
         table.commit(&installed, &Utc::now).unwrap();
     });
@@ -1151,19 +851,14 @@ fn a_hundred_thousand_elements_go_in_one_transaction() {
         let sizes = [10, 1000, 10_000, 100_000].map(|count| (&grants, count));
         for (set, count) in sizes.into_iter().chain([(&ranges, 1000), (&ranges, 10_000)]) {
             let mut table = open(true);
-            let steps = vec![
-                Step::AddSet("grants4".into(), set.clone()),
-                add_grants(set, many_grants(count)),
-            ];
+            let steps =
+                vec![Step::AddSet("grants4".into(), set.clone()), add_grants(set, many_grants(count))];
             let changeset = changeset(steps);
             let committed = table.commit(&changeset, &Utc::now).unwrap();
             let began = Instant::now();
             assert_eq!(table.verify(&changeset, &Utc::now).unwrap(), []);
             let verified = began.elapsed();
-            println!(
-                "{count} elements, ranges {}: {committed:?}, verified in {verified:?}",
-                set.interval
-            );
+            println!("{count} elements, ranges {}: {committed:?}, verified in {verified:?}", set.interval);
             assert!(table.remove().unwrap());
         }
     });
@@ -1202,14 +897,9 @@ fn window(opens_at: Time, until: Time, closes_at: Time) -> (Key, Element) {
 /// A table that lets datagrams to the port pass inside the windows only.
 fn window_table(windows: impl IntoIterator<Item = (Key, Element)>) -> Table {
     let mut ruleset = Ruleset::new("picoseg");
-    ruleset
-        .sets
-        .insert("windows".into(), with_elements(window_set(), windows));
+    ruleset.sets.insert("windows".into(), with_elements(window_set(), windows));
     let rules = vec![
-        vec![
-            lookup(&[Load::Time], "windows"),
-            Statement::Verdict(Verdict::Accept),
-        ],
+        vec![lookup(&[Load::Time], "windows"), Statement::Verdict(Verdict::Accept)],
         vec![
             port(protocol::UDP, Side::Destination, WINDOW_PORT, WINDOW_PORT),
             Statement::Verdict(Verdict::Drop),
@@ -1248,10 +938,7 @@ fn a_window_opens_and_closes_by_the_wall_clock() {
         let _table = window_table([window(opens_at, until, until + seconds(60))]);
         let (first, last) = observe(until + ms(200));
         let (first, last) = (first.unwrap(), last.unwrap());
-        assert!(
-            opens_at <= first && first < opens_at + ms(150),
-            "{opens_at} {first}"
-        );
+        assert!(opens_at <= first && first < opens_at + ms(150), "{opens_at} {first}");
         assert!(until - ms(150) < last && last < until, "{until} {last}");
     });
 }
@@ -1264,10 +951,7 @@ fn an_elements_timeout_closes_before_the_wall_clock_does() {
         let _table = window_table([window(now, now + seconds(3600), closes_at)]);
         let (_, last) = observe(closes_at + ms(300));
         let last = last.unwrap();
-        assert!(
-            closes_at - ms(150) < last && last < closes_at,
-            "{closes_at} {last}"
-        );
+        assert!(closes_at - ms(150) < last && last < closes_at, "{closes_at} {last}");
     });
 }
 
@@ -1297,10 +981,7 @@ fn a_window_is_armed_again_for_longer_and_for_shorter_in_one_transaction() {
         rearm(closes_at);
         let (_, last) = observe(closes_at + ms(200));
         let last = last.unwrap();
-        assert!(
-            closes_at - ms(150) < last && last < closes_at,
-            "shorter: {closes_at} {last}"
-        );
+        assert!(closes_at - ms(150) < last && last < closes_at, "shorter: {closes_at} {last}");
         // Also when the old element is over already.
         rearm(Utc::now() + seconds(60));
         assert!(observe(Utc::now() + ms(50)).0.is_some(), "again");
@@ -1314,11 +995,7 @@ fn layouts() -> [(Set, Key, Option<Key>); 3] {
     [
         (grants.clone(), grant(1, 1), None),
         (grants.with_intervals(), grant(1, 1), Some(grant(9, 9))),
-        (
-            address.with_intervals(),
-            address4("10.0.0.1"),
-            Some(address4("10.0.0.9")),
-        ),
+        (address.with_intervals(), address4("10.0.0.1"), Some(address4("10.0.0.9"))),
     ]
 }
 
@@ -1335,11 +1012,7 @@ fn elements_of_every_layout_are_armed_again_while_they_live_and_afterwards() {
                 comment: Some("again".into()),
             };
             let add = |milliseconds| {
-                Step::AddElements(
-                    name.clone(),
-                    set.clone(),
-                    vec![(key.clone(), element(milliseconds))],
-                )
+                Step::AddElements(name.clone(), set.clone(), vec![(key.clone(), element(milliseconds))])
             };
             let delete =
                 || Step::DeleteElements(name.clone(), set.clone(), vec![(key.clone(), last.clone())]);
@@ -1363,9 +1036,7 @@ fn elements_of_every_layout_are_armed_again_while_they_live_and_afterwards() {
 fn ranges_grow_shrink_and_move_in_one_transaction() {
     in_namespace(|| {
         let mut table = open(true);
-        let nets = Set::verdicts(&[Field::Address(Family::V4)])
-            .with_intervals()
-            .with_expiry();
+        let nets = Set::verdicts(&[Field::Address(Family::V4)]).with_intervals().with_expiry();
         let pairs = Set::plain(&[Field::Address(Family::V4), Field::Port]).with_intervals();
         let pair = |low: u32| Key::builder().address(Family::V4, low.into()).port(443).build();
         let single = |low: u32| Key::builder().address(Family::V4, low.into()).build();
@@ -1378,10 +1049,7 @@ fn ranges_grow_shrink_and_move_in_one_transaction() {
                     closes_at: set.expires.then(|| Utc::now() + seconds(100)),
                     comment: None,
                 };
-                let old = from
-                    .iter()
-                    .map(|(low, high)| (key(*low), Some(key(*high))))
-                    .collect();
+                let old = from.iter().map(|(low, high)| (key(*low), Some(key(*high)))).collect();
                 let new = to.iter().map(|(low, high)| (key(*low), element(*high))).collect();
                 let mut steps = vec![
                     Step::DeleteElements(name.into(), set.declaration(), old),
@@ -1392,11 +1060,7 @@ fn ranges_grow_shrink_and_move_in_one_transaction() {
                 }
                 let step = changeset(steps);
                 table.commit(&step, &Utc::now).unwrap();
-                assert_eq!(
-                    table.verify(&step, &Utc::now).unwrap(),
-                    [],
-                    "{name}: {from:?} to {to:?}"
-                );
+                assert_eq!(table.verify(&step, &Utc::now).unwrap(), [], "{name}: {from:?} to {to:?}");
             };
         let shapes: [&[(u32, u32)]; 8] = [
             &[],
@@ -1440,11 +1104,7 @@ fn adjacent_windows_live_and_die_apart() {
         let (key, element) = windows[1].clone();
         let back = changeset(vec![
             Step::DeleteElements("windows".into(), window_set(), vec![(key, element.last)]),
-            Step::AddElements(
-                "windows".into(),
-                window_set(),
-                vec![windows[0].clone(), windows[2].clone()],
-            ),
+            Step::AddElements("windows".into(), window_set(), vec![windows[0].clone(), windows[2].clone()]),
         ]);
         table.commit(&back, &Utc::now).unwrap();
         assert_eq!(table.verify(&back, &Utc::now).unwrap(), []);
@@ -1456,10 +1116,7 @@ fn adjacent_windows_live_and_die_apart() {
 fn elements_that_are_over_are_neither_added_nor_missed() {
     in_namespace(|| {
         let grants = Set::plain(&GRANT).with_expiry();
-        let element = |closes_at| Element {
-            closes_at: Some(closes_at),
-            ..Element::default()
-        };
+        let element = |closes_at| Element { closes_at: Some(closes_at), ..Element::default() };
         let soon = Utc::now() + ms(100);
         let over = (grant(1, 1), element(Utc::now() - seconds(1)));
         let short = (grant(2, 2), element(soon));
@@ -1492,10 +1149,7 @@ fn timeouts_count_from_the_sending_not_from_the_building() {
             start + if calls.get() > 1 { seconds(3) } else { seconds(0) }
         };
         let grants = Set::plain(&GRANT).with_expiry();
-        let element = Element {
-            closes_at: Some(start + seconds(10)),
-            ..Element::default()
-        };
+        let element = Element { closes_at: Some(start + seconds(10)), ..Element::default() };
         let steps = vec![
             Step::AddSet("grants4".into(), grants.clone()),
             add_grants(&grants, vec![(grant(1, 1), element)]),
@@ -1522,23 +1176,16 @@ fn an_owned_table_is_held_and_can_be_taken_over_when_its_owner_is_gone() {
             panic!("the table is not held");
         };
         assert_eq!(holder.process.map(|process| process.id), Some(std::process::id()));
-        assert!(matches!(
-            Table::unload("picoseg"),
-            Err(CommitError::HeldByAnother { .. })
-        ));
-        let foreign = Command::new("nft")
-            .args(["add", "chain", "inet", "picoseg", "intruder"])
-            .output()
-            .unwrap();
+        assert!(matches!(Table::unload("picoseg"), Err(CommitError::HeldByAnother { .. })));
+        let foreign =
+            Command::new("nft").args(["add", "chain", "inet", "picoseg", "intruder"]).output().unwrap();
         assert!(!foreign.status.success());
         drop(first);
         let mut second = open(true);
         assert_eq!(second.inventory().unwrap().unwrap().sets.len(), 3);
         let listing = || run("nft", &["list", "set", "inet", "picoseg", "grants4"]);
         assert!(!listing().contains("flags owner"));
-        second
-            .commit(&changeset(vec![Step::AddCounter("second".into())]), &Utc::now)
-            .unwrap();
+        second.commit(&changeset(vec![Step::AddCounter("second".into())]), &Utc::now).unwrap();
         assert!(run("nft", &["list", "table", "inet", "picoseg"]).contains("flags owner"));
         assert!(listing().contains("10.0.0.9 . tcp . 443"));
     });
@@ -1568,16 +1215,9 @@ fn without_protection_everybody_can_write() {
         let mut first = open(false);
         first.commit(&installation(&base_ruleset()), &Utc::now).unwrap();
         let mut second = open(false);
-        second
-            .commit(&changeset(vec![Step::AddCounter("second".into())]), &Utc::now)
-            .unwrap();
-        first
-            .commit(&changeset(vec![Step::AddCounter("third".into())]), &Utc::now)
-            .unwrap();
-        assert_eq!(
-            first.inventory().unwrap().unwrap().counters,
-            ["passed", "second", "third"]
-        );
+        second.commit(&changeset(vec![Step::AddCounter("second".into())]), &Utc::now).unwrap();
+        first.commit(&changeset(vec![Step::AddCounter("third".into())]), &Utc::now).unwrap();
+        assert_eq!(first.inventory().unwrap().unwrap().counters, ["passed", "second", "third"]);
     });
 }
 
@@ -1613,9 +1253,7 @@ fn other_tables_stay_as_they_are() {
 #[test]
 fn unload_removes_the_table_once() {
     in_namespace(|| {
-        open(true)
-            .commit(&installation(&base_ruleset()), &Utc::now)
-            .unwrap();
+        open(true).commit(&installation(&base_ruleset()), &Utc::now).unwrap();
         assert!(Table::unload("picoseg").unwrap());
         assert!(!Table::unload("picoseg").unwrap());
         assert_eq!(run("nft", &["list", "ruleset"]), "");
@@ -1633,10 +1271,7 @@ fn without_the_capability_it_says_not_permitted() {
         };
         // Of this thread alone.
         set_capabilities(None, none).unwrap();
-        assert!(matches!(
-            Table::open("picoseg", true),
-            Err(CommitError::NotPermitted)
-        ));
+        assert!(matches!(Table::open("picoseg", true), Err(CommitError::NotPermitted)));
     });
 }
 
@@ -1651,16 +1286,9 @@ fn counters_and_set_counts_say_what_went_by() {
         let ports = Set::dynamic(&[Field::Port], 16, None, true);
         ruleset.sets.insert("seen".into(), seen.clone());
         ruleset.sets.insert("ports".into(), ports.clone());
-        let key = vec![
-            Load::Address(Family::V4, Side::Destination),
-            Load::Protocol,
-            Load::Port(Side::Destination),
-        ];
-        let update = |set: &str, key| Statement::Update {
-            set: set.to_owned(),
-            key,
-            limit: None,
-        };
+        let key =
+            vec![Load::Address(Family::V4, Side::Destination), Load::Protocol, Load::Port(Side::Destination)];
+        let update = |set: &str, key| Statement::Update { set: set.to_owned(), key, limit: None };
         let rules = vec![vec![
             port(protocol::UDP, Side::Destination, 4000, 4001),
             Statement::Count("some".into()),
@@ -1678,17 +1306,9 @@ fn counters_and_set_counts_say_what_went_by() {
         let counters = table.counters().unwrap();
         let sent = counters["some"];
         // A refused datagram makes the next one be sent twice at most.
-        assert_eq!(
-            counters,
-            BTreeMap::from([("none".to_owned(), 0), ("some".to_owned(), sent)])
-        );
-        let to = |port| {
-            Key::builder()
-                .address(Family::V4, 0x7f00_0001)
-                .protocol(protocol::UDP)
-                .port(port)
-                .build()
-        };
+        assert_eq!(counters, BTreeMap::from([("none".to_owned(), 0), ("some".to_owned(), sent)]));
+        let to =
+            |port| Key::builder().address(Family::V4, 0x7f00_0001).protocol(protocol::UDP).port(port).build();
         let counts: BTreeMap<_, _> = table.set_counts("seen", &seen).unwrap().into_iter().collect();
         assert_eq!(counts, BTreeMap::from([(to(4000), 4), (to(4001), 2)]));
         assert_eq!(sent, 6);

@@ -48,7 +48,8 @@ fn the_core_names_only_what_stands_below_it() {
         assert!(!files.is_empty(), "no module {module}");
         for (path, text) in files {
             for part in code(&text).split("crate::").skip(1) {
-                let named: String = part.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                let named: String =
+                    part.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
                 let fits = named == module || allowed.contains(&named.as_str());
                 assert!(fits, "{}: `crate::{named}` is above or beside {module}", path.display());
             }

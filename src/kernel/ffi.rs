@@ -122,12 +122,7 @@ impl Expression {
         let value = at_most(value, DATA_MAX);
         // SAFETY: the length is that of the slice, which fits the array into which libnftnl copies it unchecked.
         unsafe {
-            sys::nftnl_expr_set(
-                self.0.as_ptr(),
-                attribute as u16,
-                value.as_ptr().cast(),
-                value.len() as u32,
-            )
+            sys::nftnl_expr_set(self.0.as_ptr(), attribute as u16, value.as_ptr().cast(), value.len() as u32)
         };
         self
     }
@@ -372,13 +367,7 @@ unsafe impl NlMsg for ElementMessages<'_> {
 unsafe fn message_header(buffer: *mut c_void, kind: u16, flags: u16, sequence: u32) -> *mut libc::nlmsghdr {
     // SAFETY: the caller's promise.
     unsafe {
-        sys::nftnl_nlmsg_build_hdr(
-            buffer.cast::<c_char>(),
-            kind,
-            libc::NFPROTO_INET as u16,
-            flags,
-            sequence,
-        )
+        sys::nftnl_nlmsg_build_hdr(buffer.cast::<c_char>(), kind, libc::NFPROTO_INET as u16, flags, sequence)
     }
 }
 
@@ -427,11 +416,7 @@ impl NetlinkSocket {
                 size_of::<c_int>() as libc::socklen_t,
             )
         };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
 

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use picoseg::model::{Family, Prefix, Time};
-use picoseg::ruleset::{Element, Hook, Key, KeyBuilder, Load, Ruleset, Set, Side, Statement, Verdict, protocol};
+use picoseg::ruleset::{
+    Element, Hook, Key, KeyBuilder, Load, Ruleset, Set, Side, Statement, Verdict, protocol,
+};
 
 /// A packet in one hook.
 #[derive(Debug, Clone)]
@@ -49,7 +51,8 @@ impl<'a> Interpreter<'a> {
 
     /// The fate of a packet; no dynamic set holds anything.
     pub fn run(&self, packet: &Packet) -> Fate {
-        let base = self.ruleset.chains.iter().find(|(_, chain)| chain.base.is_some_and(|b| b.0 == packet.hook));
+        let base =
+            self.ruleset.chains.iter().find(|(_, chain)| chain.base.is_some_and(|b| b.0 == packet.hook));
         let mut counted = Vec::new();
         let passed = match base {
             Some((name, _)) => match self.chain(name, packet, &mut counted) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::agent::{Agent, Kind, Packets};
-use crate::lab::clock::{in_ms, now, rfc3339};
+use crate::lab::clock::{in_ms, now, reach, rfc3339};
 use crate::lab::schedule::{Lifetime, egress, ingress, schedule, schedule_with, window};
 use crate::lab::{Lab, MOMENT, at, clock};
 
@@ -192,6 +192,34 @@ fn what_was_refused_without_the_daemon_is_on_record_afterwards() {
 }
 
 #[test]
+fn a_lifetime_that_ends_without_the_daemon_gives_the_reason_expired() {
+    let Some(lab) = Lab::new() else { return };
+    let payments = lab.unit("payments");
+    let remote = lab.provider4(0);
+    let close = in_ms(4_000);
+    lab.write("stripe", &schedule(Lifetime::until(close), &[egress(&payments, remote, "443/tcp")]));
+    lab.canary();
+    let daemon = lab.daemon();
+    let (ours, theirs) = (lab.process(&payments), lab.provider());
+    daemon.kill9();
+    knock(&lab, &theirs, Kind::Syn, remote, 8443, 5);
+    assert!(now() < close, "the machine is too slow for this test");
+    reach(close);
+    knock(&lab, &theirs, Kind::Syn, remote, 8443, 30);
+    assert!(ours.connect(at(remote, 443)).is_err());
+    let _daemon = lab.daemon();
+    lab.all_on_record(&theirs);
+    let count = |reason, direction| {
+        lab.attempts_with(&[("service", "stripe"), ("reason", reason), ("direction", direction)])
+    };
+    assert_eq!(
+        (count("undeclared", "ingress"), count("expired", "ingress"), count("expired", "egress")),
+        (5, 30, 1)
+    );
+    assert_eq!(lab.attempts_with(&[("service", "stripe")]), 36);
+}
+
+#[test]
 fn a_kill_at_any_moment_neither_loses_nor_doubles_a_count() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
@@ -210,7 +238,7 @@ fn a_kill_at_any_moment_neither_loses_nor_doubles_a_count() {
     }
     clock::until("the flood ends", Duration::from_secs(30), || flood.flow().sent == 4_000);
     lab.all_on_record(&theirs);
-    assert_eq!(lab.attempts_with(&[("service", "stripe")]), 4_000);
+    assert_eq!(lab.attempts_with(&[("service", "stripe")]), 4_000, "{:#?}", lab.attempts());
 }
 
 #[test]

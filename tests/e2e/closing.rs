@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::agent::{Agent, Manner, Socket};
 use crate::lab::clock::{Time, in_ms, reach};
 use crate::lab::schedule::{Lifetime, egress, except, ingress, schedule, window};
-use crate::lab::{Lab, MOMENT, at, clock};
+use crate::lab::{Lab, MOMENT, TOLD_WITHIN, at, clock};
 
 /// From the start of the lab until the close: the daemon starts and connections are made meanwhile.
 const SOON: i64 = 5_000;
@@ -111,8 +111,7 @@ fn the_kernel_closes_with_the_daemon_killed() {
 
     reach(close);
     for pair in &busy {
-        // Outgoing segments are dropped in silence for two seconds, then refused with a reset.
-        pair.is_cut(Duration::from_secs(8));
+        pair.is_cut(TOLD_WITHIN);
         pair.nothing_passed_after(close);
     }
     for pair in &idle {
@@ -304,6 +303,7 @@ fn a_removed_file_is_a_decommission_and_the_provider_stays_watched() {
     let (payments, other) = (lab.unit("payments"), lab.unit("other"));
     let remote = at(lab.provider4(0), 443);
     lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/tcp")]));
+    lab.canary();
     let daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
     let listener = theirs.listen(remote, Manner::Keep);
@@ -315,13 +315,18 @@ fn a_removed_file_is_a_decommission_and_the_provider_stays_watched() {
     idle.is_cut(MOMENT);
     assert_eq!(lab.state_of("stripe"), "decommissioned");
 
+    // What was in flight at the cut is on record as well.
+    lab.all_on_record(&theirs);
+    let outward = [("service", "stripe"), ("reason", "expired"), ("direction", "egress")];
+    let in_flight = lab.attempts_with(&outward);
+
     // Nobody may reach it any more, and a restart does not forget it.
     assert!(daemon.term().success());
     let _daemon = lab.daemon();
     assert_eq!(lab.state_of("stripe"), "decommissioned");
     assert!(ours.connect(remote).is_err() && lab.process(&other).connect(remote).is_err());
     assert!(theirs.connect_from(at(remote.ip(), 0), at(lab.host4(), 22_022)).is_err());
-    lab.expect_attempts(2, &[("service", "stripe"), ("reason", "expired"), ("direction", "egress")]);
+    lab.expect_attempts(in_flight + 2, &outward);
     lab.expect_attempts(1, &[("service", "stripe"), ("reason", "expired"), ("local_port", "22022")]);
 }
 

@@ -44,6 +44,19 @@ fn a_word_that_is_no_command_is_a_usage_error() {
 }
 
 #[test]
+fn show_tells_of_one_service_and_knows_no_other() {
+    let Some(lab) = Lab::new() else { return };
+    let payments = lab.unit("payments");
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, lab.provider4(0), "443/tcp")]));
+    let _daemon = lab.daemon();
+    let text = lab.picoseg(&["show", "stripe"]).ok().stdout;
+    for fact in ["stripe", "Example Provider Ltd", "open", payments.name(), "443/tcp"] {
+        assert!(text.contains(fact), "{fact} is not in\n{text}");
+    }
+    lab.picoseg(&["show", "strype"]).exits(1).explains(&["strype"]);
+}
+
+#[test]
 fn the_ruleset_can_be_printed_without_a_daemon_and_nft_accepts_it() {
     let Some(lab) = Lab::new() else { return };
     if !have("nft") {

@@ -10,6 +10,7 @@ mod lab;
 mod attempts;
 mod closing;
 mod failsafe;
+mod forward;
 mod harness;
 mod lifecycle;
 mod observe;

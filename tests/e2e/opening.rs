@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::agent::{Agent, Heard, Kind, Manner, Packets};
 use crate::lab::schedule::{Lifetime, egress, ingress, policy, schedule};
-use crate::lab::{Lab, MOMENT, at, clock};
+use crate::lab::{Lab, SHOWN, at, clock};
 
 /// From the appearance of a cgroup until its unit may talk.
 const GOVERNED_WITHIN: Duration = Duration::from_secs(1);
@@ -78,7 +78,7 @@ fn addresses_that_no_service_lists_are_not_touched() {
         assert!(stranger.pings(remote), "{remote}");
     }
     stranger.echo(at(lab.host4(), 8443));
-    assert!(theirs.connect_from(at(lab.provider4(1), 443), at(lab.host4(), 8443)).is_ok_and(|s| s.echoes()));
+    assert!(theirs.connect_from(at(lab.provider4(2), 443), at(lab.host4(), 8443)).is_ok_and(|s| s.echoes()));
 }
 
 #[test]
@@ -186,6 +186,32 @@ fn udp_ingress_is_answered_and_does_not_speak_first() {
     let client = theirs.udp(at(lab.provider4(0), 9002));
     client.say_to(server.local(), "question").expect("it leaves the provider");
     assert!(client.hears("question"));
+}
+
+#[test]
+fn fragments_pass_where_the_kernel_puts_them_together_first() {
+    let Some(lab) = Lab::new() else { return };
+    let payments = lab.unit("payments");
+    let remotes = [lab.provider4(0), lab.provider6(0)];
+    lab.write(
+        "quic",
+        &schedule(Lifetime::open(), &remotes.map(|remote| egress(&payments, remote, "443/udp"))),
+    );
+    let _daemon = lab.daemon();
+    let (ours, theirs) = (lab.process(&payments), lab.provider());
+    // Larger than the wire takes at once.
+    let large = "large ".repeat(500);
+    let comes_back = |local, remote| {
+        let server = theirs.udp(at(remote, 443));
+        server.udp_echo();
+        let asking = ours.udp(at(local, 9000));
+        asking.say_to(server.local(), &large).expect("admitted");
+        asking.hears(&large)
+    };
+    assert!(comes_back(lab.host4(), remotes[0]));
+    assert!(!comes_back(lab.host6(), remotes[1]), "an IPv6 fragment has no ports that a policy could admit");
+    let seen = [("service", "quic"), ("remote", &*remotes[1].to_string()), ("direction", "ingress")];
+    clock::until("the fragments are on record", SHOWN, || lab.attempts_with(&seen) >= 2);
 }
 
 #[test]
@@ -328,7 +354,7 @@ fn segments_of_connections_that_nobody_has_reach_no_process() {
     theirs.raw(packets(Kind::Data));
     theirs.raw(packets(Kind::ResetWithData));
     assert!(listener.stays_alone());
-    clock::until("both kinds are on record", MOMENT, || lab.attempts_with(&[("local_port", "8443")]) == 40);
+    clock::until("both kinds are on record", SHOWN, || lab.attempts_with(&[("local_port", "8443")]) == 40);
 }
 
 fn errno(agent: &Agent, remote: std::net::SocketAddr) -> i32 {

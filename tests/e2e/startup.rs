@@ -81,7 +81,7 @@ fn a_second_daemon_does_not_start_and_does_not_disturb_the_first() {
     for config in [lab.config(), lab.second_config()] {
         let failed = refused(lab.daemon_with(&config));
         assert_eq!(failed.code, Some(1), "{}", failed.log);
-        let words = ["another", "already", "owner", "in use"];
+        let words = ["another", "already", "owns", "in use"];
         assert!(words.iter().any(|word| failed.log.contains(word)), "{}", failed.log);
     }
     assert!(first.runs());
@@ -103,6 +103,18 @@ fn without_root_the_daemon_says_so() {
     let mut command = Command::new(binary);
     command.arg("--config").arg(lab.config()).uid(nobody).gid(nobody);
     lab.on_host(command).exits(1).explains(&["root", "CAP_NET_ADMIN", "permission", "not permitted"]);
+}
+
+#[test]
+fn without_a_cgroup2_hierarchy_the_daemon_says_so() {
+    let Some(lab) = Lab::new() else { return };
+    // In a mount namespace of its own, where none is mounted any more.
+    let script = r#"set -e; mount --make-rprivate /
+        awk '/ - cgroup2 /{ print $5 }' /proc/self/mountinfo | xargs -n 1 umount --lazy
+        exec "$0" --config "$1""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_picosegd")]).arg(lab.config());
+    lab.on_host(command).exits(1).explains(&["cgroup2"]);
 }
 
 #[test]

@@ -52,10 +52,7 @@ impl<'a> Attributes<'a> {
 
     /// The attributes of an nf_tables message.
     pub fn of_message(message: &'a [u8]) -> Self {
-        Self {
-            bytes: message,
-            position: PREAMBLE,
-        }
+        Self { bytes: message, position: PREAMBLE }
     }
 
     pub fn find_kind(mut self, kind: u16) -> Option<Attribute<'a>> {
@@ -72,11 +69,7 @@ impl<'a> Iterator for Attributes<'a> {
         let offset = self.position + 4;
         let value = self.bytes.get(offset..self.position + length.max(4))?;
         self.position += length.max(4).next_multiple_of(4);
-        Some(Attribute {
-            kind: u16::from_ne_bytes([head[2], head[3]]) & TYPE_MASK,
-            value,
-            offset,
-        })
+        Some(Attribute { kind: u16::from_ne_bytes([head[2], head[3]]) & TYPE_MASK, value, offset })
     }
 }
 
@@ -167,15 +160,9 @@ mod tests {
             .finish();
         assert_eq!(Header::of(&message).map(|header| header.sequence), Some(42));
         let all = Attributes::of_message(&message);
-        assert_eq!(
-            all.clone().find_kind(1).map(Attribute::text),
-            Some("picoseg".to_owned())
-        );
+        assert_eq!(all.clone().find_kind(1).map(Attribute::text), Some("picoseg".to_owned()));
         let nested = all.find_kind(3).unwrap();
-        assert_eq!(
-            nested.inside().find_kind(1).and_then(Attribute::u32),
-            Some(0xdead)
-        );
+        assert_eq!(nested.inside().find_kind(1).and_then(Attribute::u32), Some(0xdead));
         assert_eq!(nested.inside().find_kind(2).unwrap().value, [1, 2, 3]);
     }
 

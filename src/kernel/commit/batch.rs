@@ -65,12 +65,7 @@ impl Transaction {
     /// Creates the table, or takes it over with these flags.
     pub fn add_table(&mut self, name: &str, flags: u32) -> Result<(), CommitError> {
         let table = named_table(name)?.u32(sys::NFTNL_TABLE_FLAGS, flags);
-        self.push(
-            libc::NFT_MSG_NEWTABLE,
-            CREATE,
-            Body::Table(&table),
-            "the table".into(),
-        );
+        self.push(libc::NFT_MSG_NEWTABLE, CREATE, Body::Table(&table), "the table".into());
         Ok(())
     }
 
@@ -91,24 +86,14 @@ impl Transaction {
             Step::AddSet(name, set) => {
                 self.set_ids += 1;
                 let declared = set::declare(table, name, set, self.set_ids)?;
-                self.push(
-                    libc::NFT_MSG_NEWSET,
-                    CREATE,
-                    Body::Set(&declared),
-                    format!("set \"{name}\""),
-                );
+                self.push(libc::NFT_MSG_NEWSET, CREATE, Body::Set(&declared), format!("set \"{name}\""));
                 Ok(())
             }
             Step::DeleteSet(name) => {
                 let set = ffi::Set::new()
                     .str(sys::NFTNL_SET_TABLE, &text(table)?)
                     .str(sys::NFTNL_SET_NAME, &text(name)?);
-                self.push(
-                    libc::NFT_MSG_DELSET,
-                    0,
-                    Body::Set(&set),
-                    format!("set \"{name}\""),
-                );
+                self.push(libc::NFT_MSG_DELSET, 0, Body::Set(&set), format!("set \"{name}\""));
                 Ok(())
             }
             Step::AddChain(name, base) => self.chain(table, name, *base, libc::NFT_MSG_NEWCHAIN, CREATE),
@@ -131,11 +116,7 @@ impl Transaction {
                 Ok(())
             }
             Step::DeleteElements(name, set, keys) => {
-                let kind = if self.destroy {
-                    DESTROY_ELEMENTS
-                } else {
-                    libc::NFT_MSG_DELSETELEM
-                };
+                let kind = if self.destroy { DESTROY_ELEMENTS } else { libc::NFT_MSG_DELSETELEM };
                 let (carrier, numbers) = set::elements_to_delete(table, name, set, keys)?;
                 self.elements(name, &carrier, numbers, kind, 0);
                 Ok(())
@@ -184,10 +165,7 @@ impl Transaction {
             ElementMessages::new(set, libc::NFT_MSG_NEWSETELEM as u16, CREATE as u16).add_to(&mut self.batch);
             self.subjects.push(Subject::Named(subject.clone()));
         }
-        let message = encoded
-            .expressions
-            .into_iter()
-            .fold(named_rule(table, chain)?, ffi::Rule::expression);
+        let message = encoded.expressions.into_iter().fold(named_rule(table, chain)?, ffi::Rule::expression);
         self.push(libc::NFT_MSG_NEWRULE, APPEND, Body::Rule(&message), subject);
         Ok(())
     }
@@ -204,22 +182,14 @@ impl Transaction {
     }
 
     fn push(&mut self, kind: i32, flags: i32, body: Body, subject: String) {
-        let message = Message {
-            kind: kind as u16,
-            flags: flags as u16,
-            body,
-        };
+        let message = Message { kind: kind as u16, flags: flags as u16, body };
         message.add_to(&mut self.batch);
         self.subjects.push(Subject::Named(subject));
     }
 
     pub fn finish(self) -> Datagram {
         let bytes: Vec<u8> = self.batch.finalize().iter().collect::<Vec<_>>().concat();
-        Datagram {
-            bytes,
-            subjects: self.subjects,
-            counted_from: self.built_at,
-        }
+        Datagram { bytes, subjects: self.subjects, counted_from: self.built_at }
     }
 }
 
@@ -228,9 +198,7 @@ fn named_table(name: &str) -> Result<ffi::Table, CommitError> {
 }
 
 fn named_rule(table: &str, chain: &str) -> Result<ffi::Rule, CommitError> {
-    Ok(ffi::Rule::new()
-        .str(sys::NFTNL_RULE_TABLE, &text(table)?)
-        .str(sys::NFTNL_RULE_CHAIN, &text(chain)?))
+    Ok(ffi::Rule::new().str(sys::NFTNL_RULE_TABLE, &text(table)?).str(sys::NFTNL_RULE_CHAIN, &text(chain)?))
 }
 
 /// `enum nf_inet_hooks`, linux/netfilter.h.
@@ -245,9 +213,7 @@ fn hook_number(hook: Hook) -> u32 {
 
 /// The hook with this number; `None` for those that we do not use.
 pub fn hook_from(number: u32) -> Option<Hook> {
-    [Hook::Input, Hook::Forward, Hook::Output]
-        .into_iter()
-        .find(|hook| hook_number(*hook) == number)
+    [Hook::Input, Hook::Forward, Hook::Output].into_iter().find(|hook| hook_number(*hook) == number)
 }
 
 /// A whole transaction, begin and end included, in one piece.
@@ -267,20 +233,14 @@ impl Datagram {
     /// does not lengthen them.
     pub fn count_from(&mut self, now: Time) {
         // Rounded up: never late.
-        let passed = (now - self.counted_from)
-            .num_microseconds()
-            .unwrap_or(i64::MAX)
-            .max(0);
+        let passed = (now - self.counted_from).num_microseconds().unwrap_or(i64::MAX).max(0);
         let passed = passed.unsigned_abs().div_ceil(1000);
         if passed == 0 {
             return;
         }
         for at in timeouts(&self.bytes) {
             if let Some(timeout) = self.bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
-                *timeout = u64::from_be_bytes(*timeout)
-                    .saturating_sub(passed)
-                    .max(1)
-                    .to_be_bytes();
+                *timeout = u64::from_be_bytes(*timeout).saturating_sub(passed).max(1).to_be_bytes();
             }
         }
         self.counted_from = now;
@@ -288,9 +248,7 @@ impl Datagram {
 
     /// The same without its end: the kernel checks such a transaction and undoes it.
     pub fn without_end(mut self) -> Self {
-        let end = messages(&self.bytes)
-            .last()
-            .map_or(0, |message| message.len().next_multiple_of(4));
+        let end = messages(&self.bytes).last().map_or(0, |message| message.len().next_multiple_of(4));
         self.bytes.truncate(self.bytes.len() - end);
         self
     }
@@ -301,10 +259,7 @@ impl Datagram {
             return false;
         };
         let asked = i32::from(end.flags) & libc::NLM_F_ACK != 0;
-        !asked
-            || answers
-                .iter()
-                .any(|answer| answer.sequence == end.sequence && answer.errno == 0)
+        !asked || answers.iter().any(|answer| answer.sequence == end.sequence && answer.errno == 0)
     }
 
     /// What was refused, in the order of the messages.
@@ -329,10 +284,7 @@ impl Datagram {
             match subject {
                 Subject::Named(name) if refused => return name.clone(),
                 Subject::Named(_) => continue,
-                Subject::Elements {
-                    set: name,
-                    numbers: all,
-                } => (set, numbers) = (name, all),
+                Subject::Elements { set: name, numbers: all } => (set, numbers) = (name, all),
                 Subject::MoreElements => {}
             }
             let (here, rest) = numbers.split_at(elements(message).count().min(numbers.len()));
@@ -362,19 +314,13 @@ fn messages(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn elements(message: &[u8]) -> impl Iterator<Item = (usize, Attributes<'_>)> {
     Attributes::of_message(message)
         .filter(|attribute| attribute.kind == LIST_ELEMENTS)
-        .flat_map(|list| {
-            list.inside()
-                .map(move |element| (list.offset + element.offset, element.inside()))
-        })
+        .flat_map(|list| list.inside().map(move |element| (list.offset + element.offset, element.inside())))
 }
 
 /// Which element of a message holds the byte at this offset.
 fn element_at(message: &[u8], offset: usize) -> Option<usize> {
     // The kernel points at an attribute's header, 4 bytes before its content.
-    elements(message)
-        .take_while(|(begin, _)| begin - 4 <= offset)
-        .count()
-        .checked_sub(1)
+    elements(message).take_while(|(begin, _)| begin - 4 <= offset).count().checked_sub(1)
 }
 
 /// Where in a datagram the timeouts of elements are.
@@ -385,9 +331,7 @@ fn timeouts(datagram: &[u8]) -> Vec<usize> {
     for message in messages(datagram) {
         if Header::of(message).is_some_and(|header| header.kind == kind) {
             for (at, attributes) in elements(message) {
-                let timeout = attributes
-                    .into_iter()
-                    .find(|attribute| attribute.kind == ELEMENT_TIMEOUT);
+                let timeout = attributes.into_iter().find(|attribute| attribute.kind == ELEMENT_TIMEOUT);
                 found.extend(timeout.map(|timeout| begin + at + timeout.offset));
             }
         }

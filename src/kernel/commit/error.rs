@@ -64,12 +64,7 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {}",
-            self.object,
-            nix::errno::Errno::from_raw(self.errno).desc()
-        )?;
+        write!(f, "{}: {}", self.object, nix::errno::Errno::from_raw(self.errno).desc())?;
         match &self.kernel_text {
             Some(text) => write!(f, " ({text})"),
             None => Ok(()),
@@ -89,10 +84,7 @@ impl CommitError {
         match source.raw_os_error() {
             Some(libc::EPERM) => Self::NotPermitted,
             Some(libc::EPROTONOSUPPORT) => Self::NoNftables,
-            _ => Self::Netlink {
-                action: action.to_owned(),
-                source,
-            },
+            _ => Self::Netlink { action: action.to_owned(), source },
         }
     }
 }

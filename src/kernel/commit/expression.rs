@@ -48,9 +48,7 @@ impl Register {
 }
 
 pub fn meta(key: u32, to: Register) -> Expression {
-    Expression::new(c"meta")
-        .u32(sys::NFTNL_EXPR_META_KEY, key)
-        .u32(sys::NFTNL_EXPR_META_DREG, to.number())
+    Expression::new(c"meta").u32(sys::NFTNL_EXPR_META_KEY, key).u32(sys::NFTNL_EXPR_META_DREG, to.number())
 }
 
 /// A piece of a packet.
@@ -63,19 +61,11 @@ pub struct Piece {
 
 impl Piece {
     const fn network(offset: u32, length: u32) -> Self {
-        Self {
-            base: libc::NFT_PAYLOAD_NETWORK_HEADER as u32,
-            offset,
-            length,
-        }
+        Self { base: libc::NFT_PAYLOAD_NETWORK_HEADER as u32, offset, length }
     }
 
     const fn transport(offset: u32, length: u32) -> Self {
-        Self {
-            base: libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32,
-            offset,
-            length,
-        }
+        Self { base: libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32, offset, length }
     }
 
     pub const HOP_LIMIT: Self = Self::network(7, 1);
@@ -84,11 +74,7 @@ impl Piece {
     pub const TCP_FLAGS: Self = Self::transport(13, 1);
     pub const ICMP_TYPE: Self = Self::transport(0, 1);
     pub const ECHO_ID: Self = Self::transport(4, 2);
-    pub const FIRST_PAYLOAD_BYTE: Self = Self {
-        base: INNER_HEADER,
-        offset: 0,
-        length: 1,
-    };
+    pub const FIRST_PAYLOAD_BYTE: Self = Self { base: INNER_HEADER, offset: 0, length: 1 };
 
     pub const fn address(family: Family, side: Side) -> Self {
         match (family, side) {

@@ -96,10 +96,7 @@ impl Table {
         let mut table = Self {
             name: name.to_owned(),
             protect,
-            features: Features {
-                persist: false,
-                destroy: false,
-            },
+            features: Features { persist: false, destroy: false },
             writer: Socket::open()?,
             reader: Socket::open()?,
             seen: false,
@@ -170,21 +167,16 @@ impl Table {
         let kernel = self.send(&datagram)?;
         self.seen = true;
         self.slack = counting.elapsed();
-        Ok(Committed {
-            messages: datagram.messages(),
-            bytes: datagram.bytes.len(),
-            build,
-            kernel,
-        })
+        Ok(Committed { messages: datagram.messages(), bytes: datagram.bytes.len(), build, kernel })
     }
 
     /// Begins a transaction with what makes the table writable.
     fn prepare(&mut self, transaction: &mut Transaction) -> Result<(), CommitError> {
         match self.standing()? {
             Standing::Ours => Ok(()),
-            Standing::Absent if std::mem::take(&mut self.seen) => Err(CommitError::Vanished {
-                table: self.name.clone(),
-            }),
+            Standing::Absent if std::mem::take(&mut self.seen) => {
+                Err(CommitError::Vanished { table: self.name.clone() })
+            }
             Standing::Absent | Standing::Orphaned => transaction.add_table(&self.name, self.table_flags()),
             Standing::Unprotected => {
                 transaction.delete_table(&self.name)?;
@@ -206,9 +198,7 @@ impl Table {
         let name = self.name.clone();
         let found = self
             .reader
-            .get(libc::NFT_MSG_GETTABLE as u16, |request| {
-                request.text(TABLE_NAME, &name)
-            })
+            .get(libc::NFT_MSG_GETTABLE as u16, |request| request.text(TABLE_NAME, &name))
             .map_err(|error| CommitError::netlink(&format!("read table inet {name}"), error))?;
         let Some(message) = found else {
             return Ok(Standing::Absent);
@@ -219,10 +209,7 @@ impl Table {
             Some(port) if port == self.writer.port() => Ok(Standing::Ours),
             Some(port) => Err(CommitError::HeldByAnother {
                 table: name,
-                holder: Holder {
-                    port,
-                    process: owner::holder(port),
-                },
+                holder: Holder { port, process: owner::holder(port) },
             }),
             None if !self.protects() => Ok(Standing::Ours),
             None if flags.unwrap_or(0) & PERSIST != 0 => Ok(Standing::Orphaned),
@@ -235,15 +222,12 @@ impl Table {
         let table = self.name.clone();
         self.writer.reserve(datagram.bytes.len());
         let began = Instant::now();
-        self.writer
-            .send(&datagram.bytes)
-            .map_err(|error| match error.raw_os_error() {
-                Some(libc::EMSGSIZE) => CommitError::TooLarge {
-                    table: table.clone(),
-                    bytes: datagram.bytes.len(),
-                },
-                _ => CommitError::netlink(&format!("commit table inet {table}"), error),
-            })?;
+        self.writer.send(&datagram.bytes).map_err(|error| match error.raw_os_error() {
+            Some(libc::EMSGSIZE) => {
+                CommitError::TooLarge { table: table.clone(), bytes: datagram.bytes.len() }
+            }
+            _ => CommitError::netlink(&format!("commit table inet {table}"), error),
+        })?;
         let kernel = began.elapsed();
         let Ok(answers) = self.writer.answers() else {
             return Err(CommitError::NoAnswer { table });
@@ -308,9 +292,7 @@ fn probe_destroy(transaction: &mut Transaction, scratch: &str) -> Result<(), Com
 
 /// A name for libnftnl.
 fn text(name: &str) -> Result<CString, CommitError> {
-    CString::new(name).map_err(|_| CommitError::Nul {
-        object: format!("{name:?}"),
-    })
+    CString::new(name).map_err(|_| CommitError::Nul { object: format!("{name:?}") })
 }
 
 #[cfg(test)]
@@ -344,10 +326,7 @@ mod tests {
             };
             let commit = |table: &mut Table, steps| {
                 let table_name = "picoseg".to_owned();
-                let changeset = Changeset {
-                    table: table_name,
-                    steps,
-                };
+                let changeset = Changeset { table: table_name, steps };
                 table.commit(&changeset, &Utc::now).unwrap();
                 assert_eq!(table.verify(&changeset, &Utc::now).unwrap(), []);
             };

@@ -19,10 +19,7 @@ pub fn holder(port: u32) -> Option<Process> {
         .filter_map(Result::ok)
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
         .find(|(_, path)| holds(path, &target))
-        .map(|(id, path)| Process {
-            id,
-            name: name_of(&path),
-        })
+        .map(|(id, path)| Process { id, name: name_of(&path) })
 }
 
 /// Columns of `/proc/net/netlink`: sk, Eth (the bus), Pid (the port), Groups, Rmem, Wmem, Dump, Locks, Drops, Inode.

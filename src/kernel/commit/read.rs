@@ -92,10 +92,7 @@ impl Table {
                 return Ok(inventory);
             }
         }
-        Err(CommitError::Unsteady {
-            what,
-            attempts: ATTEMPTS,
-        })
+        Err(CommitError::Unsteady { what, attempts: ATTEMPTS })
     }
 
     /// The generation of the rules of this network namespace; every transaction of anybody counts.
@@ -157,18 +154,12 @@ impl Table {
         let table = self.name.clone();
         let messages = self
             .reader
-            .dump("the sets", libc::NFT_MSG_GETSET as u16, |request| {
-                request.text(SET_TABLE, &table)
-            })?;
+            .dump("the sets", libc::NFT_MSG_GETSET as u16, |request| request.text(SET_TABLE, &table))?;
         let parse = |message: &Vec<u8>| {
             let set = Attributes::of_message(message);
             let ours = set.clone().find_kind(SET_TABLE)?.text() == table;
             let declared = Declared {
-                flags: set
-                    .clone()
-                    .find_kind(SET_FLAGS)
-                    .and_then(Attribute::u32)
-                    .unwrap_or(0),
+                flags: set.clone().find_kind(SET_FLAGS).and_then(Attribute::u32).unwrap_or(0),
                 key_length: set.clone().find_kind(SET_KEY_LENGTH)?.u32()?,
             };
             ours.then_some((set.clone().find_kind(SET_NAME)?.text(), declared))
@@ -180,9 +171,7 @@ impl Table {
         let table = self.name.clone();
         let messages = self
             .reader
-            .dump("the chains", libc::NFT_MSG_GETCHAIN as u16, |request| {
-                request.text(CHAIN_TABLE, &table)
-            })?;
+            .dump("the chains", libc::NFT_MSG_GETCHAIN as u16, |request| request.text(CHAIN_TABLE, &table))?;
         let parse = |message: &Vec<u8>| {
             let chain = Attributes::of_message(message);
             // Before 6.x the kernel does not filter chains by table.
@@ -199,36 +188,26 @@ impl Table {
 
     fn objects(&mut self) -> Result<Vec<Vec<u8>>, CommitError> {
         let table = self.name.clone();
-        self.reader
-            .dump("the counters", libc::NFT_MSG_GETOBJ as u16, |request| {
-                request
-                    .text(OBJECT_TABLE, &table)
-                    .u32(OBJECT_TYPE, OBJECT_COUNTER)
-            })
+        self.reader.dump("the counters", libc::NFT_MSG_GETOBJ as u16, |request| {
+            request.text(OBJECT_TABLE, &table).u32(OBJECT_TYPE, OBJECT_COUNTER)
+        })
     }
 
     /// The rules of a chain, each as its expressions' texts; empty for a chain that is not there.
     pub(super) fn rules(&mut self, chain: &str) -> Result<Vec<Vec<String>>, CommitError> {
         let table = self.name.clone();
-        let messages = self
-            .reader
-            .dump("the rules of a chain", libc::NFT_MSG_GETRULE as u16, |request| {
-                request.text(RULE_TABLE, &table).text(RULE_CHAIN, chain)
-            })?;
-        Ok(messages
-            .iter()
-            .filter_map(|message| ffi::Rule::parse(message))
-            .map(|rule| rule.texts())
-            .collect())
+        let messages = self.reader.dump("the rules of a chain", libc::NFT_MSG_GETRULE as u16, |request| {
+            request.text(RULE_TABLE, &table).text(RULE_CHAIN, chain)
+        })?;
+        Ok(messages.iter().filter_map(|message| ffi::Rule::parse(message)).map(|rule| rule.texts()).collect())
     }
 
     fn dump_elements(&mut self, set: &str) -> Result<Vec<Found>, CommitError> {
         let table = self.name.clone();
-        let messages = self.reader.dump(
-            "the elements of a set",
-            libc::NFT_MSG_GETSETELEM as u16,
-            |request| request.text(LIST_TABLE, &table).text(LIST_SET, set),
-        )?;
+        let messages =
+            self.reader.dump("the elements of a set", libc::NFT_MSG_GETSETELEM as u16, |request| {
+                request.text(LIST_TABLE, &table).text(LIST_SET, set)
+            })?;
         Ok(messages.iter().flat_map(|message| found_in(message)).collect())
     }
 
@@ -244,15 +223,11 @@ impl Table {
             let table = self.name.clone();
             let answers = self
                 .reader
-                .get_each(
-                    libc::NFT_MSG_GETSETELEM as u16,
-                    &questions,
-                    |request, question| ask_for(request, &table, set, question),
-                )
+                .get_each(libc::NFT_MSG_GETSETELEM as u16, &questions, |request, question| {
+                    ask_for(request, &table, set, question)
+                })
                 .map_err(|error| CommitError::netlink(&format!("read elements of \"{set}\""), error))?;
-            let mut answers = answers
-                .into_iter()
-                .map(|answer| found_in(&answer?).into_iter().next());
+            let mut answers = answers.into_iter().map(|answer| found_in(&answer?).into_iter().next());
             for key in keys {
                 let first = answers.next().flatten();
                 let end = questions_end(key).and_then(|_| answers.next());
@@ -268,10 +243,8 @@ impl Table {
         for step in steps {
             kept.push(match step {
                 Step::DeleteElements(name, set, keys) if set.expires => {
-                    let ends: Vec<_> = keys
-                        .iter()
-                        .map(|(key, last)| Ends::of(set, key, last.as_ref()))
-                        .collect();
+                    let ends: Vec<_> =
+                        keys.iter().map(|(key, last)| Ends::of(set, key, last.as_ref())).collect();
                     let found = self.find_elements(name, &ends)?;
                     let present = keys.iter().zip(found).filter(|(_, found)| found.is_some());
                     let keys = present.map(|(key, _)| key.clone()).collect();
@@ -300,11 +273,7 @@ struct Question {
 }
 
 fn questions(ends: &Ends) -> Vec<Question> {
-    let ask = |key: &Key, last: Option<&Key>, end| Question {
-        key: key.clone(),
-        last: last.cloned(),
-        end,
-    };
+    let ask = |key: &Key, last: Option<&Key>, end| Question { key: key.clone(), last: last.cloned(), end };
     match ends {
         Ends::Single(first) => vec![ask(first, None, false)],
         Ends::Range { first, last } => vec![ask(first, Some(last), false)],
@@ -326,19 +295,16 @@ fn questions_end(ends: &Ends) -> Option<Key> {
 fn ask_for(request: Request, table: &str, set: &str, question: &Question) -> Request {
     let value =
         |element: Request, kind, key: &Key| element.nested(kind, |data| data.bytes(DATA_VALUE, key.bytes()));
-    request
-        .text(LIST_TABLE, table)
-        .text(LIST_SET, set)
-        .nested(LIST_ELEMENTS, |list| {
-            list.nested(LIST_ITEM, |element| {
-                let element = value(element, ELEMENT_KEY, &question.key);
-                match (&question.last, question.end) {
-                    (Some(last), _) => value(element, ELEMENT_KEY_END, last),
-                    (None, true) => element.u32(ELEMENT_FLAGS, libc::NFT_SET_ELEM_INTERVAL_END as u32),
-                    (None, false) => element,
-                }
-            })
+    request.text(LIST_TABLE, table).text(LIST_SET, set).nested(LIST_ELEMENTS, |list| {
+        list.nested(LIST_ITEM, |element| {
+            let element = value(element, ELEMENT_KEY, &question.key);
+            match (&question.last, question.end) {
+                (Some(last), _) => value(element, ELEMENT_KEY_END, last),
+                (None, true) => element.u32(ELEMENT_FLAGS, libc::NFT_SET_ELEM_INTERVAL_END as u32),
+                (None, false) => element,
+            }
         })
+    })
 }
 
 /// True when what was found is the element itself: range sets answer with whichever range holds the key. `end`: the
@@ -383,10 +349,7 @@ fn found(element: &Attributes) -> Option<Found> {
 fn verdict_in(data: Attribute) -> Option<Verdict> {
     let verdict = data.inside().find_kind(DATA_VERDICT)?.inside();
     let code = verdict.clone().find_kind(VERDICT_CODE)?.u32()?.cast_signed();
-    verdict_from(
-        code,
-        verdict.clone().find_kind(VERDICT_CHAIN).map(Attribute::text),
-    )
+    verdict_from(code, verdict.clone().find_kind(VERDICT_CHAIN).map(Attribute::text))
 }
 
 /// The packets of the counter among an element's expressions: the kernel has one attribute for one expression and another

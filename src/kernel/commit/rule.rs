@@ -39,10 +39,7 @@ pub fn encode(table: &CStr, rule: &Rule, ids: &mut u32) -> Result<Encoded, Commi
         table,
         ids,
         known: Known::default(),
-        done: Encoded {
-            expressions: Vec::new(),
-            sets: Vec::new(),
-        },
+        done: Encoded { expressions: Vec::new(), sets: Vec::new() },
     };
     for statement in rule {
         encoder.statement(statement)?;
@@ -109,11 +106,7 @@ impl Encoder<'_> {
                 self.push(expr::dispatch(&text(map)?));
             }
             Statement::Protocol(number) => self.compare_protocol(*number),
-            Statement::Port {
-                protocol,
-                side,
-                range,
-            } => {
+            Statement::Port { protocol, side, range } => {
                 self.need_transport(*protocol);
                 self.push(expr::payload(Piece::port(*side), Register::FIRST));
                 self.range(&range.low().to_be_bytes(), &range.high().to_be_bytes());
@@ -140,10 +133,8 @@ impl Encoder<'_> {
                 self.need_transport(protocol::TCP);
                 self.push(expr::reject(libc::NFT_REJECT_TCP_RST, 0));
             }
-            Statement::RejectAsProhibited => self.push(expr::reject(
-                libc::NFT_REJECT_ICMPX_UNREACH,
-                libc::NFT_REJECT_ICMPX_ADMIN_PROHIBITED,
-            )),
+            Statement::RejectAsProhibited => self
+                .push(expr::reject(libc::NFT_REJECT_ICMPX_UNREACH, libc::NFT_REJECT_ICMPX_ADMIN_PROHIBITED)),
             Statement::Verdict(verdict) => {
                 let (code, chain) = verdict_parts(verdict)?;
                 self.push(expr::verdict(code, chain.as_deref()));
@@ -171,11 +162,7 @@ impl Encoder<'_> {
     }
 
     fn tcp_flags(&mut self, mask: u8, value: u8, negated: bool) {
-        let operator = if negated {
-            libc::NFT_CMP_NEQ
-        } else {
-            libc::NFT_CMP_EQ
-        };
+        let operator = if negated { libc::NFT_CMP_NEQ } else { libc::NFT_CMP_EQ };
         self.need_transport(protocol::TCP);
         self.push(expr::payload(Piece::TCP_FLAGS, Register::FIRST));
         self.push(expr::mask(&[mask], Register::FIRST));
@@ -366,10 +353,7 @@ fn echo_set(table: &CStr, family: Family, id: u32) -> Set {
         .str(sys::NFTNL_SET_TABLE, table)
         .str(sys::NFTNL_SET_NAME, ANONYMOUS)
         .u32(sys::NFTNL_SET_ID, id)
-        .u32(
-            sys::NFTNL_SET_FLAGS,
-            (libc::NFT_SET_ANONYMOUS | libc::NFT_SET_CONSTANT) as u32,
-        )
+        .u32(sys::NFTNL_SET_FLAGS, (libc::NFT_SET_ANONYMOUS | libc::NFT_SET_CONSTANT) as u32)
         .u32(sys::NFTNL_SET_KEY_TYPE, key_type)
         .u32(sys::NFTNL_SET_KEY_LEN, 1)
         .u32(sys::NFTNL_SET_DESC_SIZE, 2)

@@ -65,14 +65,10 @@ pub fn declare(table: &str, name: &str, set: &Set, id: u32) -> Result<ffi::Set, 
     }
     Ok(match set.kind {
         SetKind::Plain => declared,
-        SetKind::Verdicts => declared
-            .u32(sys::NFTNL_SET_DATA_TYPE, DATA_VERDICT)
-            .u32(sys::NFTNL_SET_DATA_LEN, 0),
-        SetKind::Dynamic {
-            size,
-            timeout,
-            counted,
-        } => {
+        SetKind::Verdicts => {
+            declared.u32(sys::NFTNL_SET_DATA_TYPE, DATA_VERDICT).u32(sys::NFTNL_SET_DATA_LEN, 0)
+        }
+        SetKind::Dynamic { size, timeout, counted } => {
             declared = declared.u32(sys::NFTNL_SET_DESC_SIZE, size);
             if let Some(timeout) = timeout {
                 declared = declared.u64(sys::NFTNL_SET_TIMEOUT, timeout.as_millis() as u64);
@@ -99,11 +95,7 @@ pub fn flags(set: &Set) -> u32 {
         (libc::NFT_SET_TIMEOUT, set.expires || timeout),
         (libc::NFT_SET_EVAL, dynamic),
     ];
-    flags
-        .iter()
-        .filter(|(_, on)| *on)
-        .map(|(flag, _)| *flag as u32)
-        .sum()
+    flags.iter().filter(|(_, on)| *on).map(|(flag, _)| *flag as u32).sum()
 }
 
 /// Bytes of a key: whole registers in a concatenation, the bare field alone.
@@ -212,9 +204,7 @@ pub fn elements_to_delete(
 }
 
 fn carrier(table: &str, name: &str) -> Result<ffi::Set, CommitError> {
-    Ok(ffi::Set::new()
-        .str(sys::NFTNL_SET_TABLE, &text(table)?)
-        .str(sys::NFTNL_SET_NAME, &text(name)?))
+    Ok(ffi::Set::new().str(sys::NFTNL_SET_TABLE, &text(table)?).str(sys::NFTNL_SET_NAME, &text(name)?))
 }
 
 fn element_to_add(ends: &Ends, element: &Element, timeout: Option<u64>) -> Result<ffi::Element, CommitError> {
@@ -262,10 +252,7 @@ impl Ends {
         match Layout::of(set) {
             Layout::Single => Self::Single(first),
             Layout::Range => Self::Range { first, last },
-            Layout::Ends => Self::Tree {
-                first,
-                behind: successor(&last),
-            },
+            Layout::Ends => Self::Tree { first, behind: successor(&last) },
         }
     }
 
@@ -283,9 +270,7 @@ impl Ends {
     /// The element that ends a range: it takes neither timeout nor verdict nor comment.
     fn end_element(&self) -> Option<ffi::Element> {
         match self {
-            Self::Tree {
-                behind: Some(end), ..
-            } => Some(
+            Self::Tree { behind: Some(end), .. } => Some(
                 ffi::Element::new()
                     .bytes(sys::NFTNL_SET_ELEM_KEY, end.bytes())
                     .u32(sys::NFTNL_SET_ELEM_FLAGS, libc::NFT_SET_ELEM_INTERVAL_END as u32),
@@ -318,10 +303,7 @@ mod tests {
 
     #[test]
     fn the_successor_carries_and_ends() {
-        assert_eq!(
-            successor(&Key::from_bytes(&[10, 0, 0, 255])),
-            Some(Key::from_bytes(&[10, 0, 1, 0]))
-        );
+        assert_eq!(successor(&Key::from_bytes(&[10, 0, 0, 255])), Some(Key::from_bytes(&[10, 0, 1, 0])));
         assert_eq!(successor(&Key::from_bytes(&[255; 4])), None);
     }
 

@@ -63,9 +63,7 @@ fn extra_begins(answer: &[u8], flags: u16) -> usize {
     if flags & HAS_ATTRIBUTES == 0 {
         return answer.len();
     }
-    let length = answer
-        .get(refused..refused + 4)
-        .and_then(|bytes| bytes.try_into().ok());
+    let length = answer.get(refused..refused + 4).and_then(|bytes| bytes.try_into().ok());
     match length.map(u32::from_ne_bytes) {
         Some(length) if flags & CAPPED == 0 => refused + (length as usize).next_multiple_of(4),
         _ => refused + HEADER,
@@ -89,11 +87,7 @@ impl Socket {
         let inner = NetlinkSocket::open(mnl::Bus::Netfilter).map_err(failed)?;
         inner.enable(libc::NETLINK_EXT_ACK).map_err(failed)?;
         inner.enable(libc::NETLINK_CAP_ACK).map_err(failed)?;
-        let socket = Self {
-            inner,
-            buffer: vec![0; ANSWER],
-            sequence: 0,
-        };
+        let socket = Self { inner, buffer: vec![0; ANSWER], sequence: 0 };
         // Without CAP_NET_ADMIN in the first user namespace it stays at net.core.rmem_max: still thousands of answers.
         if setsockopt(&socket.inner, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             let _ = setsockopt(&socket.inner, sockopt::RcvBuf, &RECEIVE_BUFFER);
@@ -120,10 +114,7 @@ impl Socket {
         if sent == datagram.len() {
             Ok(())
         } else {
-            Err(io::Error::other(format!(
-                "only {sent} of {} bytes were sent",
-                datagram.len()
-            )))
+            Err(io::Error::other(format!("only {sent} of {} bytes were sent", datagram.len())))
         }
     }
 
@@ -204,9 +195,7 @@ impl Socket {
         for _ in 0..ATTEMPTS {
             let sequence = self.next_sequence();
             let request = fill(Request::new(kind, libc::NLM_F_DUMP as u16, sequence)).finish();
-            let result = self
-                .send(&request)
-                .and_then(|()| self.collect(sequence, usize::MAX));
+            let result = self.send(&request).and_then(|()| self.collect(sequence, usize::MAX));
             match result {
                 Ok(messages) => return Ok(messages),
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
@@ -214,10 +203,7 @@ impl Socket {
                 Err(error) => return Err(CommitError::netlink(&format!("read {what}"), error)),
             }
         }
-        Err(CommitError::Unsteady {
-            what: what.to_owned(),
-            attempts: ATTEMPTS,
-        })
+        Err(CommitError::Unsteady { what: what.to_owned(), attempts: ATTEMPTS })
     }
 
     /// Up to `limit` objects with this sequence number, or all to the end of the dump. EINTR: it was disturbed.
@@ -232,11 +218,7 @@ impl Socket {
                 };
                 disturbed |= header.flags & DUMP_INTERRUPTED != 0;
                 if i32::from(header.kind) == libc::NLMSG_DONE {
-                    return if disturbed {
-                        Err(Errno::EINTR.into())
-                    } else {
-                        Ok(found)
-                    };
+                    return if disturbed { Err(Errno::EINTR.into()) } else { Ok(found) };
                 }
                 found.extend(object_or_error(message)?);
                 if found.len() >= limit {

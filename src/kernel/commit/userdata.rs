@@ -109,10 +109,7 @@ fn typeof_key(fields: &[Field]) -> Vec<u8> {
     if let [part] = &mut parts[..] {
         return std::mem::take(part);
     }
-    let list: Vec<u8> = (0..)
-        .zip(&parts)
-        .flat_map(|(index, part)| record(index, part))
-        .collect();
+    let list: Vec<u8> = (0..).zip(&parts).flat_map(|(index, part)| record(index, part)).collect();
     expression(kind::CONCATENATION, &list)
 }
 

@@ -94,19 +94,14 @@ impl<'a> Expected<'a> {
             }
             Step::DeleteElements(name, set, keys) => {
                 let known = self.elements_of(name, set);
-                known.extend(
-                    keys.iter()
-                        .map(|(key, last)| (both_ends(set, key, last.as_ref()), None)),
-                );
+                known.extend(keys.iter().map(|(key, last)| (both_ends(set, key, last.as_ref()), None)));
             }
         }
     }
 
     fn elements_of(&mut self, name: &'a str, set: &'a Set) -> &mut ByEnds<'a> {
-        let elements = self.elements.entry(name).or_insert_with(|| Elements {
-            set,
-            by_ends: BTreeMap::new(),
-        });
+        let elements =
+            self.elements.entry(name).or_insert_with(|| Elements { set, by_ends: BTreeMap::new() });
         &mut elements.by_ends
     }
 }
@@ -171,10 +166,7 @@ impl Table {
                 continue;
             };
             if (flags(wanted), key_length(&wanted.fields) as u32) != (found.flags, found.key_length) {
-                let found = format!(
-                    "has flags {:#x} and keys of {} bytes",
-                    found.flags, found.key_length
-                );
+                let found = format!("has flags {:#x} and keys of {} bytes", found.flags, found.key_length);
                 differences.push(Difference { object, found });
             }
         }
@@ -239,27 +231,15 @@ impl Table {
         differences: &mut Vec<Difference>,
     ) -> Result<(), CommitError> {
         let sample = spread(&elements.by_ends);
-        let ends: Vec<_> = sample
-            .iter()
-            .map(|((key, last), _)| Ends::of(elements.set, key, Some(last)))
-            .collect();
+        let ends: Vec<_> =
+            sample.iter().map(|((key, last), _)| Ends::of(elements.set, key, Some(last))).collect();
         let before = clock();
         let found = self.find_elements(name, &ends)?;
-        let times = Times {
-            before,
-            after: clock(),
-            slack_ms: self.slack.as_millis() as u64 + LATE_MS,
-        };
+        let times = Times { before, after: clock(), slack_ms: self.slack.as_millis() as u64 + LATE_MS };
         for (((key, last), wanted), found) in sample.into_iter().zip(found) {
             if let Some(problem) = compare(wanted, found.as_ref(), &times) {
-                let object = format!(
-                    "element {} of \"{name}\"",
-                    describe(elements.set, key, last, wanted)
-                );
-                differences.push(Difference {
-                    object,
-                    found: problem,
-                });
+                let object = format!("element {} of \"{name}\"", describe(elements.set, key, last, wanted));
+                differences.push(Difference { object, found: problem });
             }
         }
         Ok(())
@@ -272,19 +252,13 @@ fn presence(object: String, wanted: bool, found: bool, differences: &mut Vec<Dif
         (false, true) => "is still there",
         (true, true) | (false, false) => return,
     };
-    differences.push(Difference {
-        object,
-        found: found.to_owned(),
-    });
+    differences.push(Difference { object, found: found.to_owned() });
 }
 
 /// The expressions of a wanted rule as text.
 fn texts(rule: &Rule) -> Result<Vec<String>, CommitError> {
     let encoded = rule::encode(c"", rule, &mut 0)?;
-    let rule = encoded
-        .expressions
-        .into_iter()
-        .fold(ffi::Rule::new(), ffi::Rule::expression);
+    let rule = encoded.expressions.into_iter().fold(ffi::Rule::new(), ffi::Rule::expression);
     Ok(comparable(&rule.texts()))
 }
 
@@ -293,10 +267,7 @@ fn comparable(texts: &[String]) -> Vec<String> {
     let plain = |text: &String| match text.split_once("set __set") {
         Some((head, _)) => format!("{head}set __set"),
         None => {
-            let text = text
-                .strip_suffix(" 0x0")
-                .filter(|text| text.starts_with("lookup "))
-                .unwrap_or(text);
+            let text = text.strip_suffix(" 0x0").filter(|text| text.starts_with("lookup ")).unwrap_or(text);
             text.replace(" timeout 0ms", "")
         }
     };
@@ -323,9 +294,7 @@ fn compare(wanted: Option<&Element>, found: Option<&Found>, times: &Times) -> Op
         (None, None) => None,
         (None, Some(_)) => Some("is still there".to_owned()),
         (Some(wanted), None) => {
-            let over = wanted
-                .closes_at
-                .is_some_and(|at| ms_until(at, times.after) <= EARLY_MS);
+            let over = wanted.closes_at.is_some_and(|at| ms_until(at, times.after) <= EARLY_MS);
             (!over).then(|| "is missing".to_owned())
         }
         (Some(wanted), Some(found)) if wanted.verdict != found.verdict => {

@@ -38,7 +38,7 @@ impl Daemon {
     pub fn start(mut command: Command, notify: PathBuf, log: PathBuf) -> Result<Self, Failed> {
         let socket = UnixDatagram::bind(&notify).expect("a socket in a directory of ours");
         socket.set_nonblocking(true).expect("a socket of ours");
-        command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null());
+        command.env("NOTIFY_SOCKET", &notify).env("NO_COLOR", "1").stdin(Stdio::null());
         command.stdout(append(&log)).stderr(append(&log));
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let mut daemon = Self { child, log };
@@ -46,7 +46,7 @@ impl Daemon {
         let _ = fs::remove_file(&notify);
         match outcome {
             Some(Ok(())) => Ok(daemon),
-            Some(Err(code)) => Err(Failed { code, log: daemon.said() }),
+            Some(Err(code)) => Err(Failed { code, log: tail(&daemon.said()) }),
             None => Err(Failed {
                 code: None,
                 log: format!("no READY=1 within {READY_WITHIN:?}\n{}", daemon.said()),
@@ -103,7 +103,7 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of picosegd\n{}---", self.said());
+            eprintln!("--- end of the log of picosegd\n{}\n---", tail(&self.said()));
         }
     }
 }
@@ -111,4 +111,12 @@ impl Drop for Daemon {
 fn append(path: &PathBuf) -> Stdio {
     let file = File::options().create(true).append(true).open(path).expect("a log in a directory of ours");
     Stdio::from(file)
+}
+
+/// What a reader of a failed test can take in.
+fn tail(log: &str) -> String {
+    const LINES: usize = 40;
+    const WIDTH: usize = 300;
+    let lines: Vec<String> = log.lines().map(|line| line.chars().take(WIDTH).collect()).collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }

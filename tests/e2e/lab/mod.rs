@@ -40,6 +40,9 @@ pub use skip::{have, skipped};
 pub const SHOWN: Duration = Duration::from_secs(3);
 /// What the kernel does at once, on a loaded machine.
 pub const MOMENT: Duration = Duration::from_secs(3);
+/// From a close until who sends is told by the kernel alone: for two seconds what goes out is dropped in silence, then
+/// the next retransmission is refused with a reset.
+pub const TOLD_WITHIN: Duration = Duration::from_secs(8);
 
 const V4_PROVIDERS: u8 = 20;
 /// The provider address of [`Lab::canary`].
@@ -151,6 +154,22 @@ impl Lab {
     /// A process of the provider.
     pub fn provider(&self) -> Agent {
         self.provider.run(|| Agent::spawn(None, 0))
+    }
+
+    /// A machine behind the host.
+    pub fn guest(&self) -> Guest {
+        let netns = Netns::add(&format!("{NETNS}{}g", self.id)).expect("one more of what the lab has");
+        let (host, guest) = (Ipv4Addr::new(172, 31, 0, 1), Ipv4Addr::new(172, 31, 0, 2));
+        self.host.ip(&format!(
+            "link add guest0 type veth peer name up0 netns {}\nlink set guest0 up\naddr add {host}/24 dev guest0\n",
+            netns.name()
+        ));
+        netns.ip(&format!("link set up0 up\naddr add {guest}/24 dev up0\nroute add default via {host}\n"));
+        self.provider.ip(&format!("route add {guest}/32 via {}\n", self.host4()));
+        self.host.run(|| put(Path::new("/proc/sys/net/ipv4/ip_forward"), "1"));
+        let far = [self.provider4(0)];
+        netns.run(|| knock_until_the_neighbour_answers(&far));
+        Guest { netns, address: guest.into() }
     }
 
     /// Lets the provider take its source ports from a small range, so that they come back soon.
@@ -381,6 +400,22 @@ runtime = "{dir}/{runtime}"
             fs::create_dir_all(self.dir.path().join(dir)).expect("a directory of ours");
         }
         self.settings("");
+    }
+}
+
+/// A machine behind the host, which forwards its traffic.
+pub struct Guest {
+    netns: Netns,
+    address: IpAddr,
+}
+
+impl Guest {
+    pub fn process(&self) -> Agent {
+        self.netns.run(|| Agent::spawn(None, 0))
+    }
+
+    pub fn address(&self) -> IpAddr {
+        self.address
     }
 }
 
