@@ -50,7 +50,7 @@ fn ruleset(loaded: &Loaded, resolution: &Resolution, at: Time) -> String {
         resolution,
         now: at,
         openings: Openings::Armed,
-        unresolved: Unresolved::Omit,
+        unresolved: Unresolved::Note,
         cut_at: None,
     };
     compile(&input).print(at).to_string()

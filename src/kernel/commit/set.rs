@@ -13,8 +13,10 @@ use crate::ruleset::{Element, Field, Key, Set, SetKind, Verdict};
 const CONCAT: i32 = 0x80;
 /// NFT_DATA_VERDICT, nf_tables.h.
 const DATA_VERDICT: u32 = 0xffff_ff00;
-/// An element is gone a jiffy or two earlier than asked for, rather than later: its clock ticks at 100 Hz at least.
-const MARGIN_MS: i64 = 10;
+/// An element outlives its close by a tick or two of the kernel's clock (100 Hz at least), never less. The wall clock
+/// closes to the packet; elapsed time decides alone only after the clock was turned back. Were the element gone
+/// first, the last packets of every window would be refused with the wrong reason.
+pub const MARGIN_MS: u64 = 20;
 
 /// `enum datatypes` of nft's datatype.h; the kernel only stores them.
 mod datatype {
@@ -152,7 +154,7 @@ fn field_lengths(fields: &[Field]) -> Vec<u8> {
 /// Milliseconds until an element has to be gone; `None` when that is over.
 pub fn timeout_ms(closes_at: Time, now: Time) -> Option<u64> {
     let left = (closes_at - now).num_milliseconds();
-    (closes_at > now).then(|| (left - MARGIN_MS).max(1).unsigned_abs())
+    (closes_at > now).then(|| left.max(0).unsigned_abs() + MARGIN_MS)
 }
 
 /// A set that carries elements to add; those that are over are left out. Returns their numbers, from 1.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::set::MARGIN_MS;
 use super::error::CommitError;
 use super::read::{Found, ms_until};
 use super::set::{Ends, flags, key_length};
@@ -14,10 +15,10 @@ use crate::ruleset::{Element, Hook, Key, Rule, Set};
 
 /// Elements of each set that are looked at, evenly spread: some milliseconds.
 const SAMPLE: usize = 2048;
-/// How much earlier than its close an element may be gone: the commit's margin and some ticks of the kernel's clock.
+/// How much earlier than its close an element may be gone: some ticks of the kernel's clock.
 const EARLY_MS: u64 = 100;
-/// How much later, beside what the commit itself took: the rounding to milliseconds.
-const LATE_MS: u64 = 1;
+/// How much later, beside what the commit itself took: its margin and the rounding to milliseconds.
+const LATE_MS: u64 = MARGIN_MS + 1;
 
 /// Something that is not as it was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
