@@ -114,7 +114,7 @@ impl Engine {
         if let Some(changeset) = plan::replace(&found, &wanted) {
             self.commit(&changeset)?;
         }
-        self.adopt(wanted);
+        self.adopt(wanted, true);
         Ok(())
     }
 
@@ -290,7 +290,7 @@ impl Engine {
             self.commit_or_reload(changeset, &wanted)?;
         }
         self.world = next;
-        self.adopt(wanted);
+        self.adopt(wanted, changeset.is_some());
         Ok(changeset.is_some())
     }
 
@@ -315,9 +315,11 @@ impl Engine {
         Ok(changeset.is_some())
     }
 
-    fn adopt(&mut self, wanted: Ruleset) {
+    fn adopt(&mut self, wanted: Ruleset, changed: bool) {
         self.in_force = wanted;
-        self.in_force_since = self.world.now();
+        if changed {
+            self.in_force_since = self.world.now();
+        }
         self.owners = Owners::new(&self.world.standings());
         self.digest = None;
     }
