@@ -110,10 +110,7 @@ impl Engine {
     /// Puts the table in force for the first time, whatever is in the kernel.
     pub fn first(&mut self) -> Result<(), CommitError> {
         let wanted = self.world.compile();
-        let found = self.table.inventory()?.unwrap_or_default();
-        if let Some(changeset) = plan::replace(&found, &wanted) {
-            self.commit(&changeset)?;
-        }
+        self.replace(&wanted)?;
         self.adopt(wanted, true);
         Ok(())
     }
@@ -327,14 +324,20 @@ impl Engine {
     /// A table that somebody removed is loaded anew.
     fn commit_or_reload(&mut self, changeset: &Changeset, wanted: &Ruleset) -> Result<(), CommitError> {
         match self.commit(changeset) {
-            Err(CommitError::Vanished { .. }) => {
-                let found = self.table.inventory()?.unwrap_or_default();
-                match plan::replace(&found, wanted) {
-                    Some(whole) => self.commit(&whole),
-                    None => Ok(()),
-                }
-            }
+            Err(CommitError::Vanished { .. }) => self.replace(wanted),
             other => other,
+        }
+    }
+
+    /// Brings whatever is in the kernel to the wanted table, in one transaction and without a packet's gap.
+    fn replace(&mut self, wanted: &Ruleset) -> Result<(), CommitError> {
+        let (found, held) = match self.table.inventory()? {
+            Some(found) => (found, self.table.held(wanted)?),
+            None => Default::default(),
+        };
+        match plan::replace(&found, &held, wanted) {
+            Some(changeset) => self.commit(&changeset),
+            None => Ok(()),
         }
     }
 

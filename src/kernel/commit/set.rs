@@ -299,6 +299,24 @@ pub fn successor(key: &Key) -> Option<Key> {
     None
 }
 
+/// The key before this one; the first key has none and stays.
+pub fn predecessor(key: &Key) -> Key {
+    let mut bytes = key.bytes().to_vec();
+    for byte in bytes.iter_mut().rev() {
+        let borrowed;
+        (*byte, borrowed) = byte.overflowing_sub(1);
+        if !borrowed {
+            return Key::from_bytes(&bytes);
+        }
+    }
+    key.clone()
+}
+
+/// The last key of this length.
+pub fn greatest(key: &Key) -> Key {
+    Key::from_bytes(&vec![u8::MAX; key.bytes().len()])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
