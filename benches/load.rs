@@ -59,9 +59,9 @@ fn run(size: usize) {
         let ((), took) = timed(|| {
             world.resolve(subjects[0].clone(), vec![place(10_000_000 + round)]);
             let part = world.compile_subjects(&restarted);
-            let changeset = plan::plan_part(&current, &part, &BTreeSet::new()).expect("another id");
+            let changeset = plan::plan_part(&current, &part).expect("another id");
             table.commit(&changeset, &picoseg::kernel::clock::now).expect("commit");
-            current.chains.extend(part.chains);
+            current.take_over(part);
         });
         ids.push(took);
     }

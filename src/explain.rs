@@ -53,6 +53,21 @@ fn grant(
     at: Time,
 ) -> Option<(Time, PolicyId)> {
     let service = standing.service;
+    let mut policies = service
+        .policies
+        .iter()
+        .filter(|policy| {
+            policy.id.direction == packet.direction
+                && policy.prefixes.iter().any(|prefix| prefix.contains(packet.remote))
+                && policy.ports.iter().any(|port| {
+                    port.protocol == packet.protocol
+                        && (port.protocol == Protocol::Icmp || port.range.contains(packet.port))
+                })
+                && is(&policy.subject)
+        })
+        .peekable();
+    // Last, because it may cost a calendar, and nearly every service has no policy for the packet.
+    policies.peek()?;
     match schedule::state(service, standing.record, standing.approved, at) {
         ServiceState::Open => {}
         ServiceState::Decommissioned
@@ -61,15 +76,6 @@ fn grant(
         | ServiceState::Pending
         | ServiceState::Unapproved => return None,
     }
-    let policies = service.policies.iter().filter(|policy| {
-        policy.id.direction == packet.direction
-            && policy.prefixes.iter().any(|prefix| prefix.contains(packet.remote))
-            && policy.ports.iter().any(|port| {
-                port.protocol == packet.protocol
-                    && (port.protocol == Protocol::Icmp || port.range.contains(packet.port))
-            })
-            && is(&policy.subject)
-    });
     let instant = at + chrono::TimeDelta::nanoseconds(1);
     policies
         .filter_map(|policy| {

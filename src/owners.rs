@@ -3,6 +3,7 @@
 //! A refusal belongs to the service with the longest matching prefix as written; among equals to the first by state
 //! ([`ServiceState`]'s order), then by name.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::compile::Standing;
@@ -15,6 +16,8 @@ use crate::schedule;
 pub struct Owners {
     v4: Vec<Segment<Listing>>,
     v6: Vec<Segment<Listing>>,
+    /// The groups of services that own an address together.
+    ties: BTreeSet<Vec<ServiceName>>,
 }
 
 /// The length of the prefix and the place of the service in the list that the table was made from.
@@ -39,23 +42,29 @@ impl Owners {
                 prefixes.map(move |prefix| (prefix.first(), prefix.last(), (prefix.length(), index)))
             }))
         };
-        Self { v4: of(Family::V4), v6: of(Family::V6) }
+        let (v4, v6) = (of(Family::V4), of(Family::V6));
+        let groups = v4.iter().chain(&v6).map(|segment| longest(&segment.covers)).filter(|g| g.len() > 1);
+        let name = |index: &usize| services.get(*index).map(|standing| standing.service.name.clone());
+        let ties = groups.map(|group| group.iter().filter_map(name).collect()).collect();
+        Self { v4, v6, ties }
+    }
+
+    /// The groups of services that own addresses together with any of these.
+    pub fn ties<'a>(&'a self, of: &'a BTreeSet<ServiceName>) -> impl Iterator<Item = &'a [ServiceName]> {
+        let groups = self.ties.iter().map(Vec::as_slice);
+        groups.filter(|group| group.iter().any(|name| of.contains(name)))
     }
 
     /// Returns the owner of an address at an instant; `None` when no service lists it. Takes the same services that
     /// the table was made from.
     pub fn owner(&self, services: &[Standing<'_>], address: IpAddr, at: Time) -> Option<Owner> {
         let covers = self.covers(address)?;
-        let longest = covers.iter().map(|(length, _)| *length).max()?;
         let state = |index: usize| {
             let standing = services.get(index)?;
             Some(schedule::state(standing.service, standing.record, standing.approved, at))
         };
-        let (state, index) = covers
-            .iter()
-            .filter(|(length, _)| *length == longest)
-            .filter_map(|(_, index)| Some((state(*index)?, *index)))
-            .min()?;
+        let (state, index) =
+            longest(covers).into_iter().filter_map(|index| Some((state(index)?, index))).min()?;
         let others = covers.iter().map(|(_, index)| *index).filter(|other| *other != index);
         let mut also: Vec<_> =
             others.filter_map(|other| Some(services.get(other)?.service.name.clone())).collect();
@@ -79,4 +88,10 @@ impl Owners {
         let index = segments.partition_point(|segment| segment.last < number);
         segments.get(index).filter(|segment| segment.first <= number).map(|segment| segment.covers.as_slice())
     }
+}
+
+/// Those who list a segment with the longest prefix.
+fn longest(covers: &[Listing]) -> Vec<usize> {
+    let longest = covers.iter().map(|(length, _)| *length).max();
+    covers.iter().filter(|(length, _)| Some(*length) == longest).map(|(_, index)| *index).collect()
 }

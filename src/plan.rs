@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ruleset::{Chain, Element, Hook, Key, Rule, Ruleset, Set, SetKind};
+use crate::ruleset::{Chain, Element, Hook, Key, Part, Rule, Ruleset, Set, SetKind};
 
 /// What one transaction does, in an order that the kernel accepts. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,15 +95,17 @@ pub fn plan(in_force: &Ruleset, wanted: &Ruleset, rearm: &BTreeSet<String>) -> O
     draft.finish(&wanted.table)
 }
 
-/// Returns the step that brings the sets and chains of `part` to what they are there; all else stays.
-pub fn plan_part(in_force: &Ruleset, part: &Ruleset, rearm: &BTreeSet<String>) -> Option<Changeset> {
+/// Returns the step that puts a part in place of what is in force; all else stays.
+pub fn plan_part(in_force: &Ruleset, part: &Part) -> Option<Changeset> {
     let mut draft = Draft::default();
-    for (name, set) in &part.sets {
-        draft.set(name, in_force.sets.get(name), set, rearm);
+    for (name, set) in &part.wanted.sets {
+        draft.set(name, in_force.sets.get(name), set, &BTreeSet::new());
     }
-    for (name, chain) in &part.chains {
+    for (name, chain) in &part.wanted.chains {
         draft.chain(name, in_force.chains.get(name), chain);
     }
+    let gone = part.gone.iter().filter(|name| in_force.sets.contains_key(*name));
+    draft.delete_objects.extend(gone.cloned().map(Step::DeleteSet));
     draft.finish(&in_force.table)
 }
 

@@ -11,7 +11,13 @@
 //!            compile: Ruleset   Happenings, records    next_deadline
 //! ```
 //!
-//! A `World` is a cheap clone: a change is tried on a copy, committed to the kernel, and only then kept.
+//! A `World` is a cheap clone, whose parts are shared until one changes: a change is tried on a copy, committed to the
+//! kernel, and only then kept.
+
+mod agenda;
+mod index;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,24 +27,27 @@ use crate::model::{
     Cause, Decommissioned, FileState, Order, OrderKind, Record, Service, ServiceName, ServiceState, Settings,
     Span, Subject, Time,
 };
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Part, Ruleset};
 use crate::schedule;
+use agenda::{Agenda, Entry};
+use index::Index;
 
 /// Everything that decides what may pass.
 #[derive(Debug, Clone)]
 pub struct World {
     settings: Arc<Settings>,
-    services: BTreeMap<ServiceName, Known>,
-    resolution: Resolution,
+    services: Arc<BTreeMap<ServiceName, Arc<Known>>>,
+    index: Arc<Index>,
+    resolution: Arc<Resolution>,
     /// The latest time ever seen: turning the clock back does not turn this back.
     latest: Time,
     openings: Openings,
     cut_at: Option<Time>,
-    states: BTreeMap<ServiceName, ServiceState>,
+    agenda: Arc<Agenda>,
 }
 
 /// A service with what is remembered of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     service: Arc<Service>,
     record: Record,
@@ -69,6 +78,8 @@ pub enum What {
 pub struct Outcome {
     pub happenings: Vec<Happening>,
     pub records: Vec<(ServiceName, Record)>,
+    /// The services that were looked at: nothing of any other one changed.
+    pub touched: BTreeSet<ServiceName>,
 }
 
 impl Outcome {
@@ -99,53 +110,82 @@ impl World {
     pub fn new(settings: Settings, latest: Time) -> Self {
         Self {
             settings: Arc::new(settings),
-            services: BTreeMap::new(),
-            resolution: Resolution::new(),
+            services: Arc::default(),
+            index: Arc::default(),
+            resolution: Arc::default(),
             latest,
             openings: Openings::Armed,
             cut_at: None,
-            states: BTreeMap::new(),
+            agenda: Arc::default(),
         }
     }
 
     /// Puts a service in as it is remembered, without happenings: what a former daemon knew.
     pub fn remember(&mut self, service: Arc<Service>, record: Record, departed: bool) {
         let name = service.name.clone();
-        self.services.insert(name.clone(), Known { service, record, departed });
-        if let Some(standing) = self.standing(&name) {
-            let state = state(&standing, self.latest);
-            self.states.insert(name, state);
+        self.put(Known { service, record, departed });
+        if let Some(entry) = self.entry(&name) {
+            // Due at once: what happened since is told when files are applied.
+            let entry = Entry { due: Some(self.latest), ..entry };
+            Arc::make_mut(&mut self.agenda).note(&name, entry);
         }
     }
 
     /// Takes over files that were accepted. What is no longer among them is decommissioned and stays watched.
     pub fn apply(&mut self, settings: Settings, files: BTreeMap<ServiceName, Service>, now: Time) -> Outcome {
         self.see(now);
-        let same = *self.settings == settings && self.holds(&files);
-        self.settings = Arc::new(settings);
+        let mut touched = self.agenda.due(self.latest);
+        let mut changed = *self.settings != settings;
+        if changed {
+            self.settings = Arc::new(settings);
+            touched.extend(self.services.keys().cloned());
+        }
         let gone: Vec<_> = self.services.keys().filter(|name| !files.contains_key(*name)).cloned().collect();
         for name in gone {
+            changed |= !self.is_departed(&name);
             self.depart(&name);
+            touched.insert(name);
         }
         for (name, service) in files {
-            let record = self.services.remove(&name).map(|known| known.record).unwrap_or_default();
-            self.services.insert(name, Known { service: Arc::new(service), record, departed: false });
+            if self.take_file(service) {
+                changed = true;
+                touched.insert(name);
+            }
         }
-        if !same {
+        if changed {
             self.cut_at = Some(self.latest);
         }
-        self.settle()
+        self.settle(touched)
     }
 
-    /// True when these are the services that are here already.
-    fn holds(&self, files: &BTreeMap<ServiceName, Service>) -> bool {
-        let present = self.services.iter().filter(|(_, known)| !known.departed);
-        present.map(|(name, known)| (name, &*known.service)).eq(files)
+    /// True when anything about the service is another than before.
+    fn take_file(&mut self, service: Service) -> bool {
+        let known = self.services.get(&service.name);
+        if known.is_some_and(|known| !known.departed && *known.service == service) {
+            return false;
+        }
+        let record = known.map(|known| known.record.clone()).unwrap_or_default();
+        self.put(Known { service: Arc::new(service), record, departed: false });
+        true
+    }
+
+    fn put(&mut self, known: Known) {
+        let index = Arc::make_mut(&mut self.index);
+        let name = known.service.name.clone();
+        if let Some(old) = self.services.get(&name) {
+            index.remove(&old.service);
+        }
+        index.add(&known.service);
+        Arc::make_mut(&mut self.services).insert(name, Arc::new(known));
+    }
+
+    fn known_mut(&mut self, name: &ServiceName) -> Option<&mut Known> {
+        Arc::make_mut(&mut self.services).get_mut(name).map(Arc::make_mut)
     }
 
     fn depart(&mut self, name: &ServiceName) {
         let latest = self.latest;
-        let Some(known) = self.services.get_mut(name) else { return };
+        let Some(known) = self.known_mut(name) else { return };
         known.departed = true;
         let standing = Standing { service: &known.service, record: &known.record, approved: true };
         if schedule::decommissioned_at(standing.service, standing.record, latest).is_none() {
@@ -163,8 +203,7 @@ impl World {
         self.see(order.at);
         let name = &order.service;
         let latest = self.latest;
-        let known =
-            self.services.get_mut(name).ok_or_else(|| OrderError::Unknown(name.as_str().to_owned()))?;
+        let known = self.known_mut(name).ok_or_else(|| OrderError::Unknown(name.as_str().to_owned()))?;
         let ended = schedule::decommissioned_at(&known.service, &known.record, latest).is_some();
         match order.kind {
             OrderKind::Suspend | OrderKind::Resume if ended => return Err(OrderError::Final(name.clone())),
@@ -179,7 +218,9 @@ impl World {
         }
         let changed = (known.record != before).then(|| (name.clone(), known.record.clone()));
         self.cut_at = Some(latest);
-        let mut outcome = self.settle();
+        let mut touched = self.agenda.due(latest);
+        touched.insert(name.clone());
+        let mut outcome = self.settle(touched);
         outcome.records.extend(changed.filter(|(name, _)| !outcome.records.iter().any(|(n, _)| n == name)));
         Ok(outcome)
     }
@@ -187,18 +228,19 @@ impl World {
     /// Lets time pass; returns what happened meanwhile.
     pub fn tick(&mut self, now: Time) -> Outcome {
         self.see(now);
-        self.settle()
+        self.settle(self.agenda.due(self.latest))
     }
 
     /// Takes over where subjects are right now.
     pub fn resolve(&mut self, subject: Subject, places: Vec<Place>) {
-        self.resolution.insert(subject, places);
+        Arc::make_mut(&mut self.resolution).insert(subject, places);
     }
 
     /// Forgets subjects that no policy names any more.
     pub fn forget_unused_subjects(&mut self) {
-        let used: BTreeSet<Subject> = self.subjects().into_iter().cloned().collect();
-        self.resolution.retain(|subject, _| used.contains(subject));
+        if self.resolution.keys().any(|subject| !self.index.names(subject)) {
+            Arc::make_mut(&mut self.resolution).retain(|subject, _| self.index.names(subject));
+        }
     }
 
     /// Says whether windows may be armed: not while the ledger does not work.
@@ -223,14 +265,13 @@ impl World {
         &self.settings
     }
 
-    /// Records decommissions that time or files brought and compares every service's state with the one before.
-    fn settle(&mut self) -> Outcome {
+    /// Records decommissions that time or files brought and compares the services' states with the ones before.
+    fn settle(&mut self, touched: BTreeSet<ServiceName>) -> Outcome {
         let mut outcome = Outcome::default();
-        let names: Vec<_> = self.services.keys().cloned().collect();
-        for name in names {
-            self.settle_service(&name, &mut outcome);
+        for name in &touched {
+            self.settle_service(name, &mut outcome);
         }
-        self.states.retain(|name, _| self.services.contains_key(name));
+        outcome.touched = touched;
         outcome
     }
 
@@ -238,26 +279,33 @@ impl World {
         let latest = self.latest;
         let Some(standing) = self.standing(name) else { return };
         let state = state(&standing, latest);
-        let before = self.states.get(name).copied();
+        let before = self.agenda.state(name);
         if state == ServiceState::Decommissioned {
             let event = decommission_event(&standing, latest);
-            if let Some(known) = self.services.get_mut(name) {
-                let record = known.record.clone();
-                if known.record.decommissioned.as_ref().is_none_or(|old| old.at < event.at) {
-                    known.record.decommission(event);
-                }
-                if known.record != record || before != Some(state) {
-                    outcome.records.push((name.clone(), known.record.clone()));
-                }
+            let unknown = standing.record.decommissioned.as_ref().is_none_or(|old| old.at < event.at);
+            if unknown && let Some(known) = self.known_mut(name) {
+                known.record.decommission(event);
+            }
+            if unknown || before != Some(state) {
+                outcome
+                    .records
+                    .extend(self.services.get(name).map(|known| (name.clone(), known.record.clone())));
             }
         }
-        if before == Some(state) {
-            return;
+        if before != Some(state) {
+            let whats = self.transition(name, before, state);
+            let happenings =
+                whats.into_iter().map(|(at, what)| Happening { service: name.clone(), at, what });
+            outcome.happenings.extend(happenings);
         }
-        self.states.insert(name.clone(), state);
-        let whats = self.transition(name, before, state);
-        let happenings = whats.into_iter().map(|(at, what)| Happening { service: name.clone(), at, what });
-        outcome.happenings.extend(happenings);
+        if let Some(entry) = self.entry(name) {
+            Arc::make_mut(&mut self.agenda).note(name, entry);
+        }
+    }
+
+    fn entry(&self, name: &ServiceName) -> Option<Entry> {
+        let standing = self.standing(name)?;
+        Some(Entry::new(&standing, self.latest, self.settings.enforcement.arm_ahead))
     }
 
     /// What a change of state is called, in order.
@@ -303,15 +351,36 @@ impl World {
     }
 
     /// Returns only the sets that follow the time.
-    pub fn compile_windows(&self) -> Ruleset {
+    pub fn compile_windows(&self) -> Part {
         let standings = self.standings();
         compile::window_sets(&self.input(&standings))
     }
 
     /// Returns only the chains that follow where these subjects are.
-    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>) -> Ruleset {
-        let standings = self.standings();
-        compile::subject_chains(&self.input(&standings), subjects)
+    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>) -> Part {
+        let mut part = Part::new(&self.settings.enforcement.table);
+        for subject in subjects {
+            let standings = self.standings_of(self.index.with_subject(subject));
+            compile::subject_chains(&self.input(&standings), subject, &mut part);
+        }
+        part
+    }
+
+    /// Returns only what follows the state of these services. Right as long as the same services govern as in the
+    /// table in force; `ties`: the groups of services that own addresses together with any of them.
+    pub fn compile_services<'a>(
+        &self,
+        names: &BTreeSet<ServiceName>,
+        ties: impl IntoIterator<Item = &'a [ServiceName]>,
+        in_force: &Ruleset,
+    ) -> Part {
+        let standings = self.standings_of(names);
+        let ties: Vec<_> = ties.into_iter().map(|group| self.standings_of(group)).collect();
+        let in_use = |set: &str| {
+            let mut users = self.index.with_opening_set(set).filter_map(|name| self.standing(name));
+            users.any(|standing| standing.may_open(self.latest))
+        };
+        compile::service_part(&self.input(&standings), &ties, &in_use, in_force)
     }
 
     /// Returns the table that follows from files and orders alone: the same on every host and at every restart.
@@ -332,6 +401,11 @@ impl World {
             unresolved: Unresolved::Silent,
             cut_at: self.cut_at,
         }
+    }
+
+    fn standings_of<'a>(&self, names: impl IntoIterator<Item = &'a ServiceName>) -> Vec<Standing<'_>> {
+        let known = names.into_iter().filter_map(|name| self.standing(name));
+        known.filter(|standing| standing.governs(self.latest)).collect()
     }
 
     /// The services sorted by name, those whose watch is over left out.
@@ -370,8 +444,7 @@ impl World {
     }
 
     pub fn subjects(&self) -> BTreeSet<&Subject> {
-        let policies = self.services.values().flat_map(|known| &known.service.policies);
-        policies.map(|policy| &policy.subject).collect()
+        self.index.subjects().collect()
     }
 
     pub fn places(&self, subject: &Subject) -> &[Place] {
@@ -380,45 +453,17 @@ impl World {
 
     /// The next change of any service's state.
     pub fn next_transition(&self) -> Option<(Time, ServiceName, ServiceState)> {
-        let next = |standing: Standing<'_>| {
-            let (at, to) =
-                schedule::next_transition(standing.service, standing.record, standing.approved, self.latest)?;
-            Some((at, standing.service.name.clone(), to))
-        };
-        self.standings().into_iter().filter_map(next).min_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)))
+        self.agenda.next_transition()
     }
 
-    /// When to call [`World::tick`] next: a state changes, a window comes within `arm_ahead`, or a watch ends.
+    /// When to call [`World::tick`] next; without services in a long time.
     pub fn next_deadline(&self) -> Time {
-        let arm_ahead = self.settings.enforcement.arm_ahead;
-        let horizon = self.latest + arm_ahead;
-        let transition = self.next_transition().map(|(at, ..)| at);
-        let standings = self.standings();
-        let arming = standings.iter().filter_map(|s| next_arming(s, horizon, horizon + LOOK));
-        let watches = standings.iter().filter_map(|s| {
-            let at = schedule::decommissioned_at(s.service, s.record, self.latest)?;
-            schedule::watched_until(s.service, at)
-        });
-        let armed = arming.map(|opens_at| opens_at - arm_ahead);
-        let candidates = transition.into_iter().chain(armed).chain(watches).chain([self.latest + LOOK]);
-        candidates.filter(|at| *at > self.latest).min().unwrap_or(self.latest + LOOK)
+        self.agenda.first().unwrap_or(self.latest + LONG)
     }
 }
 
-/// How far beyond the horizon the next deadline looks for openings; it is looked at again after that time.
-const LOOK: chrono::TimeDelta = chrono::TimeDelta::hours(24);
-
-/// The first opening of any window set of the service after the horizon.
-fn next_arming(standing: &Standing<'_>, horizon: Time, end: Time) -> Option<Time> {
-    let service = standing.service;
-    let own = service.policies.iter().filter_map(|policy| policy.windows.as_deref()).map(Some);
-    let sets: BTreeSet<Option<&[usize]>> = own.chain([None]).collect();
-    sets.into_iter()
-        .flat_map(|which| schedule::openings(service, which, horizon, end))
-        .map(Span::opens_at)
-        .filter(|opens_at| *opens_at > horizon)
-        .min()
-}
+/// When to look at the time again though nothing is due.
+const LONG: chrono::TimeDelta = chrono::TimeDelta::hours(24);
 
 fn state(standing: &Standing<'_>, at: Time) -> ServiceState {
     schedule::state(standing.service, standing.record, standing.approved, at)

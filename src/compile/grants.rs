@@ -3,37 +3,38 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::shared::{accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
-use super::{Input, Standing, names, subjects, windows};
-use crate::model::{Direction, Family, Policy, PortRange, Protocol, Subject};
+use super::{Governing, Input, names, subjects};
+use crate::model::{Direction, Family, Policy, PortRange, Protocol};
 use crate::ranges::{self, Segment};
 use crate::ruleset::{Element, Key, Load, Rule, Ruleset, Statement, Verdict, protocol};
 
-pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
+pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
     let mut endpoints = Endpoints::default();
-    for standing in input.services.iter().filter(|standing| standing.governs(input.now)) {
-        for policy in &standing.service.policies {
-            add_policy_chains(input, standing, policy, ruleset);
-            endpoints.collect(policy);
-        }
+    for governing in services {
+        add_chains_of(input, governing, ruleset);
+        governing.standing.service.policies.iter().for_each(|policy| endpoints.collect(policy));
     }
     endpoints.add(ruleset);
 }
 
-/// Adds the chains of every policy about this subject: what changes when its cgroups come and go.
-pub fn add_chains_of(input: &Input<'_>, subject: &Subject, ruleset: &mut Ruleset) {
-    for standing in input.services.iter().filter(|standing| standing.governs(input.now)) {
-        for policy in standing.service.policies.iter().filter(|policy| policy.subject == *subject) {
-            add_policy_chains(input, standing, policy, ruleset);
-        }
+/// Adds the chains of every policy of a service.
+pub fn add_chains_of(input: &Input<'_>, governing: &Governing<'_>, ruleset: &mut Ruleset) {
+    for policy in &governing.standing.service.policies {
+        add_policy_chains(input, governing, policy, ruleset);
     }
 }
 
-fn add_policy_chains(input: &Input<'_>, standing: &Standing<'_>, policy: &Policy, ruleset: &mut Ruleset) {
+pub fn add_policy_chains(
+    input: &Input<'_>,
+    governing: &Governing<'_>,
+    policy: &Policy,
+    ruleset: &mut Ruleset,
+) {
     let protocols: BTreeSet<_> = policy.ports.iter().map(|port| port.protocol).collect();
     for protocol in protocols {
-        let rules = match windows::may_open(standing, input.now) {
-            true => policy_rules(input, standing, policy, protocol),
-            false => vec![],
+        let rules = match governing.shut {
+            None => policy_rules(input, governing, policy, protocol),
+            Some(_) => vec![],
         };
         chain(ruleset, names::policy_chain(policy, protocol), rules);
     }
@@ -42,11 +43,14 @@ fn add_policy_chains(input: &Input<'_>, standing: &Standing<'_>, policy: &Policy
 /// Nothing passes outside of the windows; inside, the subject does.
 fn policy_rules(
     input: &Input<'_>,
-    standing: &Standing<'_>,
+    governing: &Governing<'_>,
     policy: &Policy,
     protocol: Protocol,
 ) -> Vec<Rule> {
-    let open = names::policy_open(standing.service, policy);
+    let open = match &policy.windows {
+        None => governing.open.clone(),
+        Some(which) => names::open(governing.standing.service, Some(which)),
+    };
     let mut rules = vec![vec![not_in(&[Load::Time], open), back()]];
     rules.extend(match protocol {
         Protocol::Tcp => segments(input, policy),

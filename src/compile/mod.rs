@@ -23,11 +23,10 @@ mod windows;
 
 use std::collections::BTreeMap;
 
-use crate::model::{Record, Service, Settings, Subject, Time};
-use crate::ruleset::Ruleset;
+use crate::model::{Record, Service, ServiceState, Settings, Subject, Time};
+use crate::ruleset::{Part, Ruleset};
 
-pub use names::{CountSets, count_sets};
-
+pub use names::{CountSets, count_sets, opening_sets};
 
 /// Where a cgroup stands right now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,35 +85,92 @@ pub struct Input<'a> {
     pub cut_at: Option<Time>,
 }
 
+/// A service that governs its addresses, with what several parts of the table ask of it, found once.
+struct Governing<'a> {
+    standing: Standing<'a>,
+    /// Why it is shut whatever its windows say.
+    shut: Option<ServiceState>,
+    /// The set of its openings.
+    open: String,
+}
+
+fn governing<'a>(input: &Input<'_>, services: &'a [Standing<'a>]) -> Vec<Governing<'a>> {
+    let governing = services.iter().filter(|standing| standing.governs(input.now));
+    governing
+        .map(|standing| Governing {
+            standing: *standing,
+            shut: standing.shut(input.now),
+            open: names::open(standing.service, None),
+        })
+        .collect()
+}
+
 /// Returns the wanted table.
 pub fn compile(input: &Input<'_>) -> Ruleset {
     let mut ruleset = Ruleset::new(&input.settings.enforcement.table);
+    let services = governing(input, input.services);
     shared::add(input, &mut ruleset);
     failsafe::add(input, &mut ruleset);
-    windows::add(input, &mut ruleset);
+    windows::add(input, &services, &mut ruleset);
     subjects::add(input, &mut ruleset);
-    grants::add(input, &mut ruleset);
-    refusal::add(input, &mut ruleset);
+    grants::add(input, &services, &mut ruleset);
+    refusal::add(input, &services, &mut ruleset);
     ruleset
 }
 
-/// Returns the sets of the wanted table that follow the time: the cheap part of [`compile`].
-pub fn window_sets(input: &Input<'_>) -> Ruleset {
-    let mut ruleset = Ruleset::new(&input.settings.enforcement.table);
-    windows::add(input, &mut ruleset);
-    ruleset
+/// Returns the sets of the wanted table that follow the time.
+pub fn window_sets(input: &Input<'_>) -> Part {
+    let mut part = Part::new(&input.settings.enforcement.table);
+    windows::add(input, &governing(input, input.services), &mut part.wanted);
+    part
 }
 
-/// Returns the chains of the wanted table that follow where these subjects are.
-pub fn subject_chains<'a>(input: &Input<'_>, subjects: impl IntoIterator<Item = &'a Subject>) -> Ruleset {
-    let mut ruleset = Ruleset::new(&input.settings.enforcement.table);
-    for subject in subjects {
-        grants::add_chains_of(input, subject, &mut ruleset);
+/// Returns the chains of the wanted table that follow where this subject is. The input needs no other services than
+/// those that name it.
+pub fn subject_chains(input: &Input<'_>, subject: &Subject, part: &mut Part) {
+    for governing in governing(input, input.services) {
+        let policies = governing.standing.service.policies.iter();
+        for policy in policies.filter(|policy| policy.subject == *subject) {
+            grants::add_policy_chains(input, &governing, policy, &mut part.wanted);
+        }
     }
-    ruleset
+}
+
+/// Returns all of the wanted table that follows the state of the input's services, which need not be all there are,
+/// as long as the same ones govern as in the table in force. `ties`: the groups of services that own addresses
+/// together with any of them. `in_use`: says whether any service may open by a set of openings.
+pub fn service_part(
+    input: &Input<'_>,
+    ties: &[Vec<Standing<'_>>],
+    in_use: &dyn Fn(&str) -> bool,
+    in_force: &Ruleset,
+) -> Part {
+    let mut part = Part::new(&input.settings.enforcement.table);
+    for governing in governing(input, input.services) {
+        windows::add_sets_of(input, &governing, &mut part.wanted);
+        let unused = opening_sets(governing.standing.service).into_iter().filter(|set| !in_use(set));
+        part.gone.extend(unused);
+        grants::add_chains_of(input, &governing, &mut part.wanted);
+        refusal::add_chains_of(input, &governing, &mut part.wanted);
+    }
+    for group in ties {
+        refusal::add_tie(input, &governing(input, group), &mut part.wanted);
+    }
+    windows::add_closing(input, in_force, &mut part);
+    part
 }
 
 impl Standing<'_> {
+    /// The state of a service that is shut whatever its windows say.
+    fn shut(&self, now: Time) -> Option<ServiceState> {
+        crate::schedule::shut(self.service, self.record, self.approved, now)
+    }
+
+    /// False when its windows open nothing.
+    pub fn may_open(&self, now: Time) -> bool {
+        self.governs(now) && self.shut(now).is_none()
+    }
+
     /// True when the service still governs its addresses: always, but for a decommissioned one whose watch is over.
     pub fn governs(&self, now: Time) -> bool {
         crate::schedule::decommissioned_at(self.service, self.record, now)

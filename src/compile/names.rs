@@ -1,9 +1,13 @@
 //! The names of everything in the table. Names of services and subjects stand behind a fixed prefix, so that a
 //! service may be called `drop`.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 
-use crate::model::{Direction, Family, Opening, Policy, Protocol, Reason, Service, ServiceName, Window};
+use crate::model::{
+    Direction, Family, Opening, Policy, Protocol, Reason, Service, ServiceName, Span, Time, Window,
+};
 
 /// `4` or `6`.
 pub fn digit(family: Family) -> char {
@@ -21,25 +25,40 @@ pub fn way(direction: Direction) -> &'static str {
     }
 }
 
+/// What the names of sets of openings begin with.
+pub const OPEN: &str = "open";
+
 /// The set of the openings of some windows: services with the same timetable share it.
 pub fn open(service: &Service, which: Option<&[usize]>) -> String {
-    let indices: Vec<usize> = which.map_or_else(|| (0..service.windows.len()).collect(), <[usize]>::to_vec);
-    let windows: Vec<_> = indices.iter().filter_map(|index| service.windows.get(*index)).collect();
-    let opening = |window: &&Window| match &window.opening {
-        Opening::Recurring { cron, until, timezone } => format!("{} {until:?} {timezone}", cron.text()),
-        Opening::Absolute(span) => format!("{span:?}"),
+    let mut parts: Vec<String> = match which {
+        None => service.windows.iter().map(opening).collect(),
+        Some(indices) => indices.iter().filter_map(|i| service.windows.get(*i)).map(opening).collect(),
     };
-    let mut parts: Vec<String> = windows.iter().map(opening).collect();
     parts.sort_unstable();
     // Named windows that are none differ from a service without windows, which is always open.
-    parts.push(format!("{}", which.is_some()));
-    parts.push(format!("{:?} {:?}", service.lifetime, service.exceptions));
-    digest("open", parts.iter().map(String::as_str))
+    parts.push(which.is_some().to_string());
+    parts.extend(std::iter::once(&service.lifetime).chain(&service.exceptions).map(span));
+    digest(OPEN, parts.iter().map(String::as_str))
 }
 
-/// The set of the openings of a policy: that of its service unless it names windows of its own.
-pub fn policy_open(service: &Service, policy: &Policy) -> String {
-    open(service, policy.windows.as_deref())
+fn opening(window: &Window) -> String {
+    match &window.opening {
+        Opening::Recurring { cron, until, timezone } => format!("{} {until:?} {timezone}", cron.text()),
+        Opening::Absolute(at) => span(at),
+    }
+}
+
+/// In nanoseconds: as text a time costs more than the digest.
+fn span(span: &Span) -> String {
+    let at = |time: Time| (time.timestamp(), time.timestamp_subsec_nanos());
+    let ((from, from_nanos), (to, to_nanos)) = (at(span.opens_at()), at(span.closes_at()));
+    format!("{from}.{from_nanos}-{to}.{to_nanos}")
+}
+
+/// The sets of openings that a service asks for: its own and those of policies with windows of their own.
+pub fn opening_sets(service: &Service) -> BTreeSet<String> {
+    let own = service.policies.iter().filter_map(|policy| policy.windows.as_deref()).map(Some);
+    own.chain([None]).map(|which| open(service, which)).collect()
 }
 
 /// The chain of a policy for one protocol.

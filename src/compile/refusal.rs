@@ -3,34 +3,50 @@
 use std::collections::BTreeSet;
 
 use super::shared::{chain, goto, lookup, not_in};
-use super::{Input, Standing, names};
+use super::{Governing, Input, names};
 use crate::model::{Direction, Family, Mode, Prefix, Reason, ServiceState, Time};
 use crate::ranges;
 use crate::ruleset::{Element, Key, Load, Rule, Ruleset, Statement, Verdict};
-use crate::schedule;
 
-pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
-    let governing: Vec<_> =
-        input.services.iter().filter(|standing| standing.governs(input.now)).copied().collect();
-    for standing in &governing {
-        for direction in Direction::ALL {
-            let rules = reasons(input, std::slice::from_ref(standing), direction);
-            chain(ruleset, names::refusal_chain(&standing.service.name, direction), rules);
-        }
+pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
+    for governing in services {
+        add_chains_of(input, governing, ruleset);
     }
     for family in Family::ALL {
-        add_gate(&governing, family, ruleset);
-        add_owners(input, &governing, family, ruleset);
+        add_gate(services, family, ruleset);
+        add_owners(input, services, family, ruleset);
     }
 }
 
+/// Adds the chains that refuse what belongs to a service.
+pub fn add_chains_of(input: &Input<'_>, governing: &Governing<'_>, ruleset: &mut Ruleset) {
+    for direction in Direction::ALL {
+        let rules = reasons(input, &[governing], direction);
+        chain(ruleset, names::refusal_chain(&governing.standing.service.name, direction), rules);
+    }
+}
+
+/// Adds the chains that refuse what belongs to several services together.
+pub fn add_tie(input: &Input<'_>, owners: &[Governing<'_>], ruleset: &mut Ruleset) {
+    let owners: Vec<_> = owners.iter().collect();
+    for direction in Direction::ALL {
+        chain(ruleset, tie_chain(&owners, direction), reasons(input, &owners, direction));
+    }
+}
+
+fn tie_chain(owners: &[&Governing<'_>], direction: Direction) -> String {
+    let members: Vec<_> =
+        owners.iter().map(|owner| names::refusal_chain(&owner.standing.service.name, direction)).collect();
+    names::digest("tie", members.iter().map(String::as_str))
+}
+
 /// The networks (/16, IPv6 /32) that contain anything governed.
-fn add_gate(governing: &[Standing<'_>], family: Family, ruleset: &mut Ruleset) {
+fn add_gate(services: &[Governing<'_>], family: Family, ruleset: &mut Ruleset) {
     let host_bits = match family {
         Family::V4 => 16,
         Family::V6 => 96,
     };
-    let prefixes = governing.iter().flat_map(|standing| standing.service.prefixes());
+    let prefixes = services.iter().flat_map(|governing| governing.standing.service.prefixes());
     let networks: BTreeSet<u128> = prefixes
         .filter(|prefix| prefix.family() == family)
         .flat_map(|prefix| (prefix.first() >> host_bits)..=(prefix.last() >> host_bits))
@@ -41,10 +57,10 @@ fn add_gate(governing: &[Standing<'_>], family: Family, ruleset: &mut Ruleset) {
     }
 }
 
-fn add_owners(input: &Input<'_>, governing: &[Standing<'_>], family: Family, ruleset: &mut Ruleset) {
-    for (first, last, owners) in owners(governing, family) {
+fn add_owners(input: &Input<'_>, services: &[Governing<'_>], family: Family, ruleset: &mut Ruleset) {
+    for (first, last, owners) in owners(services, family) {
         for direction in Direction::ALL {
-            let target = refusal_target(input, governing, &owners, direction, ruleset);
+            let target = refusal_target(input, services, &owners, direction, ruleset);
             let single = first == last;
             let map = format!(
                 "refuse-{}{}{}",
@@ -66,9 +82,9 @@ fn add_owners(input: &Input<'_>, governing: &[Standing<'_>], family: Family, rul
 }
 
 /// The owners of every governed address: those who list it with the longest prefix. Disjoint, in order.
-fn owners(governing: &[Standing<'_>], family: Family) -> Vec<(u128, u128, Vec<usize>)> {
-    let listed = governing.iter().enumerate().flat_map(|(index, standing)| {
-        let prefixes = standing.service.prefixes().filter(|prefix| prefix.family() == family);
+fn owners(services: &[Governing<'_>], family: Family) -> Vec<(u128, u128, Vec<usize>)> {
+    let listed = services.iter().enumerate().flat_map(|(index, governing)| {
+        let prefixes = governing.standing.service.prefixes().filter(|prefix| prefix.family() == family);
         prefixes.map(move |prefix: Prefix| (prefix.first(), prefix.last(), (prefix.length(), index)))
     });
     let mut result: Vec<(u128, u128, Vec<usize>)> = Vec::new();
@@ -95,53 +111,48 @@ fn owners(governing: &[Standing<'_>], family: Family) -> Vec<(u128, u128, Vec<us
 
 fn refusal_target(
     input: &Input<'_>,
-    governing: &[Standing<'_>],
+    services: &[Governing<'_>],
     owners: &[usize],
     direction: Direction,
     ruleset: &mut Ruleset,
 ) -> String {
-    let standings: Vec<_> = owners.iter().filter_map(|index| governing.get(*index)).copied().collect();
-    if let [only] = standings.as_slice() {
-        return names::refusal_chain(&only.service.name, direction);
+    let owners: Vec<_> = owners.iter().filter_map(|index| services.get(*index)).collect();
+    if let [only] = owners.as_slice() {
+        return names::refusal_chain(&only.standing.service.name, direction);
     }
-    let members: Vec<_> =
-        standings.iter().map(|s| names::refusal_chain(&s.service.name, direction)).collect();
-    let name = names::digest("tie", members.iter().map(String::as_str));
+    let name = tie_chain(&owners, direction);
     if !ruleset.chains.contains_key(&name) {
-        let rules = reasons(input, &standings, direction);
-        chain(ruleset, name.clone(), rules);
+        chain(ruleset, name.clone(), reasons(input, &owners, direction));
     }
     name
 }
 
 /// The rules that find the reason by time. Among several owners the first in the order of states decides, then the
 /// first by name; the owners come sorted by name.
-fn reasons(input: &Input<'_>, owners: &[Standing<'_>], direction: Direction) -> Vec<Rule> {
+fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction) -> Vec<Rule> {
     // One owner is closed when it is nothing else, which the last rule says.
     let closed_is_the_rest = owners.len() == 1;
     let states = ServiceState::ALL.into_iter().filter(|s| !(closed_is_the_rest && *s == ServiceState::Closed));
     let mut rules = Vec::new();
     for state in states {
-        for standing in owners {
-            let then = goto(reason_chain(input, standing, state.reason(), direction));
-            let Some(tests) = tests(input, standing, state) else { continue };
-            let certain = tests.is_empty();
-            let mut rule = tests;
-            rule.push(then);
+        for owner in owners {
+            let Some(mut rule) = tests(input, owner, state) else { continue };
+            let certain = rule.is_empty();
+            rule.push(goto(reason_chain(input, owner, state.reason(), direction)));
             rules.push(rule);
             if certain {
                 return rules;
             }
         }
     }
-    let fallback = owners.first().map(|standing| reason_chain(input, standing, Reason::Closed, direction));
+    let fallback = owners.first().map(|owner| reason_chain(input, owner, Reason::Closed, direction));
     rules.extend(fallback.map(|chain| vec![goto(chain)]));
     rules
 }
 
-fn reason_chain(input: &Input<'_>, standing: &Standing<'_>, reason: Reason, direction: Direction) -> String {
-    let observed = [input.settings.enforcement.mode, standing.service.mode].contains(&Mode::Observe);
-    match observed {
+fn reason_chain(input: &Input<'_>, owner: &Governing<'_>, reason: Reason, direction: Direction) -> String {
+    let modes = [input.settings.enforcement.mode, owner.standing.service.mode];
+    match modes.contains(&Mode::Observe) {
         true => names::observed_chain(direction, reason),
         false => names::reason_chain(direction, reason),
     }
@@ -149,31 +160,27 @@ fn reason_chain(input: &Input<'_>, standing: &Standing<'_>, reason: Reason, dire
 
 /// What must be true for the service to be in this state, from now on and by the kernel's clock alone. `None`: it
 /// cannot be. Nothing: it is, whatever the clock says.
-fn tests(input: &Input<'_>, standing: &Standing<'_>, state: ServiceState) -> Option<Vec<Statement>> {
-    let lifetime = standing.service.lifetime;
-    let open = names::open(standing.service, None);
-    let now = schedule::state(standing.service, standing.record, standing.approved, input.now);
-    let live = match now {
-        ServiceState::Open | ServiceState::Closed | ServiceState::Pending => true,
-        ServiceState::Decommissioned | ServiceState::Suspended | ServiceState::Unapproved => false,
-    };
+fn tests(input: &Input<'_>, owner: &Governing<'_>, state: ServiceState) -> Option<Vec<Statement>> {
+    let lifetime = owner.standing.service.lifetime;
+    let now = owner.shut;
+    let live = now.is_none();
     let ends = lifetime.closes_at();
     match state {
-        ServiceState::Decommissioned if now == state => Some(vec![]),
+        ServiceState::Decommissioned if now == Some(state) => Some(vec![]),
         ServiceState::Decommissioned => Some(vec![Statement::From(ends)]),
-        ServiceState::Suspended | ServiceState::Unapproved => (now == state).then(Vec::new),
+        ServiceState::Suspended | ServiceState::Unapproved => (now == Some(state)).then(Vec::new),
         ServiceState::Pending if live && !begun(lifetime.opens_at(), input.now) => {
             Some(vec![Statement::Before(lifetime.opens_at())])
         }
         ServiceState::Pending => None,
         ServiceState::Closed => live.then(|| {
-            let mut tests = vec![not_in(&[Load::Time], open)];
+            let mut tests = vec![not_in(&[Load::Time], &*owner.open)];
             if !begun(lifetime.opens_at(), input.now) {
                 tests.push(Statement::From(lifetime.opens_at()));
             }
             tests
         }),
-        ServiceState::Open => live.then(|| vec![lookup(&[Load::Time], open)]),
+        ServiceState::Open => live.then(|| vec![lookup(&[Load::Time], &*owner.open)]),
     }
 }
 

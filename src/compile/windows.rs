@@ -1,8 +1,10 @@
 //! Window sets: the only part of the table that follows the time.
 
-use super::{Input, Openings, Standing, names};
-use crate::model::{Service, ServiceState, Span, Time};
-use crate::ruleset::{Element, Field, Key, Ruleset, Set};
+use std::collections::BTreeMap;
+
+use super::{Governing, Input, Openings, names};
+use crate::model::{Service, Span, Time};
+use crate::ruleset::{Element, Field, Key, Part, Ruleset, Set};
 use crate::schedule;
 
 /// How long after a close outgoing segments of existing connections are dropped without a reset, so that the
@@ -12,21 +14,49 @@ pub const CUT_GRACE: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
 /// The set of instants at which something has just closed.
 pub const CLOSING: &str = "closing";
 
-pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
-    let mut closes: Vec<Time> = input.cut_at.into_iter().collect();
-    for standing in input.services.iter().filter(|standing| standing.governs(input.now)) {
-        let service = standing.service;
-        let own = service.policies.iter().filter_map(|policy| policy.windows.as_deref()).map(Some);
-        for which in own.chain([None]) {
-            let name = names::open(service, which);
-            if may_open(standing, input.now) && !ruleset.sets.contains_key(&name) {
-                let spans = armed(input, service, which);
-                closes.extend(spans.iter().map(|span| span.closes_at()));
-                ruleset.sets.insert(name, window_set(&spans));
-            }
-        }
+pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
+    for governing in services {
+        add_sets_of(input, governing, ruleset);
     }
-    ruleset.sets.insert(CLOSING.into(), closing_set(closes, input.now));
+    let closing = closing_set(closes(&ruleset.sets), input);
+    ruleset.sets.insert(CLOSING.into(), closing);
+}
+
+/// Adds the sets by which a service opens, unless it is shut.
+pub fn add_sets_of(input: &Input<'_>, governing: &Governing<'_>, ruleset: &mut Ruleset) {
+    if governing.shut.is_some() {
+        return;
+    }
+    let service = governing.standing.service;
+    let mut add = |name: &str, which| {
+        if !ruleset.sets.contains_key(name) {
+            ruleset.sets.insert(name.to_owned(), window_set(&armed(input, service, which)));
+        }
+    };
+    add(&governing.open, None);
+    for which in service.policies.iter().filter_map(|policy| policy.windows.as_deref()) {
+        add(&names::open(service, Some(which)), Some(which));
+    }
+}
+
+/// Adds the closes of the part and of all that stays in force beside it.
+pub fn add_closing(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
+    let stays = |name: &&String| !part.wanted.sets.contains_key(*name) && !part.gone.contains(*name);
+    let beside = opening_sets(&in_force.sets).filter(|(name, _)| stays(name)).flat_map(|(_, set)| ends(set));
+    let closes = beside.chain(closes(&part.wanted.sets)).collect::<Vec<_>>();
+    part.wanted.sets.insert(CLOSING.into(), closing_set(closes.into_iter(), input));
+}
+
+fn opening_sets(sets: &BTreeMap<String, Set>) -> impl Iterator<Item = (&String, &Set)> {
+    sets.range(names::OPEN.to_owned()..).take_while(|(name, _)| name.starts_with(names::OPEN))
+}
+
+fn closes(sets: &BTreeMap<String, Set>) -> impl Iterator<Item = Time> {
+    opening_sets(sets).flat_map(|(_, set)| ends(set))
+}
+
+fn ends(set: &Set) -> impl Iterator<Item = Time> {
+    set.elements.values().filter_map(|element| element.closes_at)
 }
 
 /// The openings that belong into the kernel now.
@@ -40,18 +70,12 @@ fn armed(input: &Input<'_>, service: &Service, which: Option<&[usize]>) -> Vec<S
     }
 }
 
-/// False when a file, an order, missing approvals or the end keep the service shut whatever its windows say.
-pub fn may_open(standing: &Standing<'_>, now: Time) -> bool {
-    match schedule::state(standing.service, standing.record, standing.approved, now) {
-        ServiceState::Open | ServiceState::Closed | ServiceState::Pending => true,
-        ServiceState::Decommissioned | ServiceState::Suspended | ServiceState::Unapproved => false,
-    }
-}
-
+/// Those that closed within the grace belong to it: their instants are still in [`CLOSING`].
 fn live_openings(service: &Service, which: Option<&[usize]>, now: Time, horizon: Time) -> Vec<Span> {
     // The instant at the horizon itself belongs to it.
     let end = horizon + chrono::TimeDelta::nanoseconds(1);
-    schedule::openings(service, which, now, end).into_iter().filter(|span| span.closes_at() > now).collect()
+    let openings = schedule::openings(service, which, now - CUT_GRACE, end);
+    openings.into_iter().filter(|span| span.closes_at() + CUT_GRACE > now).collect()
 }
 
 fn window_set(spans: &[Span]) -> Set {
@@ -60,8 +84,9 @@ fn window_set(spans: &[Span]) -> Set {
     set
 }
 
-fn closing_set(mut closes: Vec<Time>, now: Time) -> Set {
-    closes.retain(|close| *close + CUT_GRACE > now);
+fn closing_set(closes: impl Iterator<Item = Time>, input: &Input<'_>) -> Set {
+    let mut closes: Vec<Time> =
+        closes.chain(input.cut_at).filter(|close| *close + CUT_GRACE > input.now).collect();
     closes.sort_unstable();
     let mut merged: Vec<(Time, Time)> = Vec::new();
     for close in closes {

@@ -21,7 +21,7 @@ use crate::model::{Order, OrderKind, ServiceName, Settings, Subject, Time};
 use crate::owners::Owners;
 use crate::plan::{self, Changeset};
 use crate::reconcile::{Happening, OrderError, Outcome, What, World};
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Part, Ruleset};
 use crate::store::accepted::{self, Accepted, AcceptedService, Departed};
 use crate::store::{Fact, Keeper, Kept, LedgerKind};
 
@@ -211,7 +211,7 @@ impl Engine {
         let order = Order { service, kind, at: clock::now(), by, reason };
         let mut next = self.world.clone();
         let outcome = next.order(&order)?;
-        let table = self.put_in_force(next, &BTreeSet::new())?;
+        let table = self.put_services_in_force(next, &outcome.touched)?;
         let proofs = self.teardown(true).await;
         let mut facts = record::order_facts(&order, &outcome);
         facts.extend(self.proof_facts(&outcome, &proofs));
@@ -225,21 +225,13 @@ impl Engine {
         let mut next = self.world.clone();
         let before = next.now();
         let outcome = next.tick(clock::now());
-        let rearm: BTreeSet<String> = match stepped {
+        match stepped {
             true => {
-                self.in_force.sets.iter().filter(|(_, set)| set.expires).map(|(n, _)| n.clone()).collect()
+                let expiring = self.in_force.sets.iter().filter(|(_, set)| set.expires);
+                let rearm = expiring.map(|(name, _)| name.clone()).collect();
+                self.put_in_force(next, &rearm)?
             }
-            false => BTreeSet::new(),
-        };
-        let shape = |what: &What| match what {
-            What::Decommissioned(_) | What::Suspended | What::Resumed => true,
-            What::Commissioned | What::Opened { .. } | What::Closed => false,
-        };
-        let whole = outcome.happenings.iter().any(|h| shape(&h.what))
-            || next.standings().len() != self.world.standings().len();
-        match whole {
-            true => self.put_in_force(next, &rearm)?,
-            false => self.put_windows_in_force(next, &rearm)?,
+            false => self.put_services_in_force(next, &outcome.touched)?,
         };
         let closing = !outcome.closing().is_empty();
         let proofs = self.teardown(closing).await;
@@ -276,7 +268,7 @@ impl Engine {
             next.resolve(change.subject, places);
         }
         let part = next.compile_subjects(&subjects);
-        self.put_part_in_force(next, part, &BTreeSet::new())?;
+        self.put_part_in_force(next, part)?;
         Ok(())
     }
 
@@ -284,33 +276,52 @@ impl Engine {
         let wanted = next.compile();
         let changeset = plan::plan(&self.in_force, &wanted, rearm);
         let changed = changeset.is_some();
-        if let Some(changeset) = changeset {
-            self.commit_or_reload(changeset, &wanted)?;
+        match changeset.map(|changeset| self.commit(changeset)) {
+            Some(Err(CommitError::Vanished { .. })) => self.replace(&wanted)?,
+            committed => committed.transpose().map(|_| ())?,
         }
         self.world = next;
         self.adopt(wanted, changed);
         Ok(changed)
     }
 
-    fn put_windows_in_force(&mut self, next: World, rearm: &BTreeSet<String>) -> Result<bool, CommitError> {
-        let windows = next.compile_windows();
-        self.put_part_in_force(next, windows, rearm)
-    }
-
-    fn put_part_in_force(
+    /// Puts in force what follows the state of these services; everything when others govern than before.
+    fn put_services_in_force(
         &mut self,
         next: World,
-        part: Ruleset,
-        rearm: &BTreeSet<String>,
+        touched: &BTreeSet<ServiceName>,
     ) -> Result<bool, CommitError> {
-        let changeset = plan::plan_part(&self.in_force, &part, rearm);
-        let changed = changeset.is_some();
-        if let Some(changeset) = changeset {
-            self.commit(changeset)?;
+        let governs = |world: &World, name| world.standing(name).is_some_and(|s| s.governs(world.now()));
+        if touched.iter().any(|name| governs(&next, name) != governs(&self.world, name)) {
+            return self.put_in_force(next, &BTreeSet::new());
         }
-        self.in_force.sets.extend(part.sets);
-        self.in_force.chains.extend(part.chains);
+        let part = next.compile_services(touched, self.owners.ties(touched), &self.in_force);
+        let same = |(name, chain)| self.in_force.chains.get(name) == Some(chain);
+        // Windows come and go; rules follow files and orders.
+        let rules_change = !part.wanted.chains.iter().all(same);
+        let changed = self.put_part_in_force(next, part)?;
+        if rules_change {
+            self.in_force_since = self.world.now();
+            self.digest = None;
+        }
+        Ok(changed)
+    }
+
+    fn put_part_in_force(&mut self, next: World, part: Part) -> Result<bool, CommitError> {
+        let changeset = plan::plan_part(&self.in_force, &part);
+        let changed = changeset.is_some();
+        match changeset.map(|changeset| self.commit(changeset)) {
+            Some(Err(CommitError::Vanished { .. })) => {
+                let wanted = next.compile();
+                self.replace(&wanted)?;
+                self.world = next;
+                self.adopt(wanted, true);
+                return Ok(true);
+            }
+            committed => committed.transpose().map(|_| ())?,
+        }
         self.world = next;
+        self.in_force.take_over(part);
         Ok(changed)
     }
 
@@ -321,14 +332,6 @@ impl Engine {
         }
         self.owners = Owners::new(&self.world.standings());
         self.digest = None;
-    }
-
-    /// A table that somebody removed is loaded anew.
-    fn commit_or_reload(&mut self, changeset: Changeset, wanted: &Ruleset) -> Result<(), CommitError> {
-        match self.commit(changeset) {
-            Err(CommitError::Vanished { .. }) => self.replace(wanted),
-            other => other,
-        }
     }
 
     /// Brings whatever is in the kernel to the wanted table, in one transaction and without a packet's gap.
@@ -420,7 +423,8 @@ impl Engine {
     fn set_openings(&mut self, openings: Openings) {
         let mut next = self.world.clone();
         next.set_openings(openings);
-        if let Err(error) = self.put_windows_in_force(next, &BTreeSet::new()) {
+        let windows = next.compile_windows();
+        if let Err(error) = self.put_part_in_force(next, windows) {
             tracing::error!(%error, "cannot change what may open");
         }
     }

@@ -1,10 +1,12 @@
 //! Names of services.
 
 use std::fmt;
+use std::sync::Arc;
 
-/// The name of a service: `[a-z0-9][a-z0-9-]{0,62}`, the stem of its schedule file.
+/// The name of a service: `[a-z0-9][a-z0-9-]{0,62}`, the stem of its schedule file. Cheap to
+/// clone: every index of the daemon is keyed by it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceName(String);
+pub struct ServiceName(Arc<str>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a service name: it takes 1 to 63 of a-z, 0-9 and -, and does not begin with -")]
@@ -19,7 +21,7 @@ impl ServiceName {
             && text.len() <= Self::MAX
             && !text.starts_with('-')
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        fits.then(|| Self(text.to_owned())).ok_or_else(|| NameError(text.to_owned()))
+        fits.then(|| Self(text.into())).ok_or_else(|| NameError(text.to_owned()))
     }
 
     pub fn as_str(&self) -> &str {

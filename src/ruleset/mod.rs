@@ -36,6 +36,30 @@ impl Ruleset {
     }
 }
 
+/// Some sets and chains of a table as they are wanted, and sets that nothing asks for any more; all else stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub wanted: Ruleset,
+    pub gone: BTreeSet<String>,
+}
+
+impl Part {
+    pub fn new(table: &str) -> Self {
+        Self { wanted: Ruleset::new(table), gone: BTreeSet::new() }
+    }
+}
+
+impl Ruleset {
+    /// Puts a part in place of what was there.
+    pub fn take_over(&mut self, part: Part) {
+        for name in &part.gone {
+            self.sets.remove(name);
+        }
+        self.sets.extend(part.wanted.sets);
+        self.chains.extend(part.wanted.chains);
+    }
+}
+
 /// What a set holds beside its keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetKind {

@@ -15,18 +15,26 @@ use crate::model::{FileState, Record, Service, ServiceState, Span, Time, Watch};
 /// A suspension that stands holds at every instant, also before it was ordered: a clock that was turned back does
 /// not lift it.
 pub fn state(service: &Service, record: &Record, approved: bool, at: Time) -> ServiceState {
-    if decommissioned_at(service, record, at).is_some() {
-        ServiceState::Decommissioned
-    } else if is_suspended(service, record) {
-        ServiceState::Suspended
-    } else if !approved {
-        ServiceState::Unapproved
+    if let Some(shut) = shut(service, record, approved, at) {
+        shut
     } else if at < service.lifetime.opens_at() {
         ServiceState::Pending
     } else if Windows::of(service, None).cover(at) {
         ServiceState::Open
     } else {
         ServiceState::Closed
+    }
+}
+
+/// The state of a service that a file, an order, missing approvals or its end keep shut whatever its windows say.
+/// Asks no calendar, so it costs nothing beside [`state`].
+pub fn shut(service: &Service, record: &Record, approved: bool, at: Time) -> Option<ServiceState> {
+    if decommissioned_at(service, record, at).is_some() {
+        Some(ServiceState::Decommissioned)
+    } else if is_suspended(service, record) {
+        Some(ServiceState::Suspended)
+    } else {
+        (!approved).then_some(ServiceState::Unapproved)
     }
 }
 

@@ -1,0 +1,89 @@
+//! What time will bring: for each service its state now and when to look at it again.
+//!
+//! Asking all of 10,000 services for their next change costs a tenth of a second, and the loop asks whenever it
+//! wakes. So each is asked once, when it was settled, and again only when that instant has come.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::compile::Standing;
+use crate::model::{ServiceName, ServiceState, Span, Time};
+use crate::schedule;
+
+/// How far beyond the horizon a service's next opening is looked for; it is looked at again after that time.
+const LOOK: chrono::TimeDelta = chrono::TimeDelta::hours(24);
+
+/// The services by when they are due.
+#[derive(Debug, Clone, Default)]
+pub struct Agenda {
+    entries: BTreeMap<ServiceName, Entry>,
+    by_time: BTreeSet<(Time, ServiceName)>,
+}
+
+/// A service as it was when last looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    pub state: ServiceState,
+    /// The next change of the state.
+    pub transition: Option<(Time, ServiceState)>,
+    /// When to look again; `None`: time changes nothing any more.
+    pub due: Option<Time>,
+}
+
+impl Entry {
+    /// Looks at a service. It is due when its state changes, a window comes within `arm_ahead`, or its watch ends.
+    pub fn new(standing: &Standing<'_>, now: Time, arm_ahead: std::time::Duration) -> Self {
+        let Standing { service, record, approved } = *standing;
+        let horizon = now + arm_ahead;
+        let governs = standing.governs(now);
+        let transition = schedule::next_transition(service, record, approved, now);
+        let arming = next_arming(standing, horizon, horizon + LOOK).map(|opens_at| opens_at - arm_ahead);
+        let watch = schedule::decommissioned_at(service, record, now)
+            .and_then(|at| schedule::watched_until(service, at));
+        let instants = [transition.map(|(at, _)| at), arming, watch, Some(now + LOOK)];
+        let due = instants.into_iter().flatten().filter(|at| *at > now).min();
+        let state = schedule::state(service, record, approved, now);
+        Self { state, transition: transition.filter(|_| governs), due: due.filter(|_| governs) }
+    }
+}
+
+impl Agenda {
+    pub fn state(&self, name: &ServiceName) -> Option<ServiceState> {
+        self.entries.get(name).map(|entry| entry.state)
+    }
+
+    pub fn note(&mut self, name: &ServiceName, entry: Entry) {
+        if let Some(due) = self.entries.insert(name.clone(), entry).and_then(|old| old.due) {
+            self.by_time.remove(&(due, name.clone()));
+        }
+        self.by_time.extend(entry.due.map(|due| (due, name.clone())));
+    }
+
+    /// The services that have to be looked at now.
+    pub fn due(&self, now: Time) -> BTreeSet<ServiceName> {
+        self.by_time.iter().take_while(|(at, _)| *at <= now).map(|(_, name)| name.clone()).collect()
+    }
+
+    /// When the first service is due.
+    pub fn first(&self) -> Option<Time> {
+        self.by_time.first().map(|(at, _)| *at)
+    }
+
+    /// The next change of any service's state.
+    pub fn next_transition(&self) -> Option<(Time, ServiceName, ServiceState)> {
+        let all = self.entries.iter().filter_map(|(name, entry)| Some((name, entry.transition?)));
+        let (name, (at, to)) = all.min_by_key(|(name, (at, _))| (*at, *name))?;
+        Some((at, name.clone(), to))
+    }
+}
+
+/// The first opening of any window set of the service after the horizon.
+fn next_arming(standing: &Standing<'_>, horizon: Time, end: Time) -> Option<Time> {
+    let service = standing.service;
+    let own = service.policies.iter().filter_map(|policy| policy.windows.as_deref()).map(Some);
+    let sets: BTreeSet<Option<&[usize]>> = own.chain([None]).collect();
+    sets.into_iter()
+        .flat_map(|which| schedule::openings(service, which, horizon, end))
+        .map(Span::opens_at)
+        .filter(|opens_at| *opens_at > horizon)
+        .min()
+}

@@ -1,0 +1,60 @@
+//! From a subject or a set of openings to the services that name it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::compile;
+use crate::model::{Service, ServiceName, Subject};
+
+/// Follows the services' texts: orders and time change nothing in it.
+#[derive(Debug, Clone, Default)]
+pub struct Index {
+    by_subject: BTreeMap<Subject, BTreeSet<ServiceName>>,
+    by_opening_set: BTreeMap<String, BTreeSet<ServiceName>>,
+}
+
+impl Index {
+    pub fn add(&mut self, service: &Service) {
+        for policy in &service.policies {
+            self.by_subject.entry(policy.subject.clone()).or_default().insert(service.name.clone());
+        }
+        for set in compile::opening_sets(service) {
+            self.by_opening_set.entry(set).or_default().insert(service.name.clone());
+        }
+    }
+
+    pub fn remove(&mut self, service: &Service) {
+        for policy in &service.policies {
+            remove(&mut self.by_subject, &policy.subject, &service.name);
+        }
+        for set in compile::opening_sets(service) {
+            remove(&mut self.by_opening_set, &set, &service.name);
+        }
+    }
+
+    pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
+        self.by_subject.keys()
+    }
+
+    pub fn names(&self, subject: &Subject) -> bool {
+        self.by_subject.contains_key(subject)
+    }
+
+    /// The services with a policy about the subject.
+    pub fn with_subject(&self, subject: &Subject) -> impl Iterator<Item = &ServiceName> {
+        self.by_subject.get(subject).into_iter().flatten()
+    }
+
+    /// The services that ask for the set.
+    pub fn with_opening_set(&self, set: &str) -> impl Iterator<Item = &ServiceName> {
+        self.by_opening_set.get(set).into_iter().flatten()
+    }
+}
+
+fn remove<K: Ord>(map: &mut BTreeMap<K, BTreeSet<ServiceName>>, key: &K, name: &ServiceName) {
+    if let Some(names) = map.get_mut(key) {
+        names.remove(name);
+        if names.is_empty() {
+            map.remove(key);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What is compiled for a few services adds up to what is compiled for all.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::owners::Owners;
+use crate::plan;
+
+fn at(minute: i64) -> Time {
+    Time::from_timestamp(1_790_000_000 + minute * 60, 0).unwrap()
+}
+
+/// Daily and hourly windows, some shared, on addresses of which some are shared too.
+fn text((kind, from, length, address, watch): (usize, i64, i64, u8, bool)) -> String {
+    let (commission, end) = (at(from).to_rfc3339(), at(from + length).to_rfc3339());
+    let window = match kind % 4 {
+        0 => "[[window]]\ncron = \"*/7 * * * *\"\nduration = \"3m\"\ntimezone = \"UTC\"\n".to_owned(),
+        1 => "[[window]]\nname = \"w\"\ncron = \"5 * * * *\"\nduration = \"20m\"\ntimezone = \"UTC\"\n"
+            .to_owned(),
+        2 => format!(
+            "[[window]]\nname = \"w\"\nopen = {}\nclose = {end}\n",
+            at(from + length / 2).to_rfc3339()
+        ),
+        _ => String::new(),
+    };
+    let own = if matches!(kind % 4, 1 | 2) { "windows = [\"w\"]\n" } else { "" };
+    let watch = if watch { "[teardown]\nwatch = \"11m\"\n" } else { "" };
+    format!(
+        "provider = \"p\"\nowner = \"o\"\n[lifetime]\ncommission = {commission}\ndecommission = {end}\n{watch}{window}\
+         [[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"192.0.2.{address}\"]\n\
+         ports = [\"443/tcp\"]\n{own}\
+         [[ingress]]\nsubject = {{ unit = \"u.service\" }}\nfrom = [\"198.51.100.0/24\"]\nports = [\"22/tcp\"]\n",
+    )
+}
+
+fn service(index: usize, text: &str, settings: &Settings) -> (ServiceName, Service) {
+    let name = ServiceName::new(&format!("s{index}")).unwrap();
+    let path = std::path::Path::new("s.toml");
+    let (service, found) = crate::config::parse_service(path, &name, text, &|_| None, settings);
+    (name, service.unwrap_or_else(|| panic!("{found:?}\n{text}")))
+}
+
+/// A table without what is over: parts leave the elements of others alone, which the kernel has dropped.
+fn without_the_past(mut ruleset: Ruleset, now: Time) -> Ruleset {
+    for set in ruleset.sets.values_mut() {
+        set.elements.retain(|_, element| element.closes_at.is_none_or(|at| at > now));
+    }
+    ruleset
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    /// To the next deadline, or by so many minutes, whichever comes first.
+    Pass(i64),
+    Order(OrderKind, usize),
+    Moves(u8, u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let kind = prop::sample::select(vec![OrderKind::Suspend, OrderKind::Resume, OrderKind::Decommission]);
+    prop_oneof![
+        4 => (1i64..60).prop_map(Event::Pass),
+        3 => (kind, 0usize..8).prop_map(|(kind, index)| Event::Order(kind, index)),
+        1 => (0u8..4, 1u64..9).prop_map(|(unit, id)| Event::Moves(unit, id)),
+    ]
+}
+
+struct Host {
+    world: World,
+    owners: Owners,
+    in_force: Ruleset,
+}
+
+impl Host {
+    /// As the daemon does it.
+    fn put(&mut self, next: World, touched: &BTreeSet<ServiceName>) {
+        let governs = |world: &World, name| world.standing(name).is_some_and(|s| s.governs(world.now()));
+        let part = next.compile_services(touched, self.owners.ties(touched), &self.in_force);
+        let same = touched.iter().all(|name| governs(&next, name) == governs(&self.world, name));
+        self.world = next;
+        if same {
+            self.in_force.take_over(part);
+        } else {
+            self.in_force = self.world.compile();
+            self.owners = Owners::new(&self.world.standings());
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        let mut next = self.world.clone();
+        match event {
+            Event::Pass(minutes) => {
+                let now = next.now() + chrono::TimeDelta::minutes(minutes);
+                let outcome = next.tick(now.min(next.next_deadline()));
+                self.put(next, &outcome.touched);
+            }
+            Event::Order(kind, index) => {
+                let service = ServiceName::new(&format!("s{index}")).unwrap();
+                let order = Order { service, kind, at: next.now(), by: "x".into(), reason: "x".into() };
+                if let Ok(outcome) = next.order(&order) {
+                    self.put(next, &outcome.touched);
+                }
+            }
+            Event::Moves(unit, id) => {
+                let subject = Subject::unit(&format!("u{unit}.service")).unwrap();
+                next.resolve(subject.clone(), vec![Place { id, level: 2, path: "p".into() }]);
+                let part = next.compile_subjects(&BTreeSet::from([subject]));
+                self.world = next;
+                self.in_force.take_over(part);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn parts_add_up_to_the_whole(
+        texts in prop::collection::vec((0usize..8, -20i64..60, 20i64..300, 0u8..4, any::<bool>()), 1..8),
+        events in prop::collection::vec(event(), 1..40),
+    ) {
+        let settings = Settings::default();
+        let services: BTreeMap<_, _> =
+            texts.iter().enumerate().map(|(index, one)| service(index, &text(*one), &settings)).collect();
+        let mut world = World::new(settings.clone(), at(0));
+        world.apply(settings, services, at(0));
+        let (in_force, owners) = (world.compile(), Owners::new(&world.standings()));
+        let mut host = Host { world, owners, in_force };
+        for event in events {
+            host.happen(event);
+            let now = host.world.now();
+            let (held, wanted) =
+                (without_the_past(host.in_force.clone(), now), without_the_past(host.world.compile(), now));
+            prop_assert_eq!(plan::plan(&held, &wanted, &BTreeSet::new()), None, "after {:?}", event);
+            prop_assert!(host.world.next_deadline() > now);
+        }
+    }
+}
