@@ -121,6 +121,7 @@ impl World {
     /// Takes over files that were accepted. What is no longer among them is decommissioned and stays watched.
     pub fn apply(&mut self, settings: Settings, files: BTreeMap<ServiceName, Service>, now: Time) -> Outcome {
         self.see(now);
+        let same = *self.settings == settings && self.holds(&files);
         self.settings = Arc::new(settings);
         let gone: Vec<_> = self.services.keys().filter(|name| !files.contains_key(*name)).cloned().collect();
         for name in gone {
@@ -130,8 +131,16 @@ impl World {
             let record = self.services.remove(&name).map(|known| known.record).unwrap_or_default();
             self.services.insert(name, Known { service: Arc::new(service), record, departed: false });
         }
-        self.cut_at = Some(self.latest);
+        if !same {
+            self.cut_at = Some(self.latest);
+        }
         self.settle()
+    }
+
+    /// True when these are the services that are here already.
+    fn holds(&self, files: &BTreeMap<ServiceName, Service>) -> bool {
+        let present = self.services.iter().filter(|(_, known)| !known.departed);
+        present.map(|(name, known)| (name, &*known.service)).eq(files)
     }
 
     fn depart(&mut self, name: &ServiceName) {

@@ -117,8 +117,11 @@ fn refusal_target(
 /// The rules that find the reason by time. Among several owners the first in the order of states decides, then the
 /// first by name; the owners come sorted by name.
 fn reasons(input: &Input<'_>, owners: &[Standing<'_>], direction: Direction) -> Vec<Rule> {
+    // One owner is closed when it is nothing else, which the last rule says.
+    let closed_is_the_rest = owners.len() == 1;
+    let states = ServiceState::ALL.into_iter().filter(|s| !(closed_is_the_rest && *s == ServiceState::Closed));
     let mut rules = Vec::new();
-    for state in ServiceState::ALL {
+    for state in states {
         for standing in owners {
             let then = goto(reason_chain(input, standing, state.reason(), direction));
             let Some(tests) = tests(input, standing, state) else { continue };
@@ -131,7 +134,6 @@ fn reasons(input: &Input<'_>, owners: &[Standing<'_>], direction: Direction) -> 
             }
         }
     }
-    // Between the tests by the kernel's clock no instant is left out; should one be, it is refused all the same.
     let fallback = owners.first().map(|standing| reason_chain(input, standing, Reason::Closed, direction));
     rules.extend(fallback.map(|chain| vec![goto(chain)]));
     rules

@@ -110,11 +110,8 @@ impl Engine {
     /// Puts the table in force for the first time, whatever is in the kernel.
     pub fn first(&mut self) -> Result<(), CommitError> {
         let wanted = self.world.compile();
-        let found = self.table.inventory()?.unwrap_or_default();
-        if let Some(changeset) = plan::replace(&found, &wanted) {
-            self.commit(&changeset)?;
-        }
-        self.adopt(wanted);
+        self.replace(&wanted)?;
+        self.adopt(wanted, true);
         Ok(())
     }
 
@@ -286,12 +283,13 @@ impl Engine {
     fn put_in_force(&mut self, next: World, rearm: &BTreeSet<String>) -> Result<bool, CommitError> {
         let wanted = next.compile();
         let changeset = plan::plan(&self.in_force, &wanted, rearm);
-        if let Some(changeset) = &changeset {
+        let changed = changeset.is_some();
+        if let Some(changeset) = changeset {
             self.commit_or_reload(changeset, &wanted)?;
         }
         self.world = next;
-        self.adopt(wanted);
-        Ok(changeset.is_some())
+        self.adopt(wanted, changed);
+        Ok(changed)
     }
 
     fn put_windows_in_force(&mut self, next: World, rearm: &BTreeSet<String>) -> Result<bool, CommitError> {
@@ -306,44 +304,55 @@ impl Engine {
         rearm: &BTreeSet<String>,
     ) -> Result<bool, CommitError> {
         let changeset = plan::plan_part(&self.in_force, &part, rearm);
-        if let Some(changeset) = &changeset {
+        let changed = changeset.is_some();
+        if let Some(changeset) = changeset {
             self.commit(changeset)?;
         }
         self.in_force.sets.extend(part.sets);
         self.in_force.chains.extend(part.chains);
         self.world = next;
-        Ok(changeset.is_some())
+        Ok(changed)
     }
 
-    fn adopt(&mut self, wanted: Ruleset) {
+    fn adopt(&mut self, wanted: Ruleset, changed: bool) {
         self.in_force = wanted;
-        self.in_force_since = self.world.now();
+        if changed {
+            self.in_force_since = self.world.now();
+        }
         self.owners = Owners::new(&self.world.standings());
         self.digest = None;
     }
 
     /// A table that somebody removed is loaded anew.
-    fn commit_or_reload(&mut self, changeset: &Changeset, wanted: &Ruleset) -> Result<(), CommitError> {
+    fn commit_or_reload(&mut self, changeset: Changeset, wanted: &Ruleset) -> Result<(), CommitError> {
         match self.commit(changeset) {
-            Err(CommitError::Vanished { .. }) => {
-                let found = self.table.inventory()?.unwrap_or_default();
-                match plan::replace(&found, wanted) {
-                    Some(whole) => self.commit(&whole),
-                    None => Ok(()),
-                }
-            }
+            Err(CommitError::Vanished { .. }) => self.replace(wanted),
             other => other,
         }
     }
 
+    /// Brings whatever is in the kernel to the wanted table, in one transaction and without a packet's gap.
+    fn replace(&mut self, wanted: &Ruleset) -> Result<(), CommitError> {
+        let (found, held) = match self.table.inventory()? {
+            Some(found) => (found, self.table.held(wanted)?),
+            None => Default::default(),
+        };
+        match plan::replace(&found, &held, wanted) {
+            Some(changeset) => self.commit(changeset),
+            None => Ok(()),
+        }
+    }
+
     /// Commits and reads back.
-    fn commit(&mut self, changeset: &Changeset) -> Result<(), CommitError> {
+    fn commit(&mut self, changeset: Changeset) -> Result<(), CommitError> {
         let latest = self.world.now();
-        // Timeouts count from here; a clock that was turned back must not make them longer.
-        let committed = self.table.commit(changeset, &|| clock::now().max(latest))?;
-        tracing::debug!(?committed, "committed");
-        for difference in self.table.verify(changeset, &clock::now)? {
-            tracing::error!(%difference, "the kernel holds something else than was committed");
+        for phase in changeset.phases() {
+            // Timeouts count from here; a clock that was turned back must not make them longer.
+            let committed = self.table.commit(&phase, &|| clock::now().max(latest))?;
+            tracing::debug!(?committed, "committed");
+            for difference in self.table.verify(&phase, &clock::now)? {
+                tracing::error!(%difference, "the kernel holds something else than was committed");
+            }
         }
         Ok(())
     }
