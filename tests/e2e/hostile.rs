@@ -398,3 +398,93 @@ fn a_flood_is_counted_to_the_last_packet() {
     }
     assert_eq!(lab.status()["attempts_total"], 52_000 + 1);
 }
+
+#[test]
+fn what_the_host_forwards_is_refused_in_every_form_and_attributed() {
+    let Some(lab) = Lab::new() else { return };
+    furnish(&lab);
+    let guest = lab.guest();
+    let _daemon = lab.daemon();
+    let (inside, theirs) = (guest.process(), lab.provider());
+    let (ears_inside, ears_there) = (inside.sniff(true), theirs.sniff(true));
+    let both = |number| {
+        let out = Way { from: guest.address(), to: lab.provider4(number), from_port: 40_000, to_port: 443 };
+        (out, Way { from: out.to, to: out.from, ..out })
+    };
+    let mut wanted = 0;
+    for number in 0..STATES.len() {
+        let (out, back) = both(number as u8);
+        let attempts = everything(&out, false);
+        send(&inside, &out, &attempts);
+        send(&theirs, &back, &everything(&back, false));
+        wanted = attempts.iter().map(|attempt| attempt.counts).sum::<u64>();
+    }
+    lab.all_on_record(&theirs);
+    assert_eq!(
+        (ears_inside.sniffed(), ears_there.sniffed()),
+        (BTreeSet::new(), BTreeSet::new()),
+        "delivered"
+    );
+    let (out, back) = both(FREE);
+    hears_all(&ears_there, &send(&inside, &out, &everything(&out, false)));
+    hears_all(&ears_inside, &send(&theirs, &back, &everything(&back, false)));
+    for (name, reason) in STATES {
+        for direction in ["egress", "ingress"] {
+            lab.expect_attempts(wanted, &[("service", name), ("direction", direction), ("reason", reason)]);
+        }
+        assert_eq!(lab.attempts_with(&[("service", name)]), 2 * wanted, "{name}");
+    }
+}
+
+#[test]
+fn a_host_that_lists_its_own_addresses_still_talks_to_itself() {
+    let Some(lab) = Lab::new() else { return };
+    let (payments, other) = (lab.unit("payments"), lab.unit("other"));
+    let networks = [
+        format!("{}/24", lab.network4()),
+        format!("{}/128", lab.host6()),
+        "127.0.0.0/8".into(),
+        "::1".into(),
+    ];
+    lab.write(
+        "all",
+        &schedule(Lifetime::over(), &networks.map(|network| egress(&payments, network, "443/tcp"))),
+    );
+    let _daemon = lab.daemon();
+    let (stranger, theirs) = (lab.process(&other), lab.provider());
+    for local in [lab.host4(), lab.host6(), [127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()] {
+        stranger.echo(at(local, 443));
+        assert!(stranger.talks_to(at(local, 443)), "{local}");
+        assert!(stranger.pings(local), "{local}");
+        let server = stranger.udp(at(local, 9_000));
+        server.udp_echo();
+        let client = stranger.udp_to(at(local, 9_001), server.local());
+        assert!(client.echoes(), "{local}");
+    }
+    theirs.echo(at(lab.provider4(0), 443));
+    assert!(!stranger.talks_to(at(lab.provider4(0), 443)), "it is governed");
+    lab.expect_attempts(1, &[]);
+}
+
+#[test]
+fn an_answer_that_comes_too_late_for_its_socket_is_no_attempt() {
+    let Some(lab) = Lab::new() else { return };
+    let payments = lab.unit("payments");
+    let remotes = addresses(&lab, 0);
+    lab.write(
+        "quic",
+        &schedule(Lifetime::open(), &remotes.map(|(_, remote)| egress(&payments, remote, "443/udp"))),
+    );
+    lab.canary();
+    let _daemon = lab.daemon();
+    let (ours, theirs) = (lab.process(&payments), lab.provider());
+    for (local, remote) in remotes {
+        let server = theirs.udp(at(remote, 443));
+        let client = ours.udp(at(local, 0));
+        client.say_to(server.local(), "question").expect("admitted");
+        let Heard::Text { from: Some(from), .. } = server.hear() else { panic!("{remote} heard nothing") };
+        client.close();
+        server.say_to(from, "answer").expect("it leaves the provider");
+    }
+    lab.expect_no_attempts(&theirs);
+}

@@ -24,3 +24,4 @@ mod reload;
 mod restart;
 mod shipped;
 mod startup;
+mod tcp_cases;
