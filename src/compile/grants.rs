@@ -116,6 +116,8 @@ type AddressBox = (u128, u128, PortRange, usize);
 struct Endpoints {
     exact: BTreeMap<(Family, Direction), BTreeMap<Key, BTreeSet<String>>>,
     ranges: BTreeMap<(Family, Direction, u8), Vec<AddressBox>>,
+    /// Whose ICMP errors about datagrams are admitted by which chain.
+    errors: BTreeMap<Family, Vec<(u128, u128, usize)>>,
     chains: Vec<String>,
 }
 
@@ -127,6 +129,10 @@ impl Endpoints {
             for prefix in &policy.prefixes {
                 let family = prefix.family();
                 let number = number(port.protocol, family);
+                if port.protocol == Protocol::Udp {
+                    let errors = self.errors.entry(family).or_default();
+                    errors.push((prefix.first(), prefix.last(), chain));
+                }
                 let exact = prefix.address().is_some() && port.protocol != Protocol::Icmp;
                 match (exact, port.range.single()) {
                     (true, Some(single)) => {
@@ -151,7 +157,7 @@ impl Endpoints {
     }
 
     fn add(self, ruleset: &mut Ruleset) {
-        let Self { exact, ranges, chains } = self;
+        let Self { exact, ranges, errors, chains } = self;
         for ((family, direction), keys) in exact {
             let map = format!("{direction}{}", names::digit(family));
             for (key, targets) in keys {
@@ -167,6 +173,17 @@ impl Endpoints {
                 let last = Some(key(family, last, number, ports.high()));
                 let element = Element { last, verdict, ..Element::default() };
                 insert(ruleset, &map, key(family, first, number, ports.low()), element);
+            }
+        }
+        for (family, ranges) in errors {
+            for Segment { first, last, covers } in ranges::sweep(ranges) {
+                let targets = covers.into_iter().filter_map(|tag| chains.get(tag).cloned()).collect();
+                let verdict = Some(Verdict::Jump(target(ruleset, targets)));
+                let address = |number| Key::builder().address(family, number).build();
+                let single = first == last;
+                let last = (!single).then(|| address(last));
+                let element = Element { last, verdict, ..Element::default() };
+                insert(ruleset, &names::errors(family, single), address(first), element);
             }
         }
     }

@@ -262,6 +262,10 @@ pub enum Statement {
         low: u8,
         high: u8,
     },
+    /// An ICMP error quotes a TCP segment. Stands behind [`Statement::IcmpType`].
+    QuotesTcp(Family),
+    /// A process sends the packet, not the kernel.
+    FromProcess,
     /// The hop limit of an IPv6 packet.
     HopLimit(u8),
     /// The packet is a fragment.

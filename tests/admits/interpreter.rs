@@ -125,6 +125,8 @@ impl<'a> Interpreter<'a> {
                 };
                 yes(packet.protocol == number && (*low..=*high).contains(&packet.icmp_type))
             }
+            // Its errors are about TCP, its ICMP comes from processes.
+            Statement::QuotesTcp(_) | Statement::FromProcess => Some(Flow::Next),
             Statement::HopLimit(_) => None,
             Statement::Fragment(family) => yes(packet.fragment && family_of(packet) == *family),
             Statement::Before(instant) => yes(self.now < *instant),
