@@ -456,6 +456,11 @@ impl World {
         self.agenda.next_transition()
     }
 
+    /// The earliest end of the openings in force.
+    pub fn next_close(&self) -> Option<Time> {
+        self.services.keys().filter_map(|name| self.current_opening(name)).map(Span::closes_at).min()
+    }
+
     /// When to call [`World::tick`] next; without services in a long time.
     pub fn next_deadline(&self) -> Time {
         self.agenda.first().unwrap_or(self.latest + LONG)

@@ -4,6 +4,7 @@
 //! teardown; then the record, which waits in a journal when the store does not work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -25,6 +26,12 @@ use crate::ruleset::{Part, Ruleset};
 use crate::store::accepted::{self, Accepted, AcceptedService, Departed};
 use crate::store::{Fact, Keeper, Kept, LedgerKind};
 
+/// How long a transition that could not be committed waits for its next try.
+const RETRY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
+
+/// How far the wall clock may be behind the latest time seen before it counts as turned back.
+const BEHIND: chrono::TimeDelta = chrono::TimeDelta::milliseconds(50);
+
 /// Everything that the loop owns.
 pub struct Engine {
     pub world: World,
@@ -37,6 +44,10 @@ pub struct Engine {
     pub hierarchy: Hierarchy,
     pub attempts: Attempts,
     pub accepted: Accepted,
+    /// When the world's time was last moved on, by a clock that nobody turns back.
+    seen_at: Instant,
+    /// Not before this time again: the last transition was not committed.
+    retry_at: Option<Time>,
     /// Why the last files were not accepted.
     pub config_error: Option<String>,
     /// Why the store does not work.
@@ -100,6 +111,8 @@ impl Engine {
             hierarchy,
             attempts,
             accepted,
+            seen_at: Instant::now(),
+            retry_at: None,
             config_error,
             store_error,
             weaker,
@@ -221,10 +234,16 @@ impl Engine {
     }
 
     /// Lets time pass. After a step of the clock everything is armed anew.
-    pub async fn tick(&mut self, stepped: bool) -> Result<(), ChangeError> {
+    pub async fn tick(&mut self, at: Time, stepped: bool) -> Result<(), ChangeError> {
+        let outcome = self.pass_time(at, stepped).await;
+        self.retry_at = outcome.as_ref().err().map(|_| clock::now() + RETRY);
+        outcome
+    }
+
+    async fn pass_time(&mut self, at: Time, stepped: bool) -> Result<(), ChangeError> {
         let mut next = self.world.clone();
         let before = next.now();
-        let outcome = next.tick(clock::now());
+        let outcome = next.tick(at);
         match stepped {
             true => {
                 let expiring = self.in_force.sets.iter().filter(|(_, set)| set.expires);
@@ -280,7 +299,7 @@ impl Engine {
             Some(Err(CommitError::Vanished { .. })) => self.replace(&wanted)?,
             committed => committed.transpose().map(|_| ())?,
         }
-        self.world = next;
+        self.take(next);
         self.adopt(wanted, changed);
         Ok(changed)
     }
@@ -314,15 +333,22 @@ impl Engine {
             Some(Err(CommitError::Vanished { .. })) => {
                 let wanted = next.compile();
                 self.replace(&wanted)?;
-                self.world = next;
+                self.take(next);
                 self.adopt(wanted, true);
                 return Ok(true);
             }
             committed => committed.transpose().map(|_| ())?,
         }
-        self.world = next;
+        self.take(next);
         self.in_force.take_over(part);
         Ok(changed)
+    }
+
+    fn take(&mut self, next: World) {
+        if next.now() > self.world.now() {
+            self.seen_at = Instant::now();
+        }
+        self.world = next;
     }
 
     fn adopt(&mut self, wanted: Ruleset, changed: bool) {
@@ -387,13 +413,23 @@ impl Engine {
     /// Puts facts on record; false while they wait for the store.
     pub async fn keep(&mut self, facts: Vec<Fact>) -> bool {
         match self.keeper.keep(facts, clock::now()).await {
-            Kept::Recorded(_) => true,
+            Kept::Recorded(_) => {
+                self.note_time().await;
+                true
+            }
             Kept::Waiting { error, keeping } => {
                 let error = error.map_or_else(|| "earlier facts wait".to_owned(), |e| e.to_string());
                 tracing::error!(%error, ?keeping, "not on record yet");
                 self.store_broke(error);
                 false
             }
+        }
+    }
+
+    /// Remembers the latest time: turning the clock back must not reopen what has closed, also not after a restart.
+    async fn note_time(&mut self) {
+        if let Err(error) = self.keeper.store().note_time(self.world.now()).await {
+            self.store_broke(error.to_string());
         }
     }
 
@@ -456,7 +492,34 @@ impl Engine {
 
     /// When the loop has to look at the time again.
     pub fn deadline(&self) -> Time {
-        self.world.next_deadline()
+        let deadline = self.world.next_deadline();
+        self.retry_at.map_or(deadline, |retry_at| deadline.max(retry_at))
+    }
+
+    /// When the next opening in force ends by elapsed time, and what time it is then: only while the wall clock is
+    /// behind the latest time seen, because it was turned back. The kernel closes by elapsed time too, and somebody has to
+    /// tell both ends.
+    pub fn elapsed_deadline(&self) -> Option<(Instant, Time)> {
+        let latest = self.world.now();
+        if clock::now() + BEHIND >= latest {
+            return None;
+        }
+        let closes_at = self.world.next_close()?;
+        let left = (closes_at - latest).to_std().unwrap_or_default();
+        Some((self.seen_at + left, closes_at))
+    }
+
+    /// Takes over subjects whose cgroups the table does not know yet: an earlier change of them failed.
+    pub fn catch_up(&mut self) -> Result<(), CommitError> {
+        let hierarchy = self.hierarchy.clone();
+        let behind: Vec<Change> = self
+            .watcher
+            .get_mut()
+            .resolved()
+            .filter(|(subject, cgroups)| self.world.places(subject) != places(&hierarchy, cgroups.clone()))
+            .map(|(subject, cgroups)| Change { subject: subject.clone(), cgroups })
+            .collect();
+        if behind.is_empty() { Ok(()) } else { self.resolve(behind) }
     }
 }
 
