@@ -116,6 +116,11 @@ impl Encoder<'_> {
                 self.push(expr::payload(Piece::FIRST_PAYLOAD_BYTE, Register::FIRST));
                 self.push_all(expr::within(&[0], &[u8::MAX]));
             }
+            Statement::ExtensionHeader => {
+                self.need_network(Family::V6);
+                self.push(expr::payload(Piece::NEXT_HEADER, Register::FIRST));
+                self.push(expr::compare(libc::NFT_CMP_NEQ, &[protocol::TCP]));
+            }
             Statement::FullSocket => self.socket(expr::SOCKET_WILDCARD),
             Statement::AnySocket => self.socket(expr::SOCKET_TRANSPARENT),
             Statement::IcmpType { family, low, high } => self.icmp_type(*family, *low, *high),
