@@ -69,7 +69,12 @@ fn segments(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
 }
 
 fn datagrams(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
-    asked(input, policy, goto(format!("udp-{}", policy.id.direction)))
+    let mut rules = asked(input, policy, goto(format!("udp-{}", policy.id.direction)));
+    let ours_ask = policy.id.direction == Direction::Egress;
+    if ours_ask && !rules.is_empty() && !policy.subject.is_any_process() {
+        rules.push(vec![goto("udp-late")]);
+    }
+    rules
 }
 
 /// The rules that end with this verdict for the policy's subject.

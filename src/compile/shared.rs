@@ -298,10 +298,12 @@ fn add_remnants(ruleset: &mut Ruleset) {
     let leaving = || vec![Statement::Leaving, goto("remnant-out")];
     chain(ruleset, "remnant-egress", vec![leaving(), vec![goto("remnant-in")]]);
     chain(ruleset, "remnant-ingress", vec![leaving(), vec![jump("again-in")], vec![goto("remnant-in")]]);
-    chain(ruleset, "reset-out", vec![payload(), vec![accept()]]);
-    chain(ruleset, "reset-in", vec![payload(), vec![Statement::AnySocket, accept()]]);
+    // Extension headers have room for data as well, and the kernel's resets have none.
+    let hidden = || vec![Statement::ExtensionHeader, back()];
+    chain(ruleset, "reset-out", vec![payload(), hidden(), vec![accept()]]);
+    chain(ruleset, "reset-in", vec![payload(), hidden(), vec![Statement::AnySocket, accept()]]);
     // A reset that meets no socket does nothing: it is dropped and not counted as an attempt.
-    chain(ruleset, "reset-stray", vec![payload(), vec![Statement::Verdict(Verdict::Drop)]]);
+    chain(ruleset, "reset-stray", vec![payload(), hidden(), vec![Statement::Verdict(Verdict::Drop)]]);
     add_icmp_errors(ruleset);
 }
 
@@ -367,6 +369,19 @@ fn add_datagrams(ruleset: &mut Ruleset) {
         }));
         chain(ruleset, format!("udp-{direction}"), rules);
     }
+    // An answer that finds its socket closed is no attempt: the kernel says that the port is unreachable.
+    let answer = |family| {
+        let flow = [
+            Load::Address(family, Side::Source),
+            Load::Port(Side::Source),
+            Load::Address(family, Side::Destination),
+            Load::Port(Side::Destination),
+        ];
+        let known = lookup(&flow, format!("udp-out{}", names::digit(family)));
+        vec![Statement::Protocol(protocol::UDP), known, accept()]
+    };
+    let answers_only = [vec![Statement::Leaving, back()], vec![Statement::AnySocket, back()]];
+    chain(ruleset, "udp-late", answers_only.into_iter().chain(Family::ALL.map(answer)).collect());
 }
 
 /// Echo requests open, their replies answer: no socket tells whose they are, so the identifier does.

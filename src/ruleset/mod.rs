@@ -252,6 +252,8 @@ pub enum Statement {
     },
     /// At least one byte follows the transport header.
     HasPayload,
+    /// IPv6: something stands between the header and TCP.
+    ExtensionHeader,
     /// A full socket belongs to the packet.
     FullSocket,
     /// Any socket belongs to the packet, TIME_WAIT and SYN_RECV included.

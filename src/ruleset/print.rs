@@ -228,6 +228,7 @@ impl fmt::Display for Statement {
                 write!(f, "tcp flags & {mask:#x} {compare} {value:#x}")
             }
             Self::HasPayload => f.write_str("@ih,0,8 0-255"),
+            Self::ExtensionHeader => f.write_str("ip6 nexthdr != 6"),
             Self::FullSocket => f.write_str("socket wildcard 0-1"),
             Self::AnySocket => f.write_str("socket transparent 0-1"),
             Self::IcmpType { family, low, high } => {

@@ -127,7 +127,7 @@ impl<'a> Interpreter<'a> {
             }
             // Its errors are about TCP, its ICMP comes from processes.
             Statement::QuotesTcp(_) | Statement::FromProcess => Some(Flow::Next),
-            Statement::HopLimit(_) => None,
+            Statement::HopLimit(_) | Statement::ExtensionHeader => None,
             Statement::Fragment(family) => yes(packet.fragment && family_of(packet) == *family),
             Statement::Before(instant) => yes(self.now < *instant),
             Statement::From(instant) => yes(*instant <= self.now),

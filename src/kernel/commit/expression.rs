@@ -68,6 +68,7 @@ impl Piece {
         Self { base: libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32, offset, length }
     }
 
+    pub const NEXT_HEADER: Self = Self::network(6, 1);
     pub const HOP_LIMIT: Self = Self::network(7, 1);
     /// Flags and offset of an IPv4 fragment.
     pub const FRAGMENT: Self = Self::network(6, 2);

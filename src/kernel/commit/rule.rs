@@ -116,6 +116,11 @@ impl Encoder<'_> {
                 self.push(expr::payload(Piece::FIRST_PAYLOAD_BYTE, Register::FIRST));
                 self.push_all(expr::within(&[0], &[u8::MAX]));
             }
+            Statement::ExtensionHeader => {
+                self.need_network(Family::V6);
+                self.push(expr::payload(Piece::NEXT_HEADER, Register::FIRST));
+                self.push(expr::compare(libc::NFT_CMP_NEQ, &[protocol::TCP]));
+            }
             Statement::FullSocket => self.socket(expr::SOCKET_WILDCARD),
             Statement::AnySocket => self.socket(expr::SOCKET_TRANSPARENT),
             Statement::IcmpType { family, low, high } => self.icmp_type(*family, *low, *high),
@@ -123,7 +128,7 @@ impl Encoder<'_> {
                 self.push(expr::payload(Piece::quoted_protocol(*family), Register::FIRST));
                 self.push(expr::compare(libc::NFT_CMP_EQ, &[protocol::TCP]));
             }
-            Statement::FromProcess => self.from_process(),
+            Statement::FromProcess => self.owner(),
             Statement::HopLimit(limit) => self.hop_limit(*limit),
             Statement::Fragment(family) => self.fragment(*family),
             Statement::Before(instant) => self.time(libc::NFT_CMP_LT, *instant),
@@ -167,7 +172,7 @@ impl Encoder<'_> {
     }
 
     /// Only a socket with a file has an owner: the kernel's own have none, whatever their cgroup is.
-    fn from_process(&mut self) {
+    fn owner(&mut self) {
         self.push(expr::meta(libc::NFT_META_SKUID as u32, Register::FIRST));
         self.push(expr::to_network_order(4, Register::FIRST));
         self.push_all(expr::within(&[0; 4], &[u8::MAX; 4]));

@@ -70,7 +70,8 @@ pub fn bytes(to: IpAddr, packets: &[Vec<u8>]) -> io::Result<()> {
     Ok(())
 }
 
-/// One socket for each protocol that packets of a test may have: ICMP, TCP, UDP, GRE, SCTP, IPv4 and IPv6 in IP.
+/// One socket for each protocol that packets of a test may have: ICMP, TCP, UDP, GRE, SCTP, IPv4 and IPv6 in IP, and
+/// destination options.
 pub fn ears(v4: bool) -> io::Result<Vec<Socket>> {
     let (domain, icmp) = if v4 { (Domain::IPV4, 1) } else { (Domain::IPV6, 58) };
     let open = |number| {
@@ -79,7 +80,7 @@ pub fn ears(v4: bool) -> io::Result<Vec<Socket>> {
         socket.set_recv_buffer_size(1 << 20)?;
         Ok(socket)
     };
-    [icmp, 6, 17, 47, 132, 4, 41].into_iter().map(open).collect()
+    [icmp, 6, 17, 47, 132, 4, 41, 60].into_iter().map(open).collect()
 }
 
 /// The names of the packets that arrived.
