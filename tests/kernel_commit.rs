@@ -87,7 +87,7 @@ fn with_elements(mut set: Set, elements: impl IntoIterator<Item = (Key, Element)
 }
 
 fn jump(chain: &str) -> Option<Verdict> {
-    Some(Verdict::Jump(chain.to_owned()))
+    Some(Verdict::Jump(chain.into()))
 }
 
 fn address4(text: &str) -> Key {
@@ -381,20 +381,20 @@ fn every_rule(ruleset: &mut Ruleset) {
             ],
         ),
     ];
-    let chain = |base, rules| Chain { base, rules };
+    let chain = |base, rules: Vec<Vec<Statement>>| Chain { base, rules: shared(rules) };
     ruleset.chains.extend(chains.map(|(name, base, rules)| (name.to_owned(), chain(base, rules))));
 }
 
 fn jump_to(chain: &str) -> Statement {
-    Statement::Verdict(Verdict::Jump(chain.to_owned()))
+    Statement::Verdict(Verdict::Jump(chain.into()))
 }
 
 fn lookup(key: &[Load], set: &str) -> Statement {
-    Statement::Lookup { key: key.to_vec(), set: set.to_owned(), negated: false }
+    Statement::Lookup { key: key.to_vec(), set: set.into(), negated: false }
 }
 
 fn dispatch(key: &[Load], map: &str) -> Statement {
-    Statement::Dispatch { key: key.to_vec(), map: map.to_owned() }
+    Statement::Dispatch { key: key.to_vec(), map: map.into() }
 }
 
 fn port(protocol: u8, side: Side, low: u16, high: u16) -> Statement {
@@ -405,7 +405,11 @@ fn flags(mask: u8, value: u8, negated: bool) -> Statement {
     Statement::TcpFlags { mask, value, negated }
 }
 
-fn every_match() -> Vec<Rule> {
+fn shared(rules: Vec<Vec<Statement>>) -> Vec<Rule> {
+    rules.into_iter().map(Into::into).collect()
+}
+
+fn every_match() -> Vec<Vec<Statement>> {
     use Side::{Destination, Source};
     use Statement::*;
     let to4 = Load::Address(Family::V4, Destination);
@@ -459,7 +463,7 @@ fn every_match() -> Vec<Rule> {
     ]
 }
 
-fn every_socket_rule() -> Vec<Rule> {
+fn every_socket_rule() -> Vec<Vec<Statement>> {
     use Statement::{AnySocket, FullSocket};
     let from4 = Load::Address(Family::V4, Side::Source);
     let cgroup = Load::Cgroup { level: 1 };
@@ -473,7 +477,7 @@ fn every_socket_rule() -> Vec<Rule> {
     ]
 }
 
-fn every_update() -> Vec<Rule> {
+fn every_update() -> Vec<Vec<Statement>> {
     use Side::{Destination, Source};
     let from4 = Load::Address(Family::V4, Source);
     let to4 = Load::Address(Family::V4, Destination);
@@ -481,7 +485,7 @@ fn every_update() -> Vec<Rule> {
     let flow = vec![to4, Load::Port(Destination), from4, Load::Port(Source)];
     let echo = |family| Load::EchoId(family);
     let ping = |family, kind| Statement::IcmpType { family, low: kind, high: kind };
-    let update = |set: &str, key, limit| Statement::Update { set: set.to_owned(), key, limit };
+    let update = |set: &str, key, limit| Statement::Update { set: set.into(), key, limit };
     vec![
         vec![Statement::Protocol(protocol::UDP), update("flows4", flow, None)],
         vec![update("refused4", vec![from4, Load::Protocol, Load::Port(Destination)], None)],
@@ -494,7 +498,7 @@ fn every_update() -> Vec<Rule> {
     ]
 }
 
-fn every_end() -> Vec<Rule> {
+fn every_end() -> Vec<Vec<Statement>> {
     let log = |prefix: &str| Statement::Log { prefix: prefix.to_owned(), group: 4747 };
     vec![
         vec![log("stripe/egress/closed "), Statement::Count("refused".into())],
@@ -649,8 +653,8 @@ fn a_bad_step_at_the_end_of_a_megabyte_changes_nothing_and_is_named() {
         let elements =
             [to("10.0.0.1", jump("there")), to("10.0.0.2", jump("there")), to("10.0.0.3", jump("nowhere"))];
         bad.push(Step::AddElements("guard".into(), guard.clone(), elements.to_vec()));
-        bad.push(Step::AddRule("there".into(), vec![Statement::Verdict(Verdict::Accept)]));
-        bad.push(Step::AddRule("there".into(), vec![Statement::Count("absent".into())]));
+        bad.push(Step::AddRule("there".into(), vec![Statement::Verdict(Verdict::Accept)].into()));
+        bad.push(Step::AddRule("there".into(), vec![Statement::Count("absent".into())].into()));
         let error = table.commit(&changeset(bad), &Utc::now).unwrap_err();
         let text = error.to_string();
         let start = "cannot commit table inet picoseg: netlink refused element 3 of \"guard\": No such file or directory";
@@ -734,7 +738,7 @@ fn base_ruleset() -> Ruleset {
         ),
         ("output", Some((Hook::Output, -10)), vec![vec![dispatch(&key, "nets4")]]),
     ];
-    let chain = |base, rules| Chain { base, rules };
+    let chain = |base, rules: Vec<Vec<Statement>>| Chain { base, rules: shared(rules) };
     ruleset.chains.extend(chains.map(|(name, base, rules)| (name.to_owned(), chain(base, rules))));
     ruleset
 }
@@ -760,11 +764,11 @@ fn replacement(base: &Ruleset) -> Changeset {
         Step::FlushChain("svc-stripe".into()),
         Step::AddRule(
             "svc-stripe".into(),
-            vec![Statement::Count("new".into()), Statement::Verdict(Verdict::Drop)],
+            vec![Statement::Count("new".into()), Statement::Verdict(Verdict::Drop)].into(),
         ),
         Step::AddRule(
             "svc-new".into(),
-            vec![lookup(&[Load::Port(Side::Destination)], "extra"), Statement::Verdict(Verdict::Accept)],
+            vec![lookup(&[Load::Port(Side::Destination)], "extra"), Statement::Verdict(Verdict::Accept)].into(),
         ),
         Step::AddElements("nets4".into(), set("nets4"), vec![(address4("10.0.0.0"), new)]),
         Step::AddElements(
@@ -910,7 +914,7 @@ fn window_table(windows: impl IntoIterator<Item = (Key, Element)>) -> Table {
         ],
     ];
     let base = Some((Hook::Output, -10));
-    ruleset.chains.insert("output".into(), Chain { base, rules });
+    ruleset.chains.insert("output".into(), Chain { base, rules: shared(rules) });
     let mut table = open(true);
     table.commit(&installation(&ruleset), &Utc::now).unwrap();
     table
@@ -1293,7 +1297,7 @@ fn counters_and_set_counts_say_what_went_by() {
         ruleset.sets.insert("ports".into(), ports.clone());
         let key =
             vec![Load::Address(Family::V4, Side::Destination), Load::Protocol, Load::Port(Side::Destination)];
-        let update = |set: &str, key| Statement::Update { set: set.to_owned(), key, limit: None };
+        let update = |set: &str, key| Statement::Update { set: set.into(), key, limit: None };
         let rules = vec![vec![
             port(protocol::UDP, Side::Destination, 4000, 4001),
             Statement::Count("some".into()),
@@ -1301,7 +1305,7 @@ fn counters_and_set_counts_say_what_went_by() {
             update("ports", vec![Load::Port(Side::Destination)]),
         ]];
         let base = Some((Hook::Output, -10));
-        ruleset.chains.insert("output".into(), Chain { base, rules });
+        ruleset.chains.insert("output".into(), Chain { base, rules: shared(rules) });
         let mut table = open(true);
         table.commit(&installation(&ruleset), &Utc::now).unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

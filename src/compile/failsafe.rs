@@ -44,7 +44,7 @@ fn add_to_base_chain(input: &Input<'_>, ruleset: &mut Ruleset, base: &str, side:
             Side::Destination => jump("failsafe-in"),
             Side::Source => jump("failsafe-out"),
         });
-        base.rules.insert(1, rule);
+        base.rules.insert(1, rule.into());
     }
 }
 

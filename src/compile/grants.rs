@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::shared::{accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
+use super::shared::{Rule, accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
 use super::{Governing, Input, names, subjects};
 use crate::model::{Direction, Family, Policy, PortRange, Protocol};
 use crate::ranges::{self, Segment};
-use crate::ruleset::{Element, Key, Load, Rule, Ruleset, Statement, Verdict, protocol};
+use crate::ruleset::{Element, Key, Load, Name, Ruleset, Statement, Verdict, protocol};
 
 pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
     let mut endpoints = Endpoints::default();
@@ -116,21 +116,21 @@ fn echo(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
 /// First and last address, ports, and the index of the policy's chain.
 type AddressBox = (u128, u128, PortRange, usize);
 
-/// Addresses and ports of all policies on the way into the maps.
+/// Addresses and ports of all policies on the way into the maps, each with the index of its policy's chain.
 #[derive(Default)]
 struct Endpoints {
-    exact: BTreeMap<(Family, Direction), BTreeMap<Key, BTreeSet<String>>>,
+    exact: BTreeMap<(Family, Direction), Vec<(Key, usize)>>,
     ranges: BTreeMap<(Family, Direction, u8), Vec<AddressBox>>,
     /// Whose ICMP errors about datagrams are admitted by which chain.
     errors: BTreeMap<Family, Vec<(u128, u128, usize)>>,
-    chains: Vec<String>,
+    chains: Vec<Name>,
 }
 
 impl Endpoints {
     fn collect(&mut self, policy: &Policy) {
+        let direction = policy.id.direction;
         for port in &policy.ports {
-            let name = names::policy_chain(policy, port.protocol);
-            let chain = self.chain(&name);
+            let chain = self.chain(names::policy_chain(policy, port.protocol));
             for prefix in &policy.prefixes {
                 let family = prefix.family();
                 let number = number(port.protocol, family);
@@ -142,39 +142,39 @@ impl Endpoints {
                 match (exact, port.range.single()) {
                     (true, Some(single)) => {
                         let key = key(family, prefix.first(), number, single);
-                        let map = self.exact.entry((family, policy.id.direction)).or_default();
-                        map.entry(key).or_default().insert(name.clone());
+                        self.exact.entry((family, direction)).or_default().push((key, chain));
                     }
                     (true, None) | (false, _) => {
                         let range = (prefix.first(), prefix.last(), port.range, chain);
-                        self.ranges.entry((family, policy.id.direction, number)).or_default().push(range);
+                        self.ranges.entry((family, direction, number)).or_default().push(range);
                     }
                 }
             }
         }
     }
 
-    fn chain(&mut self, name: &str) -> usize {
-        if self.chains.last().map(String::as_str) != Some(name) {
-            self.chains.push(name.to_owned());
+    fn chain(&mut self, name: String) -> usize {
+        if self.chains.last().map(|last| &**last) != Some(&*name) {
+            self.chains.push(name.into());
         }
         self.chains.len() - 1
     }
 
     fn add(self, ruleset: &mut Ruleset) {
         let Self { exact, ranges, errors, chains } = self;
-        for ((family, direction), keys) in exact {
+        for ((family, direction), mut keys) in exact {
             let map = format!("{direction}{}", names::digit(family));
-            for (key, targets) in keys {
-                let verdict = Some(Verdict::Jump(target(ruleset, targets)));
-                insert(ruleset, &map, key, Element { verdict, ..Element::default() });
+            keys.sort_unstable();
+            for same in keys.chunk_by(|(a, _), (b, _)| a == b) {
+                let Some((key, _)) = same.first() else { continue };
+                let verdict = verdict(ruleset, &chains, same.iter().map(|(_, chain)| *chain));
+                insert(ruleset, &map, key.clone(), Element { verdict, ..Element::default() });
             }
         }
         for ((family, direction, number), ranges) in ranges {
             let map = format!("{direction}{}-net", names::digit(family));
             for (first, last, ports, tags) in disjoint(ranges) {
-                let targets = tags.into_iter().filter_map(|tag| chains.get(tag).cloned()).collect();
-                let verdict = Some(Verdict::Jump(target(ruleset, targets)));
+                let verdict = verdict(ruleset, &chains, tags.into_iter());
                 let last = Some(key(family, last, number, ports.high()));
                 let element = Element { last, verdict, ..Element::default() };
                 insert(ruleset, &map, key(family, first, number, ports.low()), element);
@@ -182,8 +182,7 @@ impl Endpoints {
         }
         for (family, ranges) in errors {
             for Segment { first, last, covers } in ranges::sweep(ranges) {
-                let targets = covers.into_iter().filter_map(|tag| chains.get(tag).cloned()).collect();
-                let verdict = Some(Verdict::Jump(target(ruleset, targets)));
+                let verdict = verdict(ruleset, &chains, covers.into_iter());
                 let address = |number| Key::builder().address(family, number).build();
                 let single = first == last;
                 let last = (!single).then(|| address(last));
@@ -192,6 +191,12 @@ impl Endpoints {
             }
         }
     }
+}
+
+/// The way to the chains of these indices.
+fn verdict(ruleset: &mut Ruleset, chains: &[Name], tags: impl Iterator<Item = usize>) -> Option<Verdict> {
+    let targets = tags.filter_map(|tag| chains.get(tag).cloned()).collect();
+    Some(Verdict::Jump(target(ruleset, targets)))
 }
 
 fn insert(ruleset: &mut Ruleset, map: &str, key: Key, element: Element) {
@@ -214,16 +219,18 @@ fn number(protocol: Protocol, family: Family) -> u8 {
 }
 
 /// The chain to jump to: the policy's own, or one that tries several policies in turn.
-fn target(ruleset: &mut Ruleset, targets: BTreeSet<String>) -> String {
-    if targets.len() == 1 {
-        return targets.into_iter().next().unwrap_or_default();
+fn target(ruleset: &mut Ruleset, mut targets: Vec<Name>) -> Name {
+    targets.sort_unstable();
+    targets.dedup();
+    if let [only] = targets.as_slice() {
+        return only.clone();
     }
-    let name = names::digest("both", targets.iter().map(String::as_str));
+    let name = names::digest("both", targets.iter().map(|target| &**target));
     if !ruleset.chains.contains_key(&name) {
         let rules = targets.into_iter().map(|target| vec![jump(target)]).collect();
         chain(ruleset, name.clone(), rules);
     }
-    name
+    name.into()
 }
 
 /// Cuts boxes of addresses and ports into disjoint ones, each with everything that covers it: the kernel's interval

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::shared::{chain, goto, lookup, not_in};
+use super::shared::{Rule, chain, goto, not_in};
 use super::{Governing, Input, names};
 use crate::model::{Direction, Family, Mode, Prefix, Reason, ServiceState, Time};
 use crate::ranges;
-use crate::ruleset::{Element, Key, Load, Rule, Ruleset, Statement, Verdict};
+use crate::ruleset::{Element, Key, Load, Ruleset, Statement, Verdict};
 
 pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
     for governing in services {
@@ -71,7 +71,7 @@ fn add_owners(input: &Input<'_>, services: &[Governing<'_>], family: Family, rul
             let key = |number| Key::builder().address(family, number).build();
             let element = Element {
                 last: (!single).then(|| key(last)),
-                verdict: Some(Verdict::Goto(target)),
+                verdict: Some(Verdict::Goto(target.into())),
                 ..Element::default()
             };
             if let Some(set) = ruleset.sets.get_mut(&map) {
@@ -180,7 +180,8 @@ fn tests(input: &Input<'_>, owner: &Governing<'_>, state: ServiceState) -> Optio
             }
             tests
         }),
-        ServiceState::Open => live.then(|| vec![lookup(&[Load::Time], &*owner.open)]),
+        // What is left: every mention of a set of openings costs at a load, see the header of this module.
+        ServiceState::Open => live.then(Vec::new),
     }
 }
 

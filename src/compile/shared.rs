@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Input, names, windows};
 use crate::model::{Direction, Family, Reason, Refusal};
-use crate::ruleset::{Chain, Field, Hook, Load, Rule, Ruleset, Set, Side, Statement, Verdict, protocol, tcp};
+use crate::ruleset::{Chain, Field, Hook, Load, Name, Ruleset, Set, Side, Statement, Verdict, protocol, tcp};
 
 /// The most sources, flows or source-port pairs that one dynamic set holds.
 const DYNAMIC_SIZE: u32 = 65_536;
@@ -40,8 +40,12 @@ pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
     add_refusals(input, ruleset);
 }
 
+/// A rule under construction.
+pub type Rule = Vec<Statement>;
+
 /// The chain of rules by this name.
 pub fn chain(ruleset: &mut Ruleset, name: impl Into<String>, rules: Vec<Rule>) {
+    let rules = rules.into_iter().map(Into::into).collect();
     ruleset.chains.insert(name.into(), Chain { base: None, rules });
 }
 
@@ -53,27 +57,27 @@ pub fn back() -> Statement {
     Statement::Verdict(Verdict::Return)
 }
 
-pub fn jump(chain: impl Into<String>) -> Statement {
+pub fn jump(chain: impl Into<Name>) -> Statement {
     Statement::Verdict(Verdict::Jump(chain.into()))
 }
 
-pub fn goto(chain: impl Into<String>) -> Statement {
+pub fn goto(chain: impl Into<Name>) -> Statement {
     Statement::Verdict(Verdict::Goto(chain.into()))
 }
 
-pub fn lookup(key: &[Load], set: impl Into<String>) -> Statement {
+pub fn lookup(key: &[Load], set: impl Into<Name>) -> Statement {
     Statement::Lookup { key: key.to_vec(), set: set.into(), negated: false }
 }
 
-pub fn not_in(key: &[Load], set: impl Into<String>) -> Statement {
+pub fn not_in(key: &[Load], set: impl Into<Name>) -> Statement {
     Statement::Lookup { key: key.to_vec(), set: set.into(), negated: true }
 }
 
-pub fn dispatch(key: &[Load], map: impl Into<String>) -> Statement {
+pub fn dispatch(key: &[Load], map: impl Into<Name>) -> Statement {
     Statement::Dispatch { key: key.to_vec(), map: map.into() }
 }
 
-fn update(set: impl Into<String>, key: &[Load]) -> Statement {
+fn update(set: impl Into<Name>, key: &[Load]) -> Statement {
     Statement::Update { set: set.into(), key: key.to_vec(), limit: None }
 }
 
@@ -144,8 +148,9 @@ fn add_base_chains(input: &Input<'_>, ruleset: &mut Ruleset) {
     let gate = |family, side, then: Statement| {
         vec![lookup(&[Load::Network(family, side)], format!("governed{}", names::digit(family))), then]
     };
-    let mut add = |name: &str, hook, rules| {
+    let mut add = |name: &str, hook, rules: Vec<Rule>| {
         let base = Some((hook, input.settings.enforcement.priority));
+        let rules = rules.into_iter().map(Into::into).collect();
         ruleset.chains.insert(name.into(), Chain { base, rules });
     };
     let way = |side, name: &str| -> Vec<Rule> {
@@ -469,7 +474,7 @@ fn count_and_log(input: &Input<'_>, direction: Direction, reason: Reason) -> Vec
     }
     rules.extend(Family::ALL.map(|family| {
         let details = Statement::Update {
-            set: format!("details-{}{}", names::way(direction), names::digit(family)),
+            set: format!("details-{}{}", names::way(direction), names::digit(family)).into(),
             key: vec![Load::Address(family, remote)],
             limit: Some(attempts.log_rate),
         };

@@ -7,6 +7,7 @@ mod key;
 mod print;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use key::{Key, KeyBuilder, Value};
@@ -163,8 +164,8 @@ pub enum Verdict {
     Accept,
     Drop,
     Return,
-    Jump(String),
-    Goto(String),
+    Jump(Name),
+    Goto(Name),
 }
 
 /// Where a base chain sits.
@@ -183,8 +184,11 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// Statements, evaluated left to right until one does not match.
-pub type Rule = Vec<Statement>;
+/// Statements, evaluated left to right until one does not match. Shared: a changeset holds the rules of the table.
+pub type Rule = Arc<[Statement]>;
+
+/// The name of a chain or set where it is referred to: most are referred to many times.
+pub type Name = Arc<str>;
 
 /// The side of a packet's header that is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,7 +226,7 @@ pub enum Statement {
     Arriving,
     Lookup {
         key: Vec<Load>,
-        set: String,
+        set: Name,
         negated: bool,
     },
     /// The packet's socket was created in this cgroup or below it.
@@ -235,7 +239,7 @@ pub enum Statement {
     /// Looks the verdict up; goes on when there is none.
     Dispatch {
         key: Vec<Load>,
-        map: String,
+        map: Name,
     },
     Protocol(u8),
     /// A port of TCP (6) or UDP (17).
@@ -279,7 +283,7 @@ pub enum Statement {
     /// Adds the key to a dynamic set, or refreshes it. With a limit (packets a second) the rule goes on only
     /// while the key's packets stay below it.
     Update {
-        set: String,
+        set: Name,
         key: Vec<Load>,
         limit: Option<u32>,
     },

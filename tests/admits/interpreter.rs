@@ -68,7 +68,7 @@ impl<'a> Interpreter<'a> {
         let chain = self.ruleset.chains.get(name).unwrap_or_else(|| panic!("no chain {name}"));
         for rule in &chain.rules {
             let mut flow = Flow::Next;
-            for statement in rule {
+            for statement in rule.iter() {
                 match self.statement(statement, packet, counted) {
                     None => break,
                     Some(Flow::Next) => {}

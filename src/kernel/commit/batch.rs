@@ -10,7 +10,7 @@ use super::error::{CommitError, Failure};
 use super::expression::OBJECT_COUNTER;
 use super::socket::Answer;
 use super::{rule, set, text};
-use crate::kernel::ffi::{self, Body, ElementMessages, Message};
+use crate::kernel::ffi::{self, Body, ElementMessages, Message, Messages};
 use crate::model::Time;
 use crate::plan::Step;
 use crate::ruleset::{Hook, Rule};
@@ -39,7 +39,9 @@ enum Subject {
 
 /// Messages for one transaction.
 pub struct Transaction {
-    batch: Batch,
+    batch: Messages,
+    /// The message that ends it.
+    end: Vec<u8>,
     subjects: Vec<Subject>,
     /// Rules of each chain so far.
     rules: BTreeMap<String, usize>,
@@ -52,8 +54,11 @@ pub struct Transaction {
 impl Transaction {
     /// `now`: what the elements' timeouts count from; [`Datagram::count_from`] moves it.
     pub fn new(destroy: bool, now: Time) -> Self {
+        let (begin, end) = frame();
+        let sequence = Header::of(&begin).map_or(0, |header| header.sequence) + 1;
         Self {
-            batch: Batch::new(),
+            batch: Messages::behind(&begin, sequence),
+            end,
             subjects: Vec::new(),
             rules: BTreeMap::new(),
             set_ids: 0,
@@ -188,9 +193,24 @@ impl Transaction {
     }
 
     pub fn finish(self) -> Datagram {
-        let bytes: Vec<u8> = self.batch.finalize().iter().collect::<Vec<_>>().concat();
+        let (mut bytes, sequence) = self.batch.finish();
+        let mut end = self.end;
+        let asks = Header::of(&end).is_some_and(|header| i32::from(header.flags) & libc::NLM_F_ACK != 0);
+        if let (true, Some(number)) = (asks, end.get_mut(8..12)) {
+            number.copy_from_slice(&sequence.to_ne_bytes());
+        }
+        bytes.extend(end);
         Datagram { bytes, subjects: self.subjects, counted_from: self.built_at }
     }
+}
+
+/// The messages that begin and end a transaction, as nftnl makes them for this kernel: with or without a request to
+/// answer.
+fn frame() -> (Vec<u8>, Vec<u8>) {
+    let empty = Batch::new().finalize().iter().collect::<Vec<_>>().concat();
+    let begin = messages(&empty).next().map_or(0, |message| message.len().next_multiple_of(4));
+    let (begin, end) = empty.split_at(begin);
+    (begin.to_vec(), end.to_vec())
 }
 
 fn named_table(name: &str) -> Result<ffi::Table, CommitError> {

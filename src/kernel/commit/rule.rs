@@ -13,7 +13,7 @@ use super::expression::{self as expr, Piece, Register};
 use super::{text, userdata};
 use crate::kernel::ffi::{Element, Expression, Set};
 use crate::model::{Family, Time};
-use crate::ruleset::{Load, Rule, Side, Statement, Verdict, protocol};
+use crate::ruleset::{Load, Side, Statement, Verdict, protocol};
 
 /// Codes of verdicts: linux/netfilter.h and `enum nft_verdicts` of nf_tables.h.
 const JUMP: i32 = -3;
@@ -34,7 +34,7 @@ pub struct Encoded {
 }
 
 /// Encodes a rule. `ids` numbers the sets of a transaction.
-pub fn encode(table: &CStr, rule: &Rule, ids: &mut u32) -> Result<Encoded, CommitError> {
+pub fn encode(table: &CStr, rule: &[Statement], ids: &mut u32) -> Result<Encoded, CommitError> {
     let mut encoder = Encoder {
         table,
         ids,
@@ -64,8 +64,8 @@ pub fn verdict_from(code: i32, chain: Option<String>) -> Option<Verdict> {
         (libc::NF_ACCEPT, _) => Some(Verdict::Accept),
         (libc::NF_DROP, _) => Some(Verdict::Drop),
         (RETURN, _) => Some(Verdict::Return),
-        (JUMP, Some(chain)) => Some(Verdict::Jump(chain)),
-        (GOTO, Some(chain)) => Some(Verdict::Goto(chain)),
+        (JUMP, Some(chain)) => Some(Verdict::Jump(chain.into())),
+        (GOTO, Some(chain)) => Some(Verdict::Goto(chain.into())),
         _ => None,
     }
 }
