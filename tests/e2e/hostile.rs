@@ -494,3 +494,17 @@ fn an_answer_that_comes_too_late_for_its_socket_is_no_attempt() {
     }
     lab.expect_no_attempts(&theirs);
 }
+
+#[test]
+fn a_packet_whose_headers_make_no_sense_is_counted_by_its_source() {
+    let Some(lab) = Lab::new() else { return };
+    furnish(&lab);
+    let _daemon = lab.daemon();
+    let theirs = lab.provider();
+    let way = Way { from: lab.provider6(1), to: lab.host6(), from_port: 0, to_port: 0 };
+    // A destination header that claims to be longer than the packet.
+    let broken = way.packet(60, &[TCP, 200, 1, 4, 0, 0, 0, 0]);
+    theirs.bytes(way.to, vec![broken; 5]);
+    lab.all_on_record(&theirs);
+    lab.expect_attempts(5, &[("service", "ended"), ("direction", "ingress"), ("reason", "expired")]);
+}
