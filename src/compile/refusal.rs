@@ -130,11 +130,8 @@ fn refusal_target(
 /// The rules that find the reason by time. Among several owners the first in the order of states decides, then the
 /// first by name; the owners come sorted by name.
 fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction) -> Vec<Rule> {
-    // One owner is closed when it is nothing else, which the last rule says.
-    let closed_is_the_rest = owners.len() == 1;
-    let states = ServiceState::ALL.into_iter().filter(|s| !(closed_is_the_rest && *s == ServiceState::Closed));
     let mut rules = Vec::new();
-    for state in states {
+    for state in ServiceState::ALL {
         for owner in owners {
             let Some(mut rule) = tests(input, owner, state) else { continue };
             let certain = rule.is_empty();
