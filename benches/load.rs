@@ -68,7 +68,7 @@ fn run(size: usize, distinct: bool, with_nft: bool) {
     let mut table = Table::open("picoseg", false).expect("nf_tables");
     let (in_force, compiling) = timed(|| world.compile());
     let started = Instant::now();
-    let changeset = plan::replace(&Inventory::default(), &in_force).expect("a first table");
+    let changeset = plan::replace(&Inventory::default(), &BTreeMap::new(), &in_force).expect("a first table");
     let committed = table.commit(&changeset, &picoseg::kernel::clock::now).expect("commit");
     let planning = started.elapsed() - committed.kernel;
     drop(changeset);

@@ -15,6 +15,48 @@ pub struct Changeset {
     pub steps: Vec<Step>,
 }
 
+impl Changeset {
+    /// Splits off what has to be in the kernel before the rest refers to it: new sets of ranges. They are empty for
+    /// a moment after their own transaction (measured on Linux 6.18: 290 of 2.3 million packets missed in 120 swaps),
+    /// and a packet that then asks them is refused though it is admitted. Alone they change no packet's fate, so the
+    /// rest is still the whole change.
+    pub fn phases(self) -> impl Iterator<Item = Self> {
+        let early: BTreeSet<String> = self.steps.iter().filter_map(new_ranges).cloned().collect();
+        let table = self.table;
+        let (first, rest): (Vec<_>, Vec<_>) = self.steps.into_iter().partition(|step| match step {
+            Step::AddSet(name, _) | Step::AddElements(name, ..) => early.contains(name),
+            Step::AddCounter(_)
+            | Step::AddChain(..)
+            | Step::DeleteElements(..)
+            | Step::FlushChain(_)
+            | Step::AddRule(..)
+            | Step::DeleteChain(_)
+            | Step::DeleteSet(_)
+            | Step::DeleteCounter(_) => false,
+        });
+        let phases = [first, rest].into_iter().filter(|steps| !steps.is_empty());
+        phases.map(move |steps| Self { table: table.clone(), steps })
+    }
+}
+
+/// The name of a set of ranges that a step makes. Those with verdicts lead to chains of the same transaction and are
+/// made once, with the table.
+fn new_ranges(step: &Step) -> Option<&String> {
+    match step {
+        Step::AddSet(name, set) if set.interval && set.kind == SetKind::Plain => Some(name),
+        Step::AddSet(..)
+        | Step::AddCounter(_)
+        | Step::AddChain(..)
+        | Step::DeleteElements(..)
+        | Step::FlushChain(_)
+        | Step::AddRule(..)
+        | Step::AddElements(..)
+        | Step::DeleteChain(_)
+        | Step::DeleteSet(_)
+        | Step::DeleteCounter(_) => None,
+    }
+}
+
 /// One object of a transaction. Steps on elements carry the declaration of their set: how an element is encoded
 /// depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,26 +111,40 @@ pub fn plan_part(in_force: &Ruleset, part: &Part) -> Option<Changeset> {
 
 /// Returns the step from a table about which only names are known: what a former daemon left.
 ///
-/// Everything is replaced in the same transaction but counters and dynamic sets, so that neither counts nor the
-/// flows of UDP are lost.
-pub fn replace(found: &Inventory, wanted: &Ruleset) -> Option<Changeset> {
+/// All rules are sent anew. Counters and dynamic sets stay, so that neither counts nor the flows of UDP are lost,
+/// and of the sets in `held`, which were read back, only the elements that differ change.
+pub fn replace(found: &Inventory, held: &BTreeMap<String, Set>, wanted: &Ruleset) -> Option<Changeset> {
     let mut draft = Draft::default();
     let known: BTreeSet<_> = found.counters.iter().cloned().collect();
     draft.counters(&known, &wanted.counters);
-    for (name, dynamic) in &found.sets {
-        let keep = *dynamic && wanted.sets.get(name).is_some_and(is_dynamic);
-        if !keep {
+    let filled: BTreeSet<&String> =
+        found.sets.iter().filter(|(_, dynamic)| *dynamic).map(|(name, _)| name).collect();
+    let stays = |name: &String, set: &Set| held.contains_key(name) || (is_dynamic(set) && filled.contains(name));
+    for (name, _) in &found.sets {
+        if !wanted.sets.get(name).is_some_and(|set| stays(name, set)) {
             draft.delete_sets_first.push(Step::DeleteSet(name.clone()));
         }
     }
-    let kept: BTreeSet<_> = found.sets.iter().filter(|(_, dynamic)| *dynamic).map(|(name, _)| name).collect();
     for (name, set) in &wanted.sets {
-        if !(is_dynamic(set) && kept.contains(name)) {
-            draft.add_set(name, set);
+        match held.get(name) {
+            Some(old) => draft.elements(name, &aged(old, set), set, false),
+            None if stays(name, set) => {}
+            None => draft.add_set(name, set),
         }
     }
     draft.replace_chains(&found.chains, wanted);
     draft.finish(&wanted.table)
+}
+
+/// The kernel tells how much longer an element lives, not when it closes. The key of a window does: an element that
+/// has the same ends closes at the same time.
+fn aged(held: &Set, wanted: &Set) -> Set {
+    let mut aged = held.clone();
+    for (key, element) in &mut aged.elements {
+        let same = wanted.elements.get(key).filter(|wanted| wanted.last == element.last);
+        element.closes_at = same.and_then(|wanted| wanted.closes_at);
+    }
+    aged
 }
 
 fn is_dynamic(set: &Set) -> bool {
@@ -217,12 +273,15 @@ impl Draft {
 
     fn replace_chains(&mut self, found: &[(String, Option<(Hook, i32)>)], wanted: &Ruleset) {
         let fits = |name: &String, base: &Option<(Hook, i32)>| {
-            base.is_some() && wanted.chains.get(name).is_some_and(|chain| chain.base == *base)
+            wanted.chains.get(name).is_some_and(|chain| chain.base == *base)
         };
         for (name, base) in found {
             self.flush_before.push(Step::FlushChain(name.clone()));
-            if !fits(name, base) {
-                self.delete_chains_first.push(Step::DeleteChain(name.clone()));
+            match wanted.chains.contains_key(name) {
+                true if fits(name, base) => {}
+                true => self.delete_chains_first.push(Step::DeleteChain(name.clone())),
+                // Elements that still lead to it go first.
+                false => self.delete_objects.push(Step::DeleteChain(name.clone())),
             }
         }
         let kept: BTreeMap<_, _> = found.iter().filter(|(name, base)| fits(name, base)).cloned().collect();
@@ -318,11 +377,37 @@ mod tests {
             sets: vec![("counts".into(), true), ("old".into(), false)],
             chains: vec![("c".into(), None), ("gone".into(), None)],
         };
-        let steps = replace(&found, &wanted).unwrap().steps;
+        let steps = replace(&found, &BTreeMap::new(), &wanted).unwrap().steps;
         assert!(!steps.iter().any(|s| matches!(s, Step::AddSet(name, _) if name == "counts")));
         assert!(!steps.iter().any(|s| matches!(s, Step::AddCounter(_))));
         assert!(steps.contains(&Step::DeleteSet("old".into())));
         assert!(steps.contains(&Step::DeleteChain("gone".into())));
-        assert!(steps.contains(&Step::AddChain("c".into(), None)));
+        assert!(steps.contains(&Step::FlushChain("c".into())));
+    }
+
+    #[test]
+    fn a_held_set_stays_and_only_its_differences_are_sent() {
+        let wanted = table(&[1, 2], Verdict::Jump("c".into()));
+        let held = table(&[2, 3], Verdict::Jump("c".into())).sets;
+        let found = Inventory {
+            counters: vec![],
+            sets: vec![("m".into(), false)],
+            chains: vec![("c".into(), None)],
+        };
+        let steps = replace(&found, &held, &wanted).unwrap().steps;
+        assert!(!steps.iter().any(|s| matches!(s, Step::DeleteSet(_) | Step::AddSet(..))), "{steps:?}");
+        assert!(!steps.iter().any(|s| matches!(s, Step::DeleteChain(_) | Step::AddChain(..))), "{steps:?}");
+        assert!(steps.iter().any(|s| matches!(s, Step::DeleteElements(_, _, k) if k == &[(key(3), None)])));
+    }
+
+    #[test]
+    fn a_new_set_of_ranges_is_there_before_rules_ask_for_it() {
+        let mut wanted = table(&[1], Verdict::Drop);
+        wanted.sets.insert("w".into(), Set::plain(&[Field::Time]).with_intervals());
+        let phases: Vec<_> = plan(&Ruleset::new("t"), &wanted, &BTreeSet::new()).unwrap().phases().collect();
+        assert_eq!(phases.len(), 2);
+        assert!(matches!(&phases[0].steps[..], [Step::AddSet(name, _)] if name == "w"));
+        let alone: Vec<_> = plan(&wanted, &table(&[1], Verdict::Drop), &BTreeSet::new()).unwrap().phases().collect();
+        assert_eq!(alone.len(), 1);
     }
 }

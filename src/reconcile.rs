@@ -135,21 +135,26 @@ impl World {
     pub fn apply(&mut self, settings: Settings, files: BTreeMap<ServiceName, Service>, now: Time) -> Outcome {
         self.see(now);
         let mut touched = self.agenda.due(self.latest);
-        if *self.settings != settings {
+        let mut changed = *self.settings != settings;
+        if changed {
             self.settings = Arc::new(settings);
             touched.extend(self.services.keys().cloned());
         }
         let gone: Vec<_> = self.services.keys().filter(|name| !files.contains_key(*name)).cloned().collect();
         for name in gone {
+            changed |= !self.is_departed(&name);
             self.depart(&name);
             touched.insert(name);
         }
         for (name, service) in files {
             if self.take_file(service) {
+                changed = true;
                 touched.insert(name);
             }
         }
-        self.cut_at = Some(self.latest);
+        if changed {
+            self.cut_at = Some(self.latest);
+        }
         self.settle(touched)
     }
 
@@ -449,6 +454,11 @@ impl World {
     /// The next change of any service's state.
     pub fn next_transition(&self) -> Option<(Time, ServiceName, ServiceState)> {
         self.agenda.next_transition()
+    }
+
+    /// The earliest end of the openings in force.
+    pub fn next_close(&self) -> Option<Time> {
+        self.services.keys().filter_map(|name| self.current_opening(name)).map(Span::closes_at).min()
     }
 
     /// When to call [`World::tick`] next; without services in a long time.

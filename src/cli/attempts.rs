@@ -57,7 +57,7 @@ async fn follow(
     }
 }
 
-fn print_news(news: Vec<Attempt>, table: &mut Table<10>, console: &mut Console<'_>) -> Result<(), Stop> {
+fn print_news(news: Vec<Attempt>, table: &mut Table<11>, console: &mut Console<'_>) -> Result<(), Stop> {
     if console.json {
         if news.is_empty() {
             return Ok(());
@@ -105,11 +105,13 @@ fn path(service: Option<&ServiceName>, since: Option<Time>) -> String {
     }
 }
 
-fn header() -> Table<10> {
-    Table::new(["SERVICE", "DIRECTION", "REASON", "REMOTE", "PORT", "PROTO", "UID", "COUNT", "FIRST", "LAST"])
+fn header() -> Table<11> {
+    Table::new([
+        "SERVICE", "DIRECTION", "REASON", "REMOTE", "PORT", "PROTO", "UID", "COUNT", "FIRST", "LAST", "PROVIDER",
+    ])
 }
 
-fn row(attempt: &Attempt) -> [Cell; 10] {
+fn row(attempt: &Attempt) -> [Cell; 11] {
     let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     // The port that the service is known by; the other one is ephemeral.
     let port = match attempt.direction.as_str() {
@@ -127,6 +129,7 @@ fn row(attempt: &Attempt) -> [Cell; 10] {
         attempt.count.into(),
         when::print(attempt.first_seen).into(),
         when::print(attempt.last_seen).into(),
+        attempt.provider.as_deref().unwrap_or("-").into(),
     ]
 }
 

@@ -69,7 +69,12 @@ fn segments(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
 }
 
 fn datagrams(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
-    asked(input, policy, goto(format!("udp-{}", policy.id.direction)))
+    let mut rules = asked(input, policy, goto(format!("udp-{}", policy.id.direction)));
+    let ours_ask = policy.id.direction == Direction::Egress;
+    if ours_ask && !rules.is_empty() && !policy.subject.is_any_process() {
+        rules.push(vec![goto("udp-late")]);
+    }
+    rules
 }
 
 /// The rules that end with this verdict for the policy's subject.
@@ -116,6 +121,8 @@ type AddressBox = (u128, u128, PortRange, usize);
 struct Endpoints {
     exact: BTreeMap<(Family, Direction), Vec<(Key, usize)>>,
     ranges: BTreeMap<(Family, Direction, u8), Vec<AddressBox>>,
+    /// Whose ICMP errors about datagrams are admitted by which chain.
+    errors: BTreeMap<Family, Vec<(u128, u128, usize)>>,
     chains: Vec<Name>,
 }
 
@@ -127,6 +134,10 @@ impl Endpoints {
             for prefix in &policy.prefixes {
                 let family = prefix.family();
                 let number = number(port.protocol, family);
+                if port.protocol == Protocol::Udp {
+                    let errors = self.errors.entry(family).or_default();
+                    errors.push((prefix.first(), prefix.last(), chain));
+                }
                 let exact = prefix.address().is_some() && port.protocol != Protocol::Icmp;
                 match (exact, port.range.single()) {
                     (true, Some(single)) => {
@@ -150,7 +161,7 @@ impl Endpoints {
     }
 
     fn add(self, ruleset: &mut Ruleset) {
-        let Self { exact, ranges, chains } = self;
+        let Self { exact, ranges, errors, chains } = self;
         for ((family, direction), mut keys) in exact {
             let map = format!("{direction}{}", names::digit(family));
             keys.sort_unstable();
@@ -167,6 +178,16 @@ impl Endpoints {
                 let last = Some(key(family, last, number, ports.high()));
                 let element = Element { last, verdict, ..Element::default() };
                 insert(ruleset, &map, key(family, first, number, ports.low()), element);
+            }
+        }
+        for (family, ranges) in errors {
+            for Segment { first, last, covers } in ranges::sweep(ranges) {
+                let verdict = verdict(ruleset, &chains, covers.into_iter());
+                let address = |number| Key::builder().address(family, number).build();
+                let single = first == last;
+                let last = (!single).then(|| address(last));
+                let element = Element { last, verdict, ..Element::default() };
+                insert(ruleset, &names::errors(family, single), address(first), element);
             }
         }
     }

@@ -86,6 +86,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The map from the sender of an ICMP error to the policies that may admit it: single addresses, or ranges of them.
+pub fn errors(family: Family, single: bool) -> String {
+    format!("errors{}{}", digit(family), if single { "" } else { "-net" })
+}
+
 /// The chain and counter of a direction and reason.
 pub fn reason_chain(direction: Direction, reason: Reason) -> String {
     format!("{}-{reason}", way(direction))

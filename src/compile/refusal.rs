@@ -130,8 +130,11 @@ fn refusal_target(
 /// The rules that find the reason by time. Among several owners the first in the order of states decides, then the
 /// first by name; the owners come sorted by name.
 fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction) -> Vec<Rule> {
+    // One owner is closed when it is nothing else, which the last rule says.
+    let closed_is_the_rest = owners.len() == 1;
+    let states = ServiceState::ALL.into_iter().filter(|s| !(closed_is_the_rest && *s == ServiceState::Closed));
     let mut rules = Vec::new();
-    for state in ServiceState::ALL {
+    for state in states {
         for owner in owners {
             let Some(mut rule) = tests(input, owner, state) else { continue };
             let certain = rule.is_empty();
@@ -142,7 +145,6 @@ fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction) -
             }
         }
     }
-    // Between the tests by the kernel's clock no instant is left out; should one be, it is refused all the same.
     let fallback = owners.first().map(|owner| reason_chain(input, owner, Reason::Closed, direction));
     rules.extend(fallback.map(|chain| vec![goto(chain)]));
     rules

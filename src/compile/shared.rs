@@ -111,6 +111,8 @@ fn add_maps(family: Family, ruleset: &mut Ruleset) {
         ruleset.sets.insert(format!("{refuse}-net"), Set::verdicts(&address).with_intervals());
         ruleset.sets.insert(refuse, Set::verdicts(&address));
     }
+    ruleset.sets.insert(names::errors(family, true), Set::verdicts(&address));
+    ruleset.sets.insert(names::errors(family, false), Set::verdicts(&address).with_intervals());
 }
 
 fn add_flow_sets(family: Family, ruleset: &mut Ruleset) {
@@ -229,19 +231,19 @@ fn add_refusal_dispatch(family: Family, ruleset: &mut Ruleset) {
         ["", "-net"]
             .map(|net| vec![dispatch(&[Load::Address(family, side)], format!("refuse-{way}{digit}{net}"))])
     };
-    // Neighbour discovery never comes from beyond the link (RFC 4861, section 7.1): without it IPv6 stops.
-    let neighbours = || {
-        vec![
-            Statement::IcmpType { family: Family::V6, low: 133, high: 136 },
-            Statement::HopLimit(255),
-            accept(),
-        ]
+    // Neighbour discovery never comes from beyond the link (RFC 4861, section 7.1): without it IPv6 stops. Ours comes
+    // from the kernel: a process could hide data in it. Its socket is of no file, but of the cgroup of whoever made
+    // the network namespace, so that its cgroup tells nothing.
+    let discovery = |rest: &[Statement]| {
+        let types = Statement::IcmpType { family: Family::V6, low: 133, high: 136 };
+        [&[types, Statement::HopLimit(255)], rest].concat()
     };
     let icmp = icmp_of(family);
     let local = |way: &str| {
         let mut rules = match family {
             Family::V4 => vec![],
-            Family::V6 => vec![neighbours()],
+            Family::V6 if way == "out" => vec![discovery(&[jump("neighbours-out")])],
+            Family::V6 => vec![discovery(&[accept()])],
         };
         // Bare resets first: else our own would die in our own hooks.
         rules.push(vec![reset_segment(), jump(format!("reset-{way}"))]);
@@ -301,15 +303,19 @@ fn add_remnants(ruleset: &mut Ruleset) {
     let leaving = || vec![Statement::Leaving, goto("remnant-out")];
     chain(ruleset, "remnant-egress", vec![leaving(), vec![goto("remnant-in")]]);
     chain(ruleset, "remnant-ingress", vec![leaving(), vec![jump("again-in")], vec![goto("remnant-in")]]);
-    chain(ruleset, "reset-out", vec![payload(), vec![accept()]]);
-    chain(ruleset, "reset-in", vec![payload(), vec![Statement::AnySocket, accept()]]);
+    // Extension headers have room for data as well, and the kernel's resets have none.
+    let hidden = || vec![Statement::ExtensionHeader, back()];
+    chain(ruleset, "reset-out", vec![payload(), hidden(), vec![accept()]]);
+    chain(ruleset, "reset-in", vec![payload(), hidden(), vec![Statement::AnySocket, accept()]]);
     // A reset that meets no socket does nothing: it is dropped and not counted as an attempt.
-    chain(ruleset, "reset-stray", vec![payload(), vec![Statement::Verdict(Verdict::Drop)]]);
+    chain(ruleset, "reset-stray", vec![payload(), hidden(), vec![Statement::Verdict(Verdict::Drop)]]);
     add_icmp_errors(ruleset);
 }
 
 /// ICMP errors keep path MTU discovery alive. Ours come from the kernel, never from a process, which could hide
-/// data in them; those from outside must be about a live socket.
+/// data in them. Those from outside must be about a live socket: of TCP any, because the kernel looks for the sequence
+/// number in what is quoted; of anything else one with an open grant for their sender, because a socket that wants
+/// to know its errors gets all that is quoted, so that a provider could talk to any process.
 fn add_icmp_errors(ruleset: &mut Ruleset) {
     // Destination unreachable, time exceeded and parameter problem (RFC 792); 1 to 4 in RFC 4443.
     let types = [(Family::V4, 3, 3), (Family::V4, 11, 12), (Family::V6, 1, 4)];
@@ -321,10 +327,23 @@ fn add_icmp_errors(ruleset: &mut Ruleset) {
             rule
         })
     };
-    let mut out = vec![vec![in_a_cgroup(), back()]];
-    out.extend(errors(&[]));
-    chain(ruleset, "errors-out", out);
-    chain(ruleset, "errors-in", errors(&[Statement::AnySocket]).into());
+    let kernels = || vec![vec![Statement::FromProcess, back()], vec![in_a_cgroup(), back()]];
+    chain(ruleset, "errors-out", [kernels(), errors(&[]).into()].concat());
+    chain(ruleset, "neighbours-out", vec![vec![Statement::FromProcess, back()], vec![accept()]]);
+    let mut inward: Vec<Rule> = types
+        .map(|(family, low, high)| {
+            let types = Statement::IcmpType { family, low, high };
+            vec![types, Statement::QuotesTcp(family), Statement::AnySocket, accept()]
+        })
+        .into();
+    for family in Family::ALL {
+        let sender = [Load::Address(family, Side::Source)];
+        inward.extend([true, false].map(|single| vec![dispatch(&sender, names::errors(family, single))]));
+    }
+    chain(ruleset, "errors-in", inward);
+    // Reached from a policy for datagrams that has found its socket.
+    let errors_about_it = errors(&[Statement::Arriving, Statement::AnySocket]);
+    chain(ruleset, "errors-datagram", errors_about_it.into());
 }
 
 /// UDP has no flags: the opening side records the flow, the other side must find it. No conntrack is needed.
@@ -342,15 +361,32 @@ fn add_datagrams(ruleset: &mut Ruleset) {
         };
         let (first, second) = (Side::remote(direction), other(Side::remote(direction)));
         let set = |family| format!("udp-{way}{}", names::digit(family));
-        let mut rules: Vec<Rule> = Family::ALL
-            .map(|family| vec![opens.clone(), update(set(family), &flow(family, first, second))])
+        // First: the numbers at the place of ports are none.
+        let mut rules: Vec<Rule> = [protocol::ICMP, protocol::ICMPV6]
+            .map(|number| vec![Statement::Protocol(number), goto("errors-datagram")])
             .into();
+        rules.extend(
+            Family::ALL.map(|family| vec![opens.clone(), update(set(family), &flow(family, first, second))]),
+        );
         rules.push(vec![opens, accept()]);
         rules.extend(Family::ALL.map(|family| {
             vec![answers.clone(), lookup(&flow(family, second, first), set(family)), accept()]
         }));
         chain(ruleset, format!("udp-{direction}"), rules);
     }
+    // An answer that finds its socket closed is no attempt: the kernel says that the port is unreachable.
+    let answer = |family| {
+        let flow = [
+            Load::Address(family, Side::Source),
+            Load::Port(Side::Source),
+            Load::Address(family, Side::Destination),
+            Load::Port(Side::Destination),
+        ];
+        let known = lookup(&flow, format!("udp-out{}", names::digit(family)));
+        vec![Statement::Protocol(protocol::UDP), known, accept()]
+    };
+    let answers_only = [vec![Statement::Leaving, back()], vec![Statement::AnySocket, back()]];
+    chain(ruleset, "udp-late", answers_only.into_iter().chain(Family::ALL.map(answer)).collect());
 }
 
 /// Echo requests open, their replies answer: no socket tells whose they are, so the identifier does.

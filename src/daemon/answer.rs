@@ -9,6 +9,7 @@ use crate::api::body::{self, SCHEMA};
 use crate::api::view::{self, Counts};
 use crate::config::Diagnostic;
 use crate::files::{self, SettingsFile};
+use crate::kernel::clock;
 use crate::model::{OrderKind, ServiceName, Time};
 use crate::store::{Attempt, AttemptFilter};
 
@@ -54,7 +55,7 @@ async fn status(engine: &mut Engine) -> Answer {
     let status = body::Status {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        now: engine.world.now(),
+        now: engine.world.now().max(clock::now()),
         mode: engine.world.settings().enforcement.mode.to_string(),
         ruleset_digest: engine.digest(),
         in_force_since: Some(engine.in_force_since),
@@ -186,7 +187,7 @@ fn proof(kind: OrderKind, changed: &Changed, service: &ServiceName) -> Option<bo
     match kind {
         OrderKind::Suspend | OrderKind::Decommission => {
             let proof = changed.proofs.get(service).cloned().unwrap_or_default();
-            let completed_at = Some(crate::kernel::clock::now());
+            let completed_at = Some(clock::now());
             Some(body::Teardown { completed_at, ..proof })
         }
         OrderKind::Resume => None,

@@ -37,9 +37,14 @@ const QUIET: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 impl Attempts {
     /// Counts on from what was stored.
     pub fn new(baselines: Vec<Baseline>) -> Self {
-        let read = baselines.into_iter().map(|b| ((b.set, Key::from_bytes(&b.key)), b.packets)).collect();
+        let read: HashMap<(String, Key), u64> =
+            baselines.into_iter().map(|b| ((b.set, Key::from_bytes(&b.key)), b.packets)).collect();
+        let mut tally = Tally::default();
+        for (target, balance) in balances(&read) {
+            tally.resume(target, balance);
+        }
         Self {
-            tally: Tally::default(),
+            tally,
             read,
             totals: BTreeMap::new(),
             fresh: Vec::new(),
@@ -79,21 +84,19 @@ impl Attempts {
         !self.fresh.is_empty() || !self.unwritten.is_empty()
     }
 
-    /// Ports first: whatever is counted there between the two reads is then in both.
+    /// Hosts first: what is counted between the two reads is then in `ports` alone, and the part without a port is
+    /// never said too large. It is too small for one round at most.
     fn read_sets(&mut self, table: &mut Table, sets: &CountSets) -> Result<(), CommitError> {
-        let address = Field::Address(sets.family);
-        let mut by_port: HashMap<Target, i64> = HashMap::new();
-        let fields = [address, Field::Protocol, Field::Port];
-        for (target, packets) in self.read_set(table, &sets.ports, &fields, sets)? {
-            *by_port.entry(Target { port: None, ..target }).or_default() += packets;
+        let [hosts, ports] = fields(sets);
+        let mut rest: BTreeMap<Target, i64> = BTreeMap::new();
+        for (target, packets) in self.read_set(table, &sets.hosts, &hosts, sets)? {
+            *rest.entry(target).or_default() += packets;
+        }
+        for (target, packets) in self.read_set(table, &sets.ports, &ports, sets)? {
+            *rest.entry(Target { port: None, ..target }).or_default() -= packets;
             self.fresh.push((target, packets));
         }
-        for (target, packets) in self.read_set(table, &sets.hosts, &[address, Field::Protocol], sets)? {
-            let rest = packets - by_port.remove(&target).unwrap_or(0);
-            if rest != 0 {
-                self.fresh.push((target, rest));
-            }
-        }
+        self.fresh.extend(rest.into_iter().filter(|(_, packets)| *packets != 0));
         Ok(())
     }
 
@@ -147,6 +150,31 @@ impl Attempts {
         self.unwritten_baselines.clear();
         Ok(())
     }
+}
+
+/// The fields of the keys in a pair of count sets: by host, by port.
+fn fields(sets: &CountSets) -> [Vec<Field>; 2] {
+    let host = vec![Field::Address(sets.family), Field::Protocol];
+    let mut port = host.clone();
+    port.push(Field::Port);
+    [host, port]
+}
+
+/// What the stored counters of hosts have more, or less, than those of their ports: where the former daemon left off.
+fn balances(read: &HashMap<(String, Key), u64>) -> BTreeMap<Target, i64> {
+    let mut balances = BTreeMap::new();
+    let names: HashMap<String, (CountSets, usize)> = compile::count_sets()
+        .flat_map(|sets| [(sets.hosts.clone(), (sets.clone(), 0)), (sets.ports.clone(), (sets, 1))])
+        .collect();
+    for ((set, key), packets) in read {
+        let Some((sets, kind)) = names.get(set) else { continue };
+        let Some(target) = target(key, &fields(sets)[*kind], sets) else { continue };
+        let packets = i64::try_from(*packets).unwrap_or(i64::MAX);
+        let sign = if *kind == 0 { 1 } else { -1 };
+        *balances.entry(Target { port: None, ..target }).or_default() += sign * packets;
+    }
+    balances.retain(|_, balance| *balance != 0);
+    balances
 }
 
 fn target(key: &Key, fields: &[Field], sets: &CountSets) -> Option<Target> {

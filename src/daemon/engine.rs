@@ -4,6 +4,7 @@
 //! teardown; then the record, which waits in a journal when the store does not work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -25,6 +26,12 @@ use crate::ruleset::{Part, Ruleset};
 use crate::store::accepted::{self, Accepted, AcceptedService, Departed};
 use crate::store::{Fact, Keeper, Kept, LedgerKind};
 
+/// How long a transition that could not be committed waits for its next try.
+const RETRY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
+
+/// How far the wall clock may be behind the latest time seen before it counts as turned back.
+const BEHIND: chrono::TimeDelta = chrono::TimeDelta::milliseconds(50);
+
 /// Everything that the loop owns.
 pub struct Engine {
     pub world: World,
@@ -37,6 +44,10 @@ pub struct Engine {
     pub hierarchy: Hierarchy,
     pub attempts: Attempts,
     pub accepted: Accepted,
+    /// When the world's time was last moved on, by a clock that nobody turns back.
+    seen_at: Instant,
+    /// Not before this time again: the last transition was not committed.
+    retry_at: Option<Time>,
     /// Why the last files were not accepted.
     pub config_error: Option<String>,
     /// Why the store does not work.
@@ -100,6 +111,8 @@ impl Engine {
             hierarchy,
             attempts,
             accepted,
+            seen_at: Instant::now(),
+            retry_at: None,
             config_error,
             store_error,
             weaker,
@@ -110,11 +123,8 @@ impl Engine {
     /// Puts the table in force for the first time, whatever is in the kernel.
     pub fn first(&mut self) -> Result<(), CommitError> {
         let wanted = self.world.compile();
-        let found = self.table.inventory()?.unwrap_or_default();
-        if let Some(changeset) = plan::replace(&found, &wanted) {
-            self.commit(&changeset)?;
-        }
-        self.adopt(wanted);
+        self.replace(&wanted)?;
+        self.adopt(wanted, true);
         Ok(())
     }
 
@@ -224,10 +234,16 @@ impl Engine {
     }
 
     /// Lets time pass. After a step of the clock everything is armed anew.
-    pub async fn tick(&mut self, stepped: bool) -> Result<(), ChangeError> {
+    pub async fn tick(&mut self, at: Time, stepped: bool) -> Result<(), ChangeError> {
+        let outcome = self.pass_time(at, stepped).await;
+        self.retry_at = outcome.as_ref().err().map(|_| clock::now() + RETRY);
+        outcome
+    }
+
+    async fn pass_time(&mut self, at: Time, stepped: bool) -> Result<(), ChangeError> {
         let mut next = self.world.clone();
         let before = next.now();
-        let outcome = next.tick(clock::now());
+        let outcome = next.tick(at);
         match stepped {
             true => {
                 let expiring = self.in_force.sets.iter().filter(|(_, set)| set.expires);
@@ -278,13 +294,14 @@ impl Engine {
     fn put_in_force(&mut self, next: World, rearm: &BTreeSet<String>) -> Result<bool, CommitError> {
         let wanted = next.compile();
         let changeset = plan::plan(&self.in_force, &wanted, rearm);
-        match changeset.as_ref().map(|changeset| self.commit(changeset)) {
-            Some(Err(CommitError::Vanished { .. })) => self.reload(&wanted)?,
+        let changed = changeset.is_some();
+        match changeset.map(|changeset| self.commit(changeset)) {
+            Some(Err(CommitError::Vanished { .. })) => self.replace(&wanted)?,
             committed => committed.transpose().map(|_| ())?,
         }
-        self.world = next;
-        self.adopt(wanted);
-        Ok(changeset.is_some())
+        self.take(next);
+        self.adopt(wanted, changed);
+        Ok(changed)
     }
 
     /// Puts in force what follows the state of these services; everything when others govern than before.
@@ -311,42 +328,60 @@ impl Engine {
 
     fn put_part_in_force(&mut self, next: World, part: Part) -> Result<bool, CommitError> {
         let changeset = plan::plan_part(&self.in_force, &part);
-        match changeset.as_ref().map(|changeset| self.commit(changeset)) {
+        let changed = changeset.is_some();
+        match changeset.map(|changeset| self.commit(changeset)) {
             Some(Err(CommitError::Vanished { .. })) => {
                 let wanted = next.compile();
-                self.reload(&wanted)?;
-                self.world = next;
-                self.adopt(wanted);
+                self.replace(&wanted)?;
+                self.take(next);
+                self.adopt(wanted, true);
                 return Ok(true);
             }
             committed => committed.transpose().map(|_| ())?,
         }
-        self.world = next;
+        self.take(next);
         self.in_force.take_over(part);
-        Ok(changeset.is_some())
+        Ok(changed)
     }
 
-    fn adopt(&mut self, wanted: Ruleset) {
+    fn take(&mut self, next: World) {
+        if next.now() > self.world.now() {
+            self.seen_at = Instant::now();
+        }
+        self.world = next;
+    }
+
+    fn adopt(&mut self, wanted: Ruleset, changed: bool) {
         self.in_force = wanted;
-        self.in_force_since = self.world.now();
+        if changed {
+            self.in_force_since = self.world.now();
+        }
         self.owners = Owners::new(&self.world.standings());
         self.digest = None;
     }
 
-    /// A table that somebody removed is loaded anew.
-    fn reload(&mut self, wanted: &Ruleset) -> Result<(), CommitError> {
-        let found = self.table.inventory()?.unwrap_or_default();
-        plan::replace(&found, wanted).map_or(Ok(()), |whole| self.commit(&whole))
+    /// Brings whatever is in the kernel to the wanted table, in one transaction and without a packet's gap.
+    fn replace(&mut self, wanted: &Ruleset) -> Result<(), CommitError> {
+        let (found, held) = match self.table.inventory()? {
+            Some(found) => (found, self.table.held(wanted)?),
+            None => Default::default(),
+        };
+        match plan::replace(&found, &held, wanted) {
+            Some(changeset) => self.commit(changeset),
+            None => Ok(()),
+        }
     }
 
     /// Commits and reads back.
-    fn commit(&mut self, changeset: &Changeset) -> Result<(), CommitError> {
+    fn commit(&mut self, changeset: Changeset) -> Result<(), CommitError> {
         let latest = self.world.now();
-        // Timeouts count from here; a clock that was turned back must not make them longer.
-        let committed = self.table.commit(changeset, &|| clock::now().max(latest))?;
-        tracing::debug!(?committed, "committed");
-        for difference in self.table.verify(changeset, &clock::now)? {
-            tracing::error!(%difference, "the kernel holds something else than was committed");
+        for phase in changeset.phases() {
+            // Timeouts count from here; a clock that was turned back must not make them longer.
+            let committed = self.table.commit(&phase, &|| clock::now().max(latest))?;
+            tracing::debug!(?committed, "committed");
+            for difference in self.table.verify(&phase, &clock::now)? {
+                tracing::error!(%difference, "the kernel holds something else than was committed");
+            }
         }
         Ok(())
     }
@@ -378,13 +413,23 @@ impl Engine {
     /// Puts facts on record; false while they wait for the store.
     pub async fn keep(&mut self, facts: Vec<Fact>) -> bool {
         match self.keeper.keep(facts, clock::now()).await {
-            Kept::Recorded(_) => true,
+            Kept::Recorded(_) => {
+                self.note_time().await;
+                true
+            }
             Kept::Waiting { error, keeping } => {
                 let error = error.map_or_else(|| "earlier facts wait".to_owned(), |e| e.to_string());
                 tracing::error!(%error, ?keeping, "not on record yet");
                 self.store_broke(error);
                 false
             }
+        }
+    }
+
+    /// Remembers the latest time: turning the clock back must not reopen what has closed, also not after a restart.
+    async fn note_time(&mut self) {
+        if let Err(error) = self.keeper.store().note_time(self.world.now()).await {
+            self.store_broke(error.to_string());
         }
     }
 
@@ -447,7 +492,34 @@ impl Engine {
 
     /// When the loop has to look at the time again.
     pub fn deadline(&self) -> Time {
-        self.world.next_deadline()
+        let deadline = self.world.next_deadline();
+        self.retry_at.map_or(deadline, |retry_at| deadline.max(retry_at))
+    }
+
+    /// When the next opening in force ends by elapsed time, and what time it is then: only while the wall clock is
+    /// behind the latest time seen, because it was turned back. The kernel closes by elapsed time too, and somebody has to
+    /// tell both ends.
+    pub fn elapsed_deadline(&self) -> Option<(Instant, Time)> {
+        let latest = self.world.now();
+        if clock::now() + BEHIND >= latest {
+            return None;
+        }
+        let closes_at = self.world.next_close()?;
+        let left = (closes_at - latest).to_std().unwrap_or_default();
+        Some((self.seen_at + left, closes_at))
+    }
+
+    /// Takes over subjects whose cgroups the table does not know yet: an earlier change of them failed.
+    pub fn catch_up(&mut self) -> Result<(), CommitError> {
+        let hierarchy = self.hierarchy.clone();
+        let behind: Vec<Change> = self
+            .watcher
+            .get_mut()
+            .resolved()
+            .filter(|(subject, cgroups)| self.world.places(subject) != places(&hierarchy, cgroups.clone()))
+            .map(|(subject, cgroups)| Change { subject: subject.clone(), cgroups })
+            .collect();
+        if behind.is_empty() { Ok(()) } else { self.resolve(behind) }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::files::SettingsFile;
 use crate::kernel::clock::{self, ClockWatch, Tick};
 use crate::kernel::nflog::Reader;
 use crate::kernel::wait::Waiting;
+use crate::model::Time;
 use crate::store::LedgerKind;
 
 /// Requests that may wait for the loop.
@@ -25,7 +26,7 @@ const WAITING: usize = 64;
 const BUSY: Duration = Duration::from_millis(400);
 
 /// Between two reads when no log record came: they may be limited away.
-const QUIET: Duration = Duration::from_secs(15);
+const QUIET: Duration = Duration::from_secs(30);
 
 /// How often the latest time is remembered, old attempts go, and a broken store is tried again.
 const UPKEEP: Duration = Duration::from_secs(60);
@@ -91,6 +92,8 @@ fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
 /// What woke the loop.
 enum Woken {
     Clock,
+    /// An opening ended by elapsed time.
+    Elapsed(Time),
     Cgroups,
     Log,
     Asked(Asked),
@@ -114,12 +117,14 @@ async fn turn(
     heal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         arm(engine, inputs).await;
+        let elapsed = engine.elapsed_deadline();
         let woken = tokio::select! {
             biased;
             _ = inputs.terminate.recv() => Woken::Stop,
             _ = inputs.interrupt.recv() => Woken::Stop,
             _ = inputs.clock.readable() => Woken::Clock,
             _ = engine.watcher.readable() => Woken::Cgroups,
+            at = reached(elapsed) => Woken::Elapsed(at),
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
             () = sleep_until(counts_at) => Woken::Counts,
@@ -130,6 +135,7 @@ async fn turn(
         match woken {
             Woken::Stop => return,
             Woken::Clock => on_clock(engine, inputs).await,
+            Woken::Elapsed(at) => tick(engine, at, false).await,
             Woken::Cgroups => on_cgroups(engine),
             Woken::Hangup => reload(engine, settings).await,
             Woken::Asked(asked) => on_asked(engine, asked, settings).await,
@@ -154,11 +160,21 @@ async fn logged(log: &mut Option<Waiting<Reader>>) {
     }
 }
 
+async fn reached(deadline: Option<(std::time::Instant, Time)>) -> Time {
+    match deadline {
+        Some((instant, at)) => {
+            sleep_until(instant.into()).await;
+            at
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// Sets the alarm for the next deadline. Setting it may tell that the clock was stepped.
 async fn arm(engine: &mut Engine, inputs: &mut Inputs) {
     let deadline = engine.deadline();
     match inputs.clock.get_mut().arm(deadline) {
-        Ok(Some(Tick::ClockStepped)) => tick(engine, true).await,
+        Ok(Some(Tick::ClockStepped)) => tick(engine, clock::now(), true).await,
         Ok(Some(Tick::Due) | None) => {}
         Err(error) => tracing::error!(%error, "cannot set the alarm for the next transition"),
     }
@@ -166,18 +182,18 @@ async fn arm(engine: &mut Engine, inputs: &mut Inputs) {
 
 async fn on_clock(engine: &mut Engine, inputs: &mut Inputs) {
     match inputs.clock.get_mut().read() {
-        Ok(Tick::Due) => tick(engine, false).await,
-        Ok(Tick::ClockStepped) => tick(engine, true).await,
+        Ok(Tick::Due) => tick(engine, clock::now(), false).await,
+        Ok(Tick::ClockStepped) => tick(engine, clock::now(), true).await,
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
         Err(error) => tracing::error!(%error, "cannot read the clock's alarm"),
     }
 }
 
-async fn tick(engine: &mut Engine, stepped: bool) {
+async fn tick(engine: &mut Engine, at: Time, stepped: bool) {
     if stepped {
         tracing::warn!("the wall clock was stepped: everything is armed anew");
     }
-    if let Err(error) = engine.tick(stepped).await {
+    if let Err(error) = engine.tick(at, stepped).await {
         tracing::error!(%error, "a transition is not in the table; the kernel closes all the same");
     }
 }
@@ -250,6 +266,10 @@ async fn on_counts(engine: &mut Engine) -> Duration {
 }
 
 async fn on_upkeep(engine: &mut Engine) {
+    on_cgroups(engine);
+    if let Err(error) = engine.catch_up() {
+        tracing::error!(%error, "a subject's new cgroup is not in the table: it stays refused");
+    }
     if engine.store_error.is_some() {
         return;
     }

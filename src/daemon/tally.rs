@@ -50,6 +50,13 @@ struct Split {
 }
 
 impl Tally {
+    /// Goes on where a former daemon left a target: what it counted is written, as far as it was more than nothing.
+    pub fn resume(&mut self, target: Target, balance: i64) {
+        let split = self.targets.entry(target).or_default();
+        split.total = balance;
+        split.remainder = balance.max(0);
+    }
+
     /// Takes log records in; [`Tally::settle`] puts them into rows once their packets are counted.
     pub fn explain(&mut self, target: Target, detail: Detail, now: Time) {
         let split = self.targets.entry(target).or_default();
@@ -88,15 +95,18 @@ impl Tally {
         changes
     }
 
-    /// Forgets targets that were quiet since an instant; what was written stays written.
+    /// Forgets targets that were quiet since an instant; what was written stays written. What a former daemon left is
+    /// kept until it is needed.
     pub fn forget(&mut self, since: Time) {
-        self.targets.retain(|_, split| split.touched.is_some_and(|at| at >= since));
+        self.targets.retain(|_, split| split.touched.is_none_or(|at| at >= since));
     }
 }
 
 impl Split {
     fn belong(&mut self, row: AttemptKey) {
-        if self.row.as_ref() != Some(&row) {
+        if self.row.is_none() {
+            self.row = Some(row);
+        } else if self.row.as_ref() != Some(&row) {
             let waiting = std::mem::take(&mut self.waiting);
             *self = Self { row: Some(row), waiting, ..Self::default() };
         }
@@ -189,6 +199,16 @@ mod tests {
         let rows = tally.settle([(target(), 1)], &row, now());
         assert_eq!(rows.len(), 1);
         assert_eq!(rows.keys().next().unwrap().uid, Some(33));
+    }
+
+    #[test]
+    fn a_balance_that_was_left_behind_is_made_up_for_and_not_counted_again() {
+        let mut tally = Tally::default();
+        tally.resume(target(), -1);
+        let rows = tally.settle([(target(), 1)], &row, now());
+        assert!(rows.is_empty(), "{rows:?}");
+        let rows = tally.settle([(target(), 2)], &row, now());
+        assert_eq!(rows.values().sum::<i64>(), 2);
     }
 
     proptest! {

@@ -3,7 +3,8 @@
 //! The kernel refuses by itself from the close on. For two seconds it drops outgoing segments silently, so that the
 //! resets that come with destroying a socket reach the provider before our own refusal kills the socket quietly.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -95,9 +96,12 @@ fn doomed(
 ) -> Vec<(ServiceName, Socket)> {
     let services = world.standings();
     let mut paths = None;
+    // Between two addresses of this host packets travel over lo, which is not governed.
+    let ours: HashSet<IpAddr> = sockets.iter().map(|socket| socket.local.ip()).collect();
     sockets
         .into_iter()
-        .filter(|socket| is_connected(socket) && owners.is_listed(socket.remote.ip()))
+        .filter(|socket| is_connected(socket) && !ours.contains(&socket.remote.ip()))
+        .filter(|socket| owners.is_listed(socket.remote.ip()))
         .filter_map(|socket| {
             let paths = paths.get_or_insert_with(|| cgroup_paths(hierarchy.mount()));
             let path = socket.cgroup.and_then(|id| paths.get(&id)).map(String::as_str);

@@ -256,6 +256,8 @@ pub enum Statement {
     },
     /// At least one byte follows the transport header.
     HasPayload,
+    /// IPv6: something stands between the header and TCP.
+    ExtensionHeader,
     /// A full socket belongs to the packet.
     FullSocket,
     /// Any socket belongs to the packet, TIME_WAIT and SYN_RECV included.
@@ -266,6 +268,10 @@ pub enum Statement {
         low: u8,
         high: u8,
     },
+    /// An ICMP error quotes a TCP segment. Stands behind [`Statement::IcmpType`].
+    QuotesTcp(Family),
+    /// A process sends the packet, not the kernel.
+    FromProcess,
     /// The hop limit of an IPv6 packet.
     HopLimit(u8),
     /// The packet is a fragment.

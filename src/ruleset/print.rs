@@ -228,6 +228,7 @@ impl fmt::Display for Statement {
                 write!(f, "tcp flags & {mask:#x} {compare} {value:#x}")
             }
             Self::HasPayload => f.write_str("@ih,0,8 0-255"),
+            Self::ExtensionHeader => f.write_str("ip6 nexthdr != 6"),
             Self::FullSocket => f.write_str("socket wildcard 0-1"),
             Self::AnySocket => f.write_str("socket transparent 0-1"),
             Self::IcmpType { family, low, high } => {
@@ -237,6 +238,9 @@ impl fmt::Display for Statement {
                     false => write!(f, "{word} type {low}-{high}"),
                 }
             }
+            Self::QuotesTcp(Family::V4) => f.write_str("@th,136,8 0x6"),
+            Self::QuotesTcp(Family::V6) => f.write_str("@th,112,8 0x6"),
+            Self::FromProcess => f.write_str("meta skuid 0-4294967295"),
             Self::HopLimit(limit) => write!(f, "ip6 hoplimit {limit}"),
             Self::Fragment(Family::V4) => f.write_str("ip frag-off & 0x3fff != 0"),
             Self::Fragment(Family::V6) => f.write_str("exthdr frag exists"),

@@ -68,12 +68,13 @@ fn has(set: u64, ordinal: u32) -> bool {
 }
 
 fn times(schedule: &Schedule) -> Vec<NaiveTime> {
-    let (minutes, seconds) = (bits(schedule.minutes()), bits(schedule.seconds()));
+    let (minutes, seconds) = (schedule.minutes(), schedule.seconds());
+    let (minutes, seconds): (Vec<_>, Vec<_>) = (minutes.iter().collect(), seconds.iter().collect());
     let mut times = Vec::new();
     for hour in schedule.hours().iter() {
-        for minute in (0..60).filter(|minute| has(minutes, *minute)) {
-            let seconds = (0..60).filter(|second| has(seconds, *second));
-            times.extend(seconds.filter_map(|second| NaiveTime::from_hms_opt(hour, minute, second)));
+        for minute in &minutes {
+            let time = |second: &u32| NaiveTime::from_hms_opt(hour, *minute, *second);
+            times.extend(seconds.iter().filter_map(time));
         }
     }
     times
@@ -83,11 +84,8 @@ fn times(schedule: &Schedule) -> Vec<NaiveTime> {
 mod tests {
     use chrono::NaiveDateTime;
 
+    use super::super::fixture::cron;
     use super::*;
-
-    fn cron(text: &str) -> CronExpression {
-        CronExpression::new(text, text).unwrap()
-    }
 
     fn firings(cron: &CronExpression, from: &str, count: usize) -> Vec<NaiveDateTime> {
         let from: NaiveDate = from.parse().unwrap();

@@ -81,55 +81,35 @@ fn end_of_gap(zone: Tz, local: NaiveDateTime) -> Time {
 mod tests {
     use chrono_tz::{Africa, America, Antarctica, Australia, Europe, Pacific};
 
+    use super::super::fixture::at;
     use super::*;
 
     fn local(text: &str) -> NaiveDateTime {
         text.parse().unwrap()
     }
 
-    fn instant(text: &str) -> Time {
-        text.parse().unwrap()
-    }
-
     #[test]
     fn an_ordinary_local_time_is_one_instant() {
-        assert_eq!(
-            first_instant(Europe::Berlin, local("2026-07-01T09:00:00")),
-            instant("2026-07-01T07:00:00Z")
-        );
+        assert_eq!(first_instant(Europe::Berlin, local("2026-07-01T09:00:00")), at("2026-07-01T07:00:00Z"));
     }
 
     #[test]
     fn a_local_time_in_a_gap_is_the_end_of_the_gap() {
         for inside in ["2026-03-29T02:00:00", "2026-03-29T02:30:00", "2026-03-29T02:59:59"] {
-            assert_eq!(
-                first_instant(Europe::Berlin, local(inside)),
-                instant("2026-03-29T01:00:00Z"),
-                "{inside}"
-            );
+            assert_eq!(first_instant(Europe::Berlin, local(inside)), at("2026-03-29T01:00:00Z"), "{inside}");
         }
-        assert_eq!(
-            first_instant(Europe::Berlin, local("2026-03-29T01:59:59")),
-            instant("2026-03-29T00:59:59Z")
-        );
-        assert_eq!(
-            first_instant(Europe::Berlin, local("2026-03-29T03:00:00")),
-            instant("2026-03-29T01:00:00Z")
-        );
+        assert_eq!(first_instant(Europe::Berlin, local("2026-03-29T01:59:59")), at("2026-03-29T00:59:59Z"));
+        assert_eq!(first_instant(Europe::Berlin, local("2026-03-29T03:00:00")), at("2026-03-29T01:00:00Z"));
     }
 
     #[test]
     fn gaps_of_half_an_hour_two_hours_and_a_whole_day_are_found_exactly() {
         let lord_howe = first_instant(Australia::Lord_Howe, local("2026-10-04T02:15:00"));
-        assert_eq!(lord_howe, instant("2026-10-03T15:30:00Z"));
+        assert_eq!(lord_howe, at("2026-10-03T15:30:00Z"));
         let troll = first_instant(Antarctica::Troll, local("2026-03-29T01:30:00"));
-        assert_eq!(troll, instant("2026-03-29T01:00:00Z"));
+        assert_eq!(troll, at("2026-03-29T01:00:00Z"));
         for inside in ["2011-12-30T00:00:00", "2011-12-30T12:00:00", "2011-12-30T23:59:59"] {
-            assert_eq!(
-                first_instant(Pacific::Apia, local(inside)),
-                instant("2011-12-30T10:00:00Z"),
-                "{inside}"
-            );
+            assert_eq!(first_instant(Pacific::Apia, local(inside)), at("2011-12-30T10:00:00Z"), "{inside}");
         }
     }
 
@@ -137,58 +117,55 @@ mod tests {
     fn a_gap_that_ends_within_a_minute_is_found_to_the_second() {
         // Liberia gave up its offset of -00:44:30 at midnight of 1972-01-07.
         let monrovia = first_instant(Africa::Monrovia, local("1972-01-07T00:20:00"));
-        assert_eq!(monrovia, instant("1972-01-07T00:44:30Z"));
+        assert_eq!(monrovia, at("1972-01-07T00:44:30Z"));
     }
 
     #[test]
     fn a_repeated_local_time_is_its_first_pass() {
-        assert_eq!(
-            first_instant(Europe::Berlin, local("2026-10-25T02:30:00")),
-            instant("2026-10-25T00:30:00Z")
-        );
-        assert_eq!(
-            first_instant(Europe::Dublin, local("2026-10-25T01:30:00")),
-            instant("2026-10-25T00:30:00Z")
-        );
+        assert_eq!(first_instant(Europe::Berlin, local("2026-10-25T02:30:00")), at("2026-10-25T00:30:00Z"));
+        assert_eq!(first_instant(Europe::Dublin, local("2026-10-25T01:30:00")), at("2026-10-25T00:30:00Z"));
     }
 
     #[test]
     fn the_next_local_time_is_strictly_later() {
         let six = local("2026-07-01T18:00:00").time();
-        let next_six = |after| next(Europe::Berlin, six, instant(after));
-        assert_eq!(next_six("2026-07-01T15:59:59Z"), Some(instant("2026-07-01T16:00:00Z")));
-        assert_eq!(next_six("2026-07-01T16:00:00Z"), Some(instant("2026-07-02T16:00:00Z")));
+        let next_six = |after| next(Europe::Berlin, six, at(after));
+        assert_eq!(next_six("2026-07-01T15:59:59Z"), Some(at("2026-07-01T16:00:00Z")));
+        assert_eq!(next_six("2026-07-01T16:00:00Z"), Some(at("2026-07-02T16:00:00Z")));
     }
 
     #[test]
     fn the_next_local_time_can_be_the_second_pass() {
         let half_past_two = local("2026-10-25T02:30:00").time();
-        let after = |text| next(Europe::Berlin, half_past_two, instant(text));
-        assert_eq!(after("2026-10-25T00:29:59Z"), Some(instant("2026-10-25T00:30:00Z")));
-        assert_eq!(after("2026-10-25T00:30:00Z"), Some(instant("2026-10-25T01:30:00Z")));
-        assert_eq!(after("2026-10-25T01:30:00Z"), Some(instant("2026-10-26T01:30:00Z")));
+        let after = |text| next(Europe::Berlin, half_past_two, at(text));
+        assert_eq!(after("2026-10-25T00:29:59Z"), Some(at("2026-10-25T00:30:00Z")));
+        assert_eq!(after("2026-10-25T00:30:00Z"), Some(at("2026-10-25T01:30:00Z")));
+        assert_eq!(after("2026-10-25T01:30:00Z"), Some(at("2026-10-26T01:30:00Z")));
     }
 
     #[test]
-    fn the_next_local_time_can_belong_to_a_day_that_midnight_repeats() {
-        // Havana goes from 01:00 on 2026-11-01 back to midnight; Nuuk in 2024 from midnight back to 23:00 of the day before.
-        let late = local("2026-01-01T23:30:00").time();
-        assert_eq!(
-            next(America::Nuuk, late, instant("2024-10-27T00:45:00Z")),
-            Some(instant("2024-10-27T01:30:00Z"))
-        );
-        let early = local("2026-01-01T00:30:00").time();
-        assert_eq!(
-            next(America::Havana, early, instant("2026-11-01T04:45:00Z")),
-            Some(instant("2026-11-01T05:30:00Z"))
-        );
+    fn the_next_local_time_can_belong_to_the_day_before() {
+        // St. John's went from 00:01 on 2010-11-07 back to 23:01 on the day before.
+        let half_past_eleven = local("2010-11-06T23:30:00").time();
+        let after_midnight = at("2010-11-07T02:30:30Z");
+        assert_eq!(shown(America::St_Johns, after_midnight), local("2010-11-07T00:00:30"));
+        let next = next(America::St_Johns, half_past_eleven, after_midnight);
+        assert_eq!(next, Some(at("2010-11-07T03:00:00Z")));
+    }
+
+    #[test]
+    fn midnight_can_come_twice() {
+        // Havana goes from 01:00 on 2026-11-01 back to midnight.
+        let early = local("2026-11-01T00:30:00").time();
+        let next = next(America::Havana, early, at("2026-11-01T04:45:00Z"));
+        assert_eq!(next, Some(at("2026-11-01T05:30:00Z")));
     }
 
     #[test]
     fn the_next_local_time_in_a_missing_day_is_the_end_of_that_day() {
         let six = local("2011-12-30T18:00:00").time();
-        let after = |text| next(Pacific::Apia, six, instant(text));
-        assert_eq!(after("2011-12-30T09:00:00Z"), Some(instant("2011-12-30T10:00:00Z")));
-        assert_eq!(after("2011-12-30T10:00:00Z"), Some(instant("2011-12-31T04:00:00Z")));
+        let after = |text| next(Pacific::Apia, six, at(text));
+        assert_eq!(after("2011-12-30T09:00:00Z"), Some(at("2011-12-30T10:00:00Z")));
+        assert_eq!(after("2011-12-30T10:00:00Z"), Some(at("2011-12-31T04:00:00Z")));
     }
 }

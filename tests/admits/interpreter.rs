@@ -125,7 +125,9 @@ impl<'a> Interpreter<'a> {
                 };
                 yes(packet.protocol == number && (*low..=*high).contains(&packet.icmp_type))
             }
-            Statement::HopLimit(_) => None,
+            // Its errors are about TCP, its ICMP comes from processes.
+            Statement::QuotesTcp(_) | Statement::FromProcess => Some(Flow::Next),
+            Statement::HopLimit(_) | Statement::ExtensionHeader => None,
             Statement::Fragment(family) => yes(packet.fragment && family_of(packet) == *family),
             Statement::Before(instant) => yes(self.now < *instant),
             Statement::From(instant) => yes(*instant <= self.now),

@@ -214,6 +214,26 @@ fn a_close_touches_no_connection_of_another_service() {
 }
 
 #[test]
+fn a_close_touches_no_connection_between_addresses_of_the_host() {
+    let Some(lab) = Lab::new() else { return };
+    let payments = lab.unit("payments");
+    let (host, remote) = (lab.host4(), lab.provider4(0));
+    lab.write(
+        "stripe",
+        &schedule(Lifetime::open(), &[egress(&payments, host, "443/tcp"), egress(&payments, remote, "443/tcp")]),
+    );
+    let _daemon = lab.daemon();
+    let (ours, theirs) = (lab.process(&payments), lab.provider());
+    let (here, there) =
+        (ours.listen(at(host, 443), Manner::Keep), theirs.listen(at(remote, 443), Manner::Keep));
+    let (kept, cut) = (Pair::egress(&ours, &here).busy(), Pair::egress(&ours, &there).busy());
+    lab.picoseg(&["decommission", "stripe", "--reason", "test"]).ok();
+    cut.is_cut(MOMENT);
+    kept.ours.moves_on();
+    assert!(kept.ours.alive() && kept.theirs.alive());
+}
+
+#[test]
 fn a_window_closes_and_the_next_one_opens_with_the_daemon_killed() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");

@@ -77,8 +77,8 @@ fn check_warns_about_a_schedule_that_covers_a_failsafe_port() {
     let Some(lab) = Lab::new() else { return };
     let sshd = lab.unit("sshd");
     lab.write("support", &schedule(Lifetime::open(), &[ingress(&sshd, lab.provider4(0), "20-30/tcp")]));
-    lab.picoseg(&["check"]).ok().explains(&["failsafe"]);
+    lab.picoseg(&["check"]).ok().explains(&["fail-safe"]);
     lab.write("support", &schedule(Lifetime::open(), &[ingress(&sshd, lab.provider4(0), "8443/tcp")]));
     let quiet = lab.picoseg(&["check"]).ok();
-    assert!(!quiet.stderr.to_lowercase().contains("failsafe"), "{}", quiet.stderr);
+    assert!(!quiet.stderr.to_lowercase().contains("fail-safe"), "{}", quiet.stderr);
 }

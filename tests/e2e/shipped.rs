@@ -29,7 +29,7 @@ fn every_setting_that_is_commented_out_is_known() {
     put(&config, &all.join("\n"));
     picoseg(&config, &example).ok();
     put(&config, &all.join("\n").replace("arm_ahead", "arm_a_head"));
-    picoseg(&config, &example).exits(78).explains(&["arm_ahead"]);
+    picoseg(&config, &config).exits(78).explains(&["arm_ahead"]);
 }
 
 #[test]

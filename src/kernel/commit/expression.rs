@@ -68,6 +68,7 @@ impl Piece {
         Self { base: libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32, offset, length }
     }
 
+    pub const NEXT_HEADER: Self = Self::network(6, 1);
     pub const HOP_LIMIT: Self = Self::network(7, 1);
     /// Flags and offset of an IPv4 fragment.
     pub const FRAGMENT: Self = Self::network(6, 2);
@@ -75,6 +76,14 @@ impl Piece {
     pub const ICMP_TYPE: Self = Self::transport(0, 1);
     pub const ECHO_ID: Self = Self::transport(4, 2);
     pub const FIRST_PAYLOAD_BYTE: Self = Self { base: INNER_HEADER, offset: 0, length: 1 };
+
+    /// The protocol of the packet that an ICMP error quotes behind its own header of eight bytes.
+    pub const fn quoted_protocol(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::transport(8 + 9, 1),
+            Family::V6 => Self::transport(8 + 6, 1),
+        }
+    }
 
     pub const fn address(family: Family, side: Side) -> Self {
         match (family, side) {

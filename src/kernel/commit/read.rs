@@ -1,19 +1,20 @@
 //! Reads of the kernel's table. They need no ownership and never list a big set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::attributes::{Attribute, Attributes, Request};
 use super::batch::{LIST_ELEMENTS, hook_from};
 use super::error::CommitError;
 use super::expression::OBJECT_COUNTER;
 use super::rule::verdict_from;
-use super::set::{Ends, from_the_wire, key_length, successor};
+use super::set::{Ends, flags, from_the_wire, greatest, key_length, predecessor, successor};
 use super::socket::ATTEMPTS;
 use super::{Standing, Table};
 use crate::kernel::ffi;
 use crate::model::Time;
 use crate::plan::{Inventory, Step};
-use crate::ruleset::{Hook, Key, Set, Verdict};
+use crate::ruleset::{Element, Hook, Key, Ruleset, Set, SetKind, Verdict};
 
 /// Attributes of nf_tables.h, by the object they belong to.
 mod attribute {
@@ -133,6 +134,27 @@ impl Table {
             .filter(|found| !found.is_end && found.key.bytes().len() == length)
             .filter_map(|found| Some((found.key, found.packets?)))
             .collect())
+    }
+
+    /// The wanted sets that the table holds already, in the same shape, with the elements that they hold there:
+    /// what a former daemon left. Sets that the packet path fills are left out.
+    ///
+    /// A start has to know them: sets of ranges that are made anew are empty for a moment after the transaction
+    /// (nf_tables_commit() switches the generation first and fills them then), and whoever is admitted would be
+    /// refused.
+    pub fn held(&mut self, wanted: &Ruleset) -> Result<BTreeMap<String, Set>, CommitError> {
+        let declared = self.sets()?;
+        let mut held = BTreeMap::new();
+        for (name, set) in &wanted.sets {
+            let shape = Declared { flags: flags(set), key_length: key_length(&set.fields) as u32 };
+            let filled_by_packets = matches!(set.kind, SetKind::Dynamic { .. });
+            if filled_by_packets || declared.get(name) != Some(&shape) {
+                continue;
+            }
+            let elements = assembled(set, self.dump_elements(name)?);
+            held.insert(name.clone(), Set { elements, ..set.declaration() });
+        }
+        Ok(held)
     }
 
     fn take_inventory(&mut self) -> Result<Inventory, CommitError> {
@@ -344,6 +366,25 @@ fn found(element: &Attributes) -> Option<Found> {
         packets: packets_of(element),
         is_end: flags & libc::NFT_SET_ELEM_INTERVAL_END as u32 != 0,
     })
+}
+
+/// Elements in our own shape. The ends of a range of an rbtree set are elements of their own.
+fn assembled(set: &Set, found: Vec<Found>) -> BTreeMap<Key, Element> {
+    let ends: BTreeSet<Key> = found.iter().filter(|one| one.is_end).map(|one| one.key.clone()).collect();
+    let tree = set.interval && set.fields.len() == 1;
+    let last = |one: &Found| match tree {
+        true => Some(ends.range((Bound::Excluded(&one.key), Bound::Unbounded)).next())
+            .map(|end| end.map_or_else(|| greatest(&one.key), predecessor)),
+        false => one.last.clone(),
+    };
+    found
+        .iter()
+        .filter(|one| !one.is_end)
+        .map(|one| {
+            let element = Element { last: last(one), verdict: one.verdict.clone(), ..Element::default() };
+            (one.key.clone(), element)
+        })
+        .collect()
 }
 
 fn verdict_in(data: Attribute) -> Option<Verdict> {

@@ -116,9 +116,19 @@ impl Encoder<'_> {
                 self.push(expr::payload(Piece::FIRST_PAYLOAD_BYTE, Register::FIRST));
                 self.push_all(expr::within(&[0], &[u8::MAX]));
             }
+            Statement::ExtensionHeader => {
+                self.need_network(Family::V6);
+                self.push(expr::payload(Piece::NEXT_HEADER, Register::FIRST));
+                self.push(expr::compare(libc::NFT_CMP_NEQ, &[protocol::TCP]));
+            }
             Statement::FullSocket => self.socket(expr::SOCKET_WILDCARD),
             Statement::AnySocket => self.socket(expr::SOCKET_TRANSPARENT),
             Statement::IcmpType { family, low, high } => self.icmp_type(*family, *low, *high),
+            Statement::QuotesTcp(family) => {
+                self.push(expr::payload(Piece::quoted_protocol(*family), Register::FIRST));
+                self.push(expr::compare(libc::NFT_CMP_EQ, &[protocol::TCP]));
+            }
+            Statement::FromProcess => self.owner(),
             Statement::HopLimit(limit) => self.hop_limit(*limit),
             Statement::Fragment(family) => self.fragment(*family),
             Statement::Before(instant) => self.time(libc::NFT_CMP_LT, *instant),
@@ -159,6 +169,13 @@ impl Encoder<'_> {
     fn socket(&mut self, key: u32) {
         self.push(expr::socket(key, Register::FIRST));
         self.push_all(expr::within(&[0], &[1]));
+    }
+
+    /// Only a socket with a file has an owner: the kernel's own have none, whatever their cgroup is.
+    fn owner(&mut self) {
+        self.push(expr::meta(libc::NFT_META_SKUID as u32, Register::FIRST));
+        self.push(expr::to_network_order(4, Register::FIRST));
+        self.push_all(expr::within(&[0; 4], &[u8::MAX; 4]));
     }
 
     fn tcp_flags(&mut self, mask: u8, value: u8, negated: bool) {

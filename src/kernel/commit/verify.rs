@@ -17,8 +17,8 @@ use crate::ruleset::{Element, Hook, Key, Rule, Set};
 const SAMPLE: usize = 2048;
 /// How much earlier than its close an element may be gone: some ticks of the kernel's clock.
 const EARLY_MS: u64 = 100;
-/// How much later, beside what the commit itself took: its margin and the rounding to milliseconds.
-const LATE_MS: u64 = MARGIN_MS + 1;
+/// How much later, beside what the commit itself took: its margin, a tick and the rounding to milliseconds.
+const LATE_MS: u64 = MARGIN_MS + 11;
 
 /// Something that is not as it was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@ mod protocol;
 mod raw;
 mod stream;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -95,7 +96,19 @@ impl Agent {
     }
 
     pub fn listen(&self, local: SocketAddr, manner: Manner) -> Socket<'_> {
-        self.socket(&Ask::Listen { local, manner }).unwrap_or_else(|e| panic!("listen on {local}: {e:?}"))
+        self.socket(&Ask::Listen { local, manner, shared: false })
+            .unwrap_or_else(|e| panic!("listen on {local}: {e:?}"))
+    }
+
+    /// A listener that shares its port with others.
+    pub fn listen_shared(&self, local: SocketAddr, manner: Manner) -> Socket<'_> {
+        self.socket(&Ask::Listen { local, manner, shared: true })
+            .unwrap_or_else(|e| panic!("listen on {local}: {e:?}"))
+    }
+
+    /// Connects with TCP Fast Open and says something.
+    pub fn fast_open(&self, remote: SocketAddr, text: &str) -> Result<Socket<'_>, Failure> {
+        self.socket(&Ask::FastOpen { remote, text: text.to_owned() })
     }
 
     /// A listener that sends everything back.
@@ -132,6 +145,16 @@ impl Agent {
     /// Sends them at once.
     pub fn raw(&self, packets: Packets) {
         self.done(&Ask::Raw { packets }).expect("root sends raw packets");
+    }
+
+    /// Sends whole packets, as many as the kernel takes.
+    pub fn bytes(&self, to: IpAddr, packets: Vec<Vec<u8>>) {
+        self.done(&Ask::Bytes { to, packets }).expect("root sends raw packets");
+    }
+
+    /// Hears everything of one family that reaches raw sockets.
+    pub fn sniff(&self, v4: bool) -> Socket<'_> {
+        self.socket(&Ask::Sniff { v4 }).expect("root opens raw sockets")
     }
 
     /// Sends them in the background, one `every` so often; its [`Socket::flow`] tells how many.
@@ -221,6 +244,31 @@ impl<'a> Socket<'a> {
 
     pub fn say_to(&self, remote: SocketAddr, text: &str) -> Result<(), Failure> {
         self.agent.done(&Ask::UdpSay { socket: self.id, remote, text: text.to_owned() })
+    }
+
+    /// The names of the packets that a sniffer has heard since it was asked last.
+    pub fn sniffed(&self) -> BTreeSet<String> {
+        self.names(&Ask::Sniffed { socket: self.id })
+    }
+
+    pub fn want_errors(&self) {
+        self.agent.done(&Ask::WantErrors { socket: self.id }).expect("an internet socket");
+    }
+
+    /// The names of the packets whose payload came back in ICMP errors.
+    pub fn errors(&self) -> BTreeSet<String> {
+        self.names(&Ask::Errors { socket: self.id })
+    }
+
+    fn names(&self, question: &Ask) -> BTreeSet<String> {
+        match self.agent.ask(question) {
+            Answer::Names(names) => names.into_iter().collect(),
+            other => unexpected(&other),
+        }
+    }
+
+    pub fn keepalive(&self) {
+        self.agent.done(&Ask::Keepalive { socket: self.id }).expect("a TCP socket");
     }
 
     pub fn udp_echo(&self) {

@@ -61,6 +61,7 @@ struct Sockets {
     last: Id,
     lines: HashMap<Id, Held>,
     listeners: HashMap<Id, Receiver<Line>>,
+    ears: HashMap<Id, Vec<Socket>>,
 }
 
 struct Held {
@@ -79,7 +80,15 @@ impl Sockets {
                 let local = stream.local_addr()?;
                 Ok(self.hold(Some(Line::Tcp(stream)), local))
             }
-            Ask::Listen { local, manner } => self.listen(local, manner),
+            Ask::Listen { local, manner, shared } => self.listen(local, manner, shared),
+            Ask::FastOpen { remote, text } => {
+                let stream = stream::fast_open(remote, &text)?;
+                let local = stream.local_addr()?;
+                Ok(self.hold(Some(Line::Tcp(stream)), local))
+            }
+            Ask::Keepalive { socket } => self.line(socket)?.keepalive().map(|()| Answer::Done),
+            Ask::WantErrors { socket } => self.line(socket)?.want_errors().map(|()| Answer::Done),
+            Ask::Errors { socket } => Ok(Answer::Names(self.line(socket)?.errors())),
             Ask::Accept { listener, timeout } => self.accept(listener, timeout),
             Ask::Say { socket, text } => self.line(socket)?.send(text.as_bytes()).map(|()| Answer::Done),
             Ask::Hear { socket, timeout } => Ok(Answer::Heard(hear(self.line(socket)?, timeout))),
@@ -100,6 +109,17 @@ impl Sockets {
             Ask::UdpEcho { socket } => self.in_background(socket, |line, _| udp_echo(line)),
             Ask::UdpEach { remote, count } => udp_each(remote, count).map(|()| Answer::Done),
             Ask::Raw { packets } => raw::send(packets).map(|()| Answer::Done),
+            Ask::Bytes { to, packets } => raw::bytes(to, &packets).map(|()| Answer::Done),
+            Ask::Sniff { v4 } => {
+                let ears = raw::ears(v4)?;
+                self.last += 1;
+                self.ears.insert(self.last, ears);
+                Ok(Answer::Socket { id: self.last, local: SocketAddr::from(([0; 4], 0)) })
+            }
+            Ask::Sniffed { socket } => {
+                let ears = self.ears.get_mut(&socket).ok_or(io::ErrorKind::NotFound)?;
+                Ok(Answer::Names(raw::heard(ears)))
+            }
             Ask::RawPump { packets, every } => {
                 let answer = self.hold(None, packets.from);
                 let flow = Shared::clone(&self.held(self.last)?.flow);
@@ -128,8 +148,8 @@ impl Sockets {
         self.held(id)?.line.as_mut().ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
-    fn listen(&mut self, local: SocketAddr, manner: Manner) -> io::Result<Answer> {
-        let listener = listener(local)?;
+    fn listen(&mut self, local: SocketAddr, manner: Manner, shared: bool) -> io::Result<Answer> {
+        let listener = listener(local, shared)?;
         let local = listener.local_addr()?;
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || serve(&listener, manner, &sender));
@@ -188,9 +208,10 @@ impl Sockets {
     }
 }
 
-fn listener(local: SocketAddr) -> io::Result<TcpListener> {
+fn listener(local: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(local), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&local.into())?;
     socket.listen(1024)?;
     Ok(socket.into())

@@ -33,6 +33,25 @@ pub enum Ask {
     Listen {
         local: SocketAddr,
         manner: Manner,
+        /// Others may listen on the same port.
+        shared: bool,
+    },
+    /// Connects with its first words in the SYN, once the kernel has a cookie of the other side.
+    FastOpen {
+        remote: SocketAddr,
+        text: String,
+    },
+    /// Asks the other side for a sign of life after a second of silence.
+    Keepalive {
+        socket: Id,
+    },
+    /// Wants to know what ICMP errors say.
+    WantErrors {
+        socket: Id,
+    },
+    /// What is in the socket's error queue.
+    Errors {
+        socket: Id,
     },
     Accept {
         listener: Id,
@@ -90,6 +109,19 @@ pub enum Ask {
     },
     Raw {
         packets: Packets,
+    },
+    /// Whole packets as they are; one that the kernel refuses does not end it.
+    Bytes {
+        to: std::net::IpAddr,
+        packets: Vec<Vec<u8>>,
+    },
+    /// Listens to everything that reaches raw sockets.
+    Sniff {
+        v4: bool,
+    },
+    /// The names of the packets that were heard since.
+    Sniffed {
+        socket: Id,
     },
     /// Raw packets in the background; `Flow` tells how many.
     RawPump {
@@ -153,6 +185,7 @@ pub enum Answer {
     Heard(Heard),
     Flow(Flow),
     Tally(Tally),
+    Names(Vec<String>),
     Failed(Failure),
 }
 

@@ -12,6 +12,7 @@ use super::locked;
 use super::protocol::{Kind, Packets};
 use super::stream::Shared;
 use crate::lab::clock;
+use crate::packets::marks;
 
 const TTL: u8 = 64;
 const WINDOW: u16 = 64_240;
@@ -54,6 +55,44 @@ pub fn ping(remote: IpAddr, timeout: Duration) -> io::Result<()> {
         (icmp.first() == Some(&reply) && icmp.get(4..6)? == ECHO_ID.to_be_bytes()).then_some(())
     });
     answered.ok_or_else(|| io::ErrorKind::TimedOut.into())
+}
+
+/// Sends whole packets; those that the kernel refuses are lost, as they should be.
+pub fn bytes(to: IpAddr, packets: &[Vec<u8>]) -> io::Result<()> {
+    let destination = SocketAddr::new(to, 0);
+    let socket = raw_socket(destination, libc::IPPROTO_RAW)?;
+    for packet in packets {
+        match socket.send_to(packet, &destination.into()) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// One socket for each protocol that packets of a test may have: ICMP, TCP, UDP, GRE, SCTP, IPv4 and IPv6 in IP, and
+/// destination options.
+pub fn ears(v4: bool) -> io::Result<Vec<Socket>> {
+    let (domain, icmp) = if v4 { (Domain::IPV4, 1) } else { (Domain::IPV6, 58) };
+    let open = |number| {
+        let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(number)))?;
+        socket.set_nonblocking(true)?;
+        socket.set_recv_buffer_size(1 << 20)?;
+        Ok(socket)
+    };
+    [icmp, 6, 17, 47, 132, 4, 41, 60].into_iter().map(open).collect()
+}
+
+/// The names of the packets that arrived.
+pub fn heard(ears: &mut [Socket]) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut packet = vec![0; 65_536];
+    for socket in ears {
+        while let Ok(length) = socket.read(&mut packet) {
+            names.extend(marks(&packet[..length]));
+        }
+    }
+    names
 }
 
 fn send_one(socket: &Socket, packets: Packets, number: u32) -> io::Result<()> {

@@ -2,18 +2,20 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
+use nix::sys::socket::{MsgFlags, recv, setsockopt};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::locked;
 use super::protocol::{Close, End, Ending, Failure, Flow, Tally};
 use crate::lab::clock;
+use crate::packets::marks;
 
 /// A record begins with its send time; this is its whole length.
 const RECORD: usize = 1024;
@@ -57,6 +59,42 @@ impl Line {
         }
     }
 
+    /// After a second of silence the kernel asks for a sign of life.
+    pub fn keepalive(&self) -> io::Result<()> {
+        let second = Duration::from_secs(1);
+        let keepalive = TcpKeepalive::new().with_time(second).with_interval(second);
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream).set_tcp_keepalive(&keepalive),
+            Self::Udp(_) => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Has ICMP errors queued with what they quote.
+    pub fn want_errors(&self) -> io::Result<()> {
+        let set = |fd: &dyn AsFd, v4: bool| match v4 {
+            true => setsockopt(&fd.as_fd(), Ipv4RecvErr, &true),
+            false => setsockopt(&fd.as_fd(), Ipv6RecvErr, &true),
+        };
+        let outcome = match self {
+            Self::Tcp(stream) => set(stream, stream.local_addr()?.is_ipv4()),
+            Self::Udp(socket) => set(socket, socket.local_addr()?.is_ipv4()),
+        };
+        outcome.map_err(Into::into)
+    }
+
+    /// The names of the packets that queued ICMP errors quote.
+    pub fn errors(&self) -> Vec<String> {
+        let fd = match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Udp(socket) => socket.as_raw_fd(),
+        };
+        let (mut names, mut quoted) = (Vec::new(), [0; 4096]);
+        while let Ok(length) = recv(fd, &mut quoted, MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT) {
+            names.extend(marks(&quoted[..length]));
+        }
+        names
+    }
+
     /// Looks whether the connection is over, without taking anything from it.
     pub fn peek_end(&self) -> Option<Ending> {
         let Self::Tcp(stream) = self else { return None };
@@ -79,6 +117,14 @@ pub fn connect(remote: SocketAddr, local: Option<SocketAddr>, timeout: Duration)
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Connects with TCP Fast Open: nothing is sent before the first words.
+pub fn fast_open(remote: SocketAddr, text: &str) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(remote), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_write_timeout(Some(EXCHANGE_WITHIN))?;
+    socket.send_to_with_flags(text.as_bytes(), &remote.into(), libc::MSG_FASTOPEN)?;
+    Ok(TcpStream::from(socket))
 }
 
 /// Sends stamped records until the line breaks. A UDP line goes on: there a refusal is an answer to one datagram.

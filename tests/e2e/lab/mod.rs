@@ -92,7 +92,7 @@ impl Lab {
             started: Cell::default(),
             id,
         };
-        lab.wire();
+        lab.lay_the_wire();
         lab.furnish();
         Ok(lab)
     }
@@ -122,6 +122,11 @@ impl Lab {
     pub fn provider6(&self, number: u8) -> IpAddr {
         assert!(number < V6_PROVIDERS);
         self.v6(0x10 + u16::from(number))
+    }
+
+    /// The address of the wire's network.
+    pub fn network4(&self) -> IpAddr {
+        self.v4(0)
     }
 
     fn v4(&self, last: u8) -> IpAddr {
@@ -170,6 +175,56 @@ impl Lab {
         let far = [self.provider4(0)];
         netns.run(|| knock_until_the_neighbour_answers(&far));
         Guest { netns, address: guest.into() }
+    }
+
+    /// A machine behind the provider, which forwards to it over a link that takes less than the wire does. Its
+    /// addresses: one of each family.
+    pub fn beyond(&self, mtu: u32) -> Beyond {
+        let netns = Netns::add(&format!("{NETNS}{}b", self.id)).expect("one more of what the lab has");
+        let (router, far) = (Ipv4Addr::new(172, 31, 1, 1), Ipv4Addr::new(172, 31, 1, 2));
+        let (router6, far6) = ("fd5f::1", Ipv6Addr::new(0xfd5f, 0, 0, 0, 0, 0, 0, 2));
+        self.provider.ip(&format!(
+            "link add beyond0 type veth peer name up0 netns {}\nlink set beyond0 mtu {mtu} up\n\
+             addr add {router}/24 dev beyond0\naddr add {router6}/64 dev beyond0 nodad\n",
+            netns.name()
+        ));
+        netns.run(no_duplicate_address_detection);
+        netns.ip(&format!(
+            "link set up0 up\naddr add {far}/24 dev up0\naddr add {far6}/64 dev up0 nodad\n\
+             route add default via {router}\nroute add default via {router6}\n"
+        ));
+        self.provider.run(|| {
+            for scope in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                put(Path::new(&format!("/proc/sys/net/{scope}")), "1");
+            }
+        });
+        self.host.ip(&format!(
+            "route add 172.31.1.0/24 via {}\nroute add fd5f::/64 via {}\n",
+            self.provider4(0),
+            self.provider6(0)
+        ));
+        self.host.run(|| knock_until_the_neighbour_answers(&[far.into(), far6.into()]));
+        Beyond { netns, addresses: [far.into(), far6.into()] }
+    }
+
+    /// What happens on the provider's side of the wire: an nftables ruleset, which replaces the one before.
+    pub fn wire(&self, ruleset: &str) {
+        let file = self.dir.path().join("wire.nft");
+        put(&file, &format!("flush ruleset\n{ruleset}\n"));
+        let mut command = Command::new("nft");
+        command.arg("-f").arg(&file);
+        self.at_provider(command).ok();
+    }
+
+    /// Runs any command in the provider's network namespace.
+    pub fn at_provider(&self, command: Command) -> Cli {
+        self.provider.run(|| Cli::run(command))
+    }
+
+    /// Sets a sysctl of the host, or of the provider, by its path below `/proc/sys/net`.
+    pub fn sysctl(&self, at_host: bool, name: &str, value: &str) {
+        let place = if at_host { &self.host } else { &self.provider };
+        place.run(|| put(Path::new(&format!("/proc/sys/net/{name}")), value));
     }
 
     /// Lets the provider take its source ports from a small range, so that they come back soon.
@@ -369,7 +424,7 @@ runtime = "{dir}/{runtime}"
 
     // Making it
 
-    fn wire(&self) {
+    fn lay_the_wire(&self) {
         for (netns, device) in [(&self.host, "host0"), (&self.provider, "wire0")] {
             netns.run(no_duplicate_address_detection);
             netns.ip("link set lo up\n");
@@ -416,6 +471,23 @@ impl Guest {
 
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+}
+
+/// A machine behind the provider.
+pub struct Beyond {
+    netns: Netns,
+    addresses: [IpAddr; 2],
+}
+
+impl Beyond {
+    pub fn process(&self) -> Agent {
+        self.netns.run(|| Agent::spawn(None, 0))
+    }
+
+    /// IPv4, IPv6.
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        self.addresses
     }
 }
 

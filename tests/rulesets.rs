@@ -1,0 +1,99 @@
+//! Golden rulesets: schedules in `tests/golden/rulesets/NAME/*.toml`, what they add to the table of no schedule in
+//! `expected.nft`. That table itself is `tests/golden/rulesets/empty.nft`. Read a difference as a change of a firewall.
+//!
+//! `UPDATE_GOLDEN=1` writes them anew.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use picoseg::compile::Place;
+use picoseg::config::{self, Files, Source};
+use picoseg::model::{Settings, Subject, Time};
+use picoseg::reconcile::World;
+use picoseg::ruleset::Ruleset;
+
+/// A Monday noon.
+fn at() -> Time {
+    "2026-03-02T12:00:00Z".parse().unwrap()
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rulesets")
+}
+
+fn compiled(schedules: Vec<PathBuf>) -> Ruleset {
+    let source = |path: PathBuf| Source { text: Ok(fs::read(&path).unwrap()), path };
+    let files = Files { services: schedules.into_iter().map(source).collect(), ..Files::default() };
+    let loaded = config::load(&files).unwrap_or_else(|diagnostics| panic!("{diagnostics:#?}"));
+    let mut world = World::new(Settings::default(), at());
+    // Twice, as at the second start: what was just put in force is not closing.
+    for (name, service) in &loaded.services {
+        assert!(world.standing(name).is_none());
+        world.remember(service.clone().into(), Default::default(), false);
+    }
+    world.apply(loaded.settings, loaded.services, at());
+    for (index, unit) in ["payments.service", "backup.service", "web.service", "ssh.service"].iter().enumerate() {
+        let path = format!("system.slice/{unit}");
+        world.resolve(Subject::unit(unit).unwrap(), vec![Place { id: 1000 + index as u64, level: 2, path }]);
+    }
+    world.compile()
+}
+
+fn compare(expected: &Path, printed: &str) {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(expected, printed).unwrap();
+    }
+    let known = fs::read_to_string(expected)
+        .unwrap_or_else(|error| panic!("{}: {error}; UPDATE_GOLDEN=1 writes it", expected.display()));
+    let (known_lines, lines): (Vec<_>, Vec<_>) = (known.lines().collect(), printed.lines().collect());
+    for (number, (known, line)) in known_lines.iter().zip(&lines).enumerate() {
+        assert_eq!(known, line, "{}:{}", expected.display(), number + 1);
+    }
+    assert_eq!(known_lines.len(), lines.len(), "{}", expected.display());
+}
+
+/// The objects that differ from those of another ruleset.
+fn beyond(ruleset: &Ruleset, other: &Ruleset) -> Ruleset {
+    let mut rest = ruleset.clone();
+    rest.counters = ruleset.counters.difference(&other.counters).cloned().collect();
+    rest.sets.retain(|name, set| other.sets.get(name) != Some(set));
+    rest.chains.retain(|name, chain| other.chains.get(name) != Some(chain));
+    rest
+}
+
+#[test]
+fn the_table_of_no_schedule_is_the_golden_one() {
+    compare(&golden().join("empty.nft"), &compiled(vec![]).print(at()).to_string());
+}
+
+#[test]
+fn each_schedule_adds_what_its_golden_ruleset_says() {
+    let empty = compiled(vec![]);
+    let mut cases = 0;
+    for entry in fs::read_dir(golden()).unwrap() {
+        let directory = entry.unwrap().path();
+        if !directory.is_dir() {
+            continue;
+        }
+        let files = fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path());
+        let schedules: BTreeSet<_> = files.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+        let ruleset = compiled(schedules.into_iter().collect());
+        compare(&directory.join("expected.nft"), &beyond(&ruleset, &empty).print(at()).to_string());
+        cases += 1;
+    }
+    assert!(cases >= 4, "{cases}");
+}
+
+#[test]
+fn the_same_files_print_the_same_bytes_in_any_order() {
+    let directory = golden().join("states");
+    let mut files: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    let one = compiled(files.clone()).print(at()).to_string();
+    files.reverse();
+    assert_eq!(one, compiled(files).print(at()).to_string());
+}
