@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::shared::{Rule, chain, goto, not_in};
+use super::shared::{Rule, chain, goto, lookup, not_in};
 use super::{Governing, Input, names};
 use crate::model::{Direction, Family, Mode, Prefix, Reason, ServiceState, Time};
 use crate::ranges;
@@ -177,8 +177,7 @@ fn tests(input: &Input<'_>, owner: &Governing<'_>, state: ServiceState) -> Optio
             }
             tests
         }),
-        // What is left: every mention of a set of openings costs at a load, see the header of this module.
-        ServiceState::Open => live.then(Vec::new),
+        ServiceState::Open => live.then(|| vec![lookup(&[Load::Time], &*owner.open)]),
     }
 }
 
