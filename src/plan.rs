@@ -119,7 +119,8 @@ pub fn replace(found: &Inventory, held: &BTreeMap<String, Set>, wanted: &Ruleset
     draft.counters(&known, &wanted.counters);
     let filled: BTreeSet<&String> =
         found.sets.iter().filter(|(_, dynamic)| *dynamic).map(|(name, _)| name).collect();
-    let stays = |name: &String, set: &Set| held.contains_key(name) || (is_dynamic(set) && filled.contains(name));
+    let stays =
+        |name: &String, set: &Set| held.contains_key(name) || (is_dynamic(set) && filled.contains(name));
     for (name, _) in &found.sets {
         if !wanted.sets.get(name).is_some_and(|set| stays(name, set)) {
             draft.delete_sets_first.push(Step::DeleteSet(name.clone()));
@@ -389,11 +390,8 @@ mod tests {
     fn a_held_set_stays_and_only_its_differences_are_sent() {
         let wanted = table(&[1, 2], Verdict::Jump("c".into()));
         let held = table(&[2, 3], Verdict::Jump("c".into())).sets;
-        let found = Inventory {
-            counters: vec![],
-            sets: vec![("m".into(), false)],
-            chains: vec![("c".into(), None)],
-        };
+        let found =
+            Inventory { counters: vec![], sets: vec![("m".into(), false)], chains: vec![("c".into(), None)] };
         let steps = replace(&found, &held, &wanted).unwrap().steps;
         assert!(!steps.iter().any(|s| matches!(s, Step::DeleteSet(_) | Step::AddSet(..))), "{steps:?}");
         assert!(!steps.iter().any(|s| matches!(s, Step::DeleteChain(_) | Step::AddChain(..))), "{steps:?}");
@@ -407,7 +405,8 @@ mod tests {
         let phases: Vec<_> = plan(&Ruleset::new("t"), &wanted, &BTreeSet::new()).unwrap().phases().collect();
         assert_eq!(phases.len(), 2);
         assert!(matches!(&phases[0].steps[..], [Step::AddSet(name, _)] if name == "w"));
-        let alone: Vec<_> = plan(&wanted, &table(&[1], Verdict::Drop), &BTreeSet::new()).unwrap().phases().collect();
+        let alone: Vec<_> =
+            plan(&wanted, &table(&[1], Verdict::Drop), &BTreeSet::new()).unwrap().phases().collect();
         assert_eq!(alone.len(), 1);
     }
 }

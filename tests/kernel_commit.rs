@@ -768,7 +768,8 @@ fn replacement(base: &Ruleset) -> Changeset {
         ),
         Step::AddRule(
             "svc-new".into(),
-            vec![lookup(&[Load::Port(Side::Destination)], "extra"), Statement::Verdict(Verdict::Accept)].into(),
+            vec![lookup(&[Load::Port(Side::Destination)], "extra"), Statement::Verdict(Verdict::Accept)]
+                .into(),
         ),
         Step::AddElements("nets4".into(), set("nets4"), vec![(address4("10.0.0.0"), new)]),
         Step::AddElements(

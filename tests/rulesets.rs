@@ -33,7 +33,9 @@ fn compiled(schedules: Vec<PathBuf>) -> Ruleset {
         world.remember(service.clone().into(), Default::default(), false);
     }
     world.apply(loaded.settings, loaded.services, at());
-    for (index, unit) in ["payments.service", "backup.service", "web.service", "ssh.service"].iter().enumerate() {
+    for (index, unit) in
+        ["payments.service", "backup.service", "web.service", "ssh.service"].iter().enumerate()
+    {
         let path = format!("system.slice/{unit}");
         world.resolve(Subject::unit(unit).unwrap(), vec![Place { id: 1000 + index as u64, level: 2, path }]);
     }
@@ -77,7 +79,8 @@ fn each_schedule_adds_what_its_golden_ruleset_says() {
             continue;
         }
         let files = fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path());
-        let schedules: BTreeSet<_> = files.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+        let schedules: BTreeSet<_> =
+            files.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
         let ruleset = compiled(schedules.into_iter().collect());
         compare(&directory.join("expected.nft"), &beyond(&ruleset, &empty).print(at()).to_string());
         cases += 1;

@@ -87,7 +87,8 @@ impl Host {
 
     fn load(&mut self) {
         self.in_force = self.world.compile();
-        let changeset = plan::replace(&Inventory::default(), &BTreeMap::new(), &self.in_force).expect("a first table");
+        let changeset =
+            plan::replace(&Inventory::default(), &BTreeMap::new(), &self.in_force).expect("a first table");
         self.commit(&changeset);
         let inventory = self.table.inventory().unwrap().expect("the table");
         assert_eq!(inventory.chains.len(), self.in_force.chains.len());

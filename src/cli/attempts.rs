@@ -107,7 +107,17 @@ fn path(service: Option<&ServiceName>, since: Option<Time>) -> String {
 
 fn header() -> Table<11> {
     Table::new([
-        "SERVICE", "DIRECTION", "REASON", "REMOTE", "PORT", "PROTO", "UID", "COUNT", "FIRST", "LAST", "PROVIDER",
+        "SERVICE",
+        "DIRECTION",
+        "REASON",
+        "REMOTE",
+        "PORT",
+        "PROTO",
+        "UID",
+        "COUNT",
+        "FIRST",
+        "LAST",
+        "PROVIDER",
     ])
 }
 

@@ -196,7 +196,8 @@ fn add_dispatch(family: Family, ruleset: &mut Ruleset) {
     // Only TCP tells who opened a connection; for all else both directions are asked, and look at their flows.
     let datagrams = |way: &str| {
         let answers = format!("answers-{way}{digit}");
-        [protocol::UDP, icmp_of(family)].map(|number| vec![Statement::Protocol(number), jump(answers.clone())])
+        [protocol::UDP, icmp_of(family)]
+            .map(|number| vec![Statement::Protocol(number), jump(answers.clone())])
     };
     let mut grants_out = vec![fragment(), map(egress, destination, destination, "")];
     grants_out.push(answers("out"));
@@ -210,7 +211,8 @@ fn add_dispatch(family: Family, ruleset: &mut Ruleset) {
     for (way, grants, answers) in [("out", grants_out, answers_out), ("in", grants_in, answers_in)] {
         chain(ruleset, format!("grants-{way}{digit}"), grants);
         chain(ruleset, format!("answers-{way}{digit}"), answers);
-        let judge = vec![vec![jump(format!("grants-{way}{digit}"))], vec![goto(format!("refuse-{way}{digit}"))]];
+        let judge =
+            vec![vec![jump(format!("grants-{way}{digit}"))], vec![goto(format!("refuse-{way}{digit}"))]];
         chain(ruleset, format!("{way}{digit}"), judge);
     }
     add_refusal_dispatch(family, ruleset);

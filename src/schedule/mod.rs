@@ -28,4 +28,6 @@ mod spans;
 mod state;
 
 pub use openings::openings;
-pub use state::{current_opening, decommissioned_at, next_opening, next_transition, shut, state, watched_until};
+pub use state::{
+    current_opening, decommissioned_at, next_opening, next_transition, shut, state, watched_until,
+};

@@ -220,7 +220,10 @@ fn a_close_touches_no_connection_between_addresses_of_the_host() {
     let (host, remote) = (lab.host4(), lab.provider4(0));
     lab.write(
         "stripe",
-        &schedule(Lifetime::open(), &[egress(&payments, host, "443/tcp"), egress(&payments, remote, "443/tcp")]),
+        &schedule(
+            Lifetime::open(),
+            &[egress(&payments, host, "443/tcp"), egress(&payments, remote, "443/tcp")],
+        ),
     );
     let _daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());

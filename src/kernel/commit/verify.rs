@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::set::MARGIN_MS;
 use super::error::CommitError;
 use super::read::{Found, ms_until};
+use super::set::MARGIN_MS;
 use super::set::{Ends, flags, key_length};
 use super::{Table, rule};
 use crate::kernel::ffi;
