@@ -9,10 +9,10 @@ use super::console::Console;
 use super::stop::Stop;
 use super::when;
 use crate::api::body::SCHEMA;
-use crate::compile::{Input, Openings, Place, Resolution, Standing, Unresolved, compile};
+use crate::compile::{Input, Openings, Resolution, Standing, Unresolved, compile};
 use crate::config::Loaded;
 use crate::files::{self, SettingsFile};
-use crate::kernel::cgroups::{Cgroup, CgroupError, Hierarchy};
+use crate::kernel::cgroups::Hierarchy;
 use crate::model::{Record, Service, ServiceName, Subject, Time};
 
 /// The body.
@@ -64,7 +64,7 @@ fn resolve(services: &BTreeMap<ServiceName, Service>, console: &mut Console<'_>)
     match Hierarchy::find() {
         Ok(hierarchy) => {
             for subject in subjects.into_iter().filter(|subject| !subject.is_any_process()) {
-                let places = places(&hierarchy, subject);
+                let places = hierarchy.resolve(subject).map(|cgroups| hierarchy.places(cgroups));
                 let places =
                     places.inspect_err(|error| console.note(format_args!("picoseg: {subject}: {error}")));
                 resolution.insert(subject.clone(), places.unwrap_or_default());
@@ -73,14 +73,4 @@ fn resolve(services: &BTreeMap<ServiceName, Service>, console: &mut Console<'_>)
         Err(error) => console.note(format_args!("picoseg: no subject can be found on this host: {error}")),
     }
     resolution
-}
-
-fn places(hierarchy: &Hierarchy, subject: &Subject) -> Result<Vec<Place>, CgroupError> {
-    let prefix = hierarchy.nft_prefix();
-    let place = |cgroup: Cgroup| Place {
-        id: cgroup.id,
-        level: u32::try_from(cgroup.level).unwrap_or(u32::MAX),
-        path: format!("{prefix}{}", cgroup.path.trim_start_matches('/')),
-    };
-    Ok(hierarchy.resolve(subject)?.into_iter().map(place).collect())
 }

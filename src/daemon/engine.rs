@@ -3,18 +3,18 @@
 //! The order is the promise: the kernel first, because closing must work with everything else broken; then the
 //! teardown; then the record, which waits in a journal when the store does not work.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::json;
 
 use super::attempts::Attempts;
-use super::record;
+use super::{record, snapshot};
 use super::teardown::{self, Proofs};
 use crate::api::body::Teardown;
-use crate::compile::{Openings, Place};
+use crate::compile::Openings;
 use crate::config::{Diagnostic, Loaded};
-use crate::kernel::cgroups::{Cgroup, Change, Hierarchy, Watcher};
+use crate::kernel::cgroups::{Change, Hierarchy, Watcher};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
 use crate::kernel::wait::Waiting;
@@ -23,7 +23,7 @@ use crate::owners::Owners;
 use crate::plan::{self, Changeset};
 use crate::reconcile::{Happening, OrderError, Outcome, What, World};
 use crate::ruleset::{Part, Ruleset};
-use crate::store::accepted::{self, Accepted, AcceptedService, Departed};
+use crate::store::accepted::{self, Accepted};
 use crate::store::{Fact, Keeper, Kept, LedgerKind};
 
 /// How long a transition that could not be committed waits for its next try.
@@ -136,7 +136,7 @@ impl Engine {
         let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
         let changes = self.watch(&next);
         for change in changes {
-            next.resolve(change.subject.clone(), places(&self.hierarchy, change.cgroups));
+            next.resolve(change.subject.clone(), self.hierarchy.places(change.cgroups));
         }
         next.forget_unused_subjects();
         let table = self.put_in_force(next, &BTreeSet::new())?;
@@ -271,7 +271,7 @@ impl Engine {
     fn snapshot_decommissions(&mut self, outcome: &Outcome) {
         let ended = |h: &Happening| matches!(h.what, What::Decommissioned(_));
         if outcome.happenings.iter().any(ended) {
-            note_decommissions(&mut self.accepted, &self.world);
+            snapshot::note_decommissions(&mut self.accepted, &self.world);
             self.write_accepted();
         }
     }
@@ -281,7 +281,7 @@ impl Engine {
         let mut next = self.world.clone();
         let mut subjects = BTreeSet::new();
         for change in changes {
-            let places = places(&self.hierarchy, change.cgroups);
+            let places = self.hierarchy.places(change.cgroups);
             tracing::info!(subject = %change.subject, places = places.len(), "subject changed");
             subjects.insert(change.subject.clone());
             next.resolve(change.subject, places);
@@ -467,7 +467,7 @@ impl Engine {
 
     /// Remembers the accepted texts, for a start with bad files and for services whose file goes.
     fn accept(&mut self, loaded: &Loaded) {
-        self.accepted = merged(&self.accepted, loaded, &self.world);
+        self.accepted = snapshot::merged(&self.accepted, loaded, &self.world);
         self.write_accepted();
     }
 
@@ -516,50 +516,9 @@ impl Engine {
             .watcher
             .get_mut()
             .resolved()
-            .filter(|(subject, cgroups)| self.world.places(subject) != places(&hierarchy, cgroups.clone()))
+            .filter(|(subject, cgroups)| self.world.places(subject) != hierarchy.places(cgroups.clone()))
             .map(|(subject, cgroups)| Change { subject: subject.clone(), cgroups })
             .collect();
         if behind.is_empty() { Ok(()) } else { self.resolve(behind) }
-    }
-}
-
-/// Where cgroups are, in the core's words.
-pub fn places(hierarchy: &Hierarchy, cgroups: Vec<Cgroup>) -> Vec<Place> {
-    let prefix = hierarchy.nft_prefix();
-    cgroups
-        .into_iter()
-        .map(|cgroup| Place {
-            id: cgroup.id,
-            level: u32::try_from(cgroup.level).unwrap_or(u32::MAX),
-            path: format!("{prefix}{}", cgroup.path.trim_start_matches('/')),
-        })
-        .collect()
-}
-
-/// The accepted texts: those of the files, and those of services that went and are still watched.
-pub fn merged(before: &Accepted, loaded: &Loaded, world: &World) -> Accepted {
-    let mut services: BTreeMap<ServiceName, AcceptedService> = loaded
-        .texts
-        .iter()
-        .map(|(name, text)| {
-            let service =
-                AcceptedService { text: text.text.clone(), lists: text.lists.clone(), departed: None };
-            (name.clone(), service)
-        })
-        .collect();
-    for (name, old) in &before.services {
-        if world.standing(name).is_some_and(|standing| standing.governs(world.now())) {
-            services.entry(name.clone()).or_insert_with(|| old.clone());
-        }
-    }
-    let mut accepted = Accepted { settings_text: loaded.settings_text.clone(), services };
-    note_decommissions(&mut accepted, world);
-    accepted
-}
-
-fn note_decommissions(accepted: &mut Accepted, world: &World) {
-    for (name, service) in &mut accepted.services {
-        let event = world.standing(name).and_then(|standing| standing.record.decommissioned.clone());
-        service.departed = event.map(|event| Departed { at: event.at, cause: event.cause });
     }
 }

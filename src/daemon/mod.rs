@@ -8,6 +8,7 @@
 //! | `teardown` | cuts what is connected, and proves that nothing is left |
 //! | `tally` | pure: kernel counts and log records to rows |
 //! | `attempts` | reads counts and records, writes rows |
+//! | `snapshot` | what is kept of accepted files |
 //! | `record` | happenings to ledger entries |
 //! | `answer` | what the API asks |
 //! | `run` | the loop |
@@ -17,6 +18,7 @@ mod attempts;
 mod engine;
 mod record;
 mod run;
+mod snapshot;
 mod start;
 mod tally;
 mod teardown;

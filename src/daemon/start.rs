@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::Options;
 use super::attempts::Attempts;
-use super::engine::{self, Engine};
-use super::record;
+use super::engine::Engine;
+use super::{record, snapshot};
 use crate::compile::Openings;
 use crate::config::{self, Diagnostic, Loaded, ServiceText};
 use crate::files::{self, SettingsFile};
@@ -144,12 +144,12 @@ async fn assemble(
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
     let watcher = Watcher::new(hierarchy.clone(), &subjects)?;
     for (subject, cgroups) in watcher.resolved() {
-        world.resolve(subject.clone(), engine::places(&hierarchy, cgroups));
+        world.resolve(subject.clone(), hierarchy.places(cgroups));
     }
     let watcher = Waiting::new(watcher).map_err(|source| StartError::Io { what: "watch cgroups", source })?;
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;
-    let accepted = engine::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
+    let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
     let attempts = Attempts::new(baselines);
     let mut engine = Engine::new(
         world,

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::CgroupError;
+use crate::compile::Place;
 use crate::model::Subject;
 
 /// A cgroup as the kernel knows it. A path that is removed and made again has another id.
@@ -55,6 +56,17 @@ impl Hierarchy {
 
     pub fn mount(&self) -> &Path {
         &self.mount
+    }
+
+    /// Cgroups in the core's words.
+    pub fn places(&self, cgroups: Vec<Cgroup>) -> Vec<Place> {
+        let prefix = self.nft_prefix();
+        let place = |cgroup: Cgroup| Place {
+            id: cgroup.id,
+            level: u32::try_from(cgroup.level).unwrap_or(u32::MAX),
+            path: format!("{prefix}{}", cgroup.path.trim_start_matches('/')),
+        };
+        cgroups.into_iter().map(place).collect()
     }
 
     /// What stands before a path in nft's language: nothing, or `unified/` beside version 1.
