@@ -125,7 +125,10 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
         ) => {
             return Err(error.clone().into());
         }
-        Err(error) => Some(error.to_string()),
+        Err(error) => {
+            tracing::error!(%error, "nothing opens until the store works");
+            Some(error.to_string())
+        }
     };
     let keeper = opened.keeper;
     let (world, outcome) = world(&files.loaded, files.before.as_ref(), &keeper, store_error.is_some()).await;
