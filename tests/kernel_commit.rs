@@ -989,6 +989,31 @@ fn a_window_is_armed_again_for_longer_and_for_shorter_in_one_transaction() {
     });
 }
 
+#[test]
+fn a_window_that_is_over_goes_without_its_neighbours() {
+    in_namespace(|| {
+        let start = Utc::now();
+        let later = window(start + seconds(600), start + seconds(700), start + seconds(700));
+        let short = |from: Time| window(from, from + ms(100), from + ms(100));
+        let mut old = short(start);
+        let mut table = window_table([old.clone(), later.clone()]);
+        let listing = || run("nft", &["list", "set", "inet", "picoseg", "windows"]);
+        for _ in 0..5 {
+            thread::sleep(Duration::from_millis(200));
+            let new = short(Utc::now());
+            let step = changeset(vec![
+                Step::DeleteElements("windows".into(), window_set(), vec![(old.0, old.1.last)]),
+                Step::AddElements("windows".into(), window_set(), vec![new.clone()]),
+            ]);
+            table.commit(&step, &Utc::now).unwrap();
+            assert_eq!(table.verify(&step, &Utc::now).unwrap(), []);
+            let both = changeset(vec![Step::AddElements("windows".into(), window_set(), vec![later.clone()])]);
+            assert_eq!(table.verify(&both, &Utc::now).unwrap(), [], "{}", listing());
+            old = new;
+        }
+    });
+}
+
 /// A set of each layout: single keys, ranges of several fields, ranges of one.
 fn layouts() -> [(Set, Key, Option<Key>); 3] {
     let address = Set::verdicts(&[Field::Address(Family::V4)]).with_expiry();

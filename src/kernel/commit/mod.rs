@@ -42,7 +42,7 @@ const LOCK: &str = "-owner";
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
 const TABLE_OWNER: u16 = 7;
-/// How often deletions are tried again that met elements which expired meanwhile (kernels before 6.3).
+/// How often deletions are tried again that met elements which expired meanwhile.
 const RETRIES: u32 = 3;
 
 /// What this kernel can do.
@@ -50,7 +50,7 @@ const RETRIES: u32 = 3;
 pub struct Features {
     /// A table can be owned and still outlive its owner (6.9 and later): nobody else can change it.
     pub persist: bool,
-    /// Deleting an element that expired meanwhile is no error (6.3 and later).
+    /// Deleting an element that is gone already is no error (6.3 and later).
     pub destroy: bool,
 }
 
@@ -162,12 +162,8 @@ impl Table {
         let began = Instant::now();
         let mut transaction = Transaction::new(self.features.destroy, clock());
         self.prepare(&mut transaction)?;
-        if self.features.destroy {
-            transaction.add(&self.name, &changeset.steps)?;
-        } else {
-            let steps = self.without_expired(&changeset.steps)?;
-            transaction.add(&self.name, &steps)?;
-        }
+        let steps = self.without_expired(&changeset.steps)?;
+        transaction.add(&self.name, &steps)?;
         let mut datagram = transaction.finish();
         let build = began.elapsed();
         let counting = Instant::now();
@@ -297,7 +293,7 @@ impl Table {
             .steps
             .iter()
             .any(|step| matches!(step, crate::plan::Step::DeleteElements(_, set, _) if set.expires));
-        !self.features.destroy && deletes && all_absent(failures)
+        deletes && all_absent(failures)
     }
 }
 
