@@ -304,6 +304,14 @@ fn weaker(table: &Table, settings: &Settings) -> Vec<String> {
                 .to_owned(),
         );
     }
+    // Kernels without `persist` also look into a changed set of ranges late (measured on 6.1; not on 6.12).
+    if !table.features().persist {
+        weaker.push(
+            "this kernel refuses packets for a moment when an apply gives a prefix or a range of ports to another \
+             policy"
+                .to_owned(),
+        );
+    }
     if !settings.enforcement.protect {
         weaker.push("enforcement.protect is off: other programs can change or flush our table".to_owned());
     }
