@@ -125,7 +125,10 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
         ) => {
             return Err(error.clone().into());
         }
-        Err(error) => Some(error.to_string()),
+        Err(error) => {
+            tracing::error!(%error, "nothing opens until the store works");
+            Some(error.to_string())
+        }
     };
     let keeper = opened.keeper;
     let (world, outcome) = world(&files.loaded, files.before.as_ref(), &keeper, store_error.is_some()).await;
@@ -298,6 +301,14 @@ fn weaker(table: &Table, settings: &Settings) -> Vec<String> {
         weaker.push(
             "this kernel has no table flag `persist` (6.9 and later have it): other programs can change or flush \
              our table"
+                .to_owned(),
+        );
+    }
+    // Kernels without `persist` also look into a changed set of ranges late (measured on 6.1; not on 6.12).
+    if !table.features().persist {
+        weaker.push(
+            "this kernel refuses packets for a moment when an apply gives a prefix or a range of ports to another \
+             policy"
                 .to_owned(),
         );
     }

@@ -14,7 +14,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use super::error::Fault;
-use super::{DECISION, Opened, StoreError};
+use super::{Opened, StoreError};
 
 /// The numbered steps from an empty file to this version's tables. A released step never changes.
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -208,7 +208,8 @@ async fn connections(path: &Path, options: SqliteConnectOptions) -> Result<Conne
 fn pool(size: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(size)
-        .acquire_timeout(DECISION)
+        // Also limits the first connection, which may take seconds after a boot; each use has a limit of its own.
+        .acquire_timeout(OPENING)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)

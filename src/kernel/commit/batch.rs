@@ -46,7 +46,7 @@ pub struct Transaction {
     /// Rules of each chain so far.
     rules: BTreeMap<String, usize>,
     set_ids: u32,
-    /// Deletes elements in such a way that those which expired meanwhile are no error.
+    /// Deletes elements in such a way that those which are gone already are no error.
     destroy: bool,
     built_at: Time,
 }
@@ -121,7 +121,10 @@ impl Transaction {
                 Ok(())
             }
             Step::DeleteElements(name, set, keys) => {
-                let kind = if self.destroy { DESTROY_ELEMENTS } else { libc::NFT_MSG_DELSETELEM };
+                // Of a range whose start has expired only the end would go, and with the start, when the kernel
+                // collects it, the end of the next range (6.12, 6.18): that one would never close.
+                let destroy = self.destroy && !set.expires;
+                let kind = if destroy { DESTROY_ELEMENTS } else { libc::NFT_MSG_DELSETELEM };
                 let (carrier, numbers) = set::elements_to_delete(table, name, set, keys)?;
                 self.elements(name, &carrier, numbers, kind, 0);
                 Ok(())

@@ -35,11 +35,14 @@ use socket::Socket;
 const OWNER: u32 = 0x2;
 /// NFT_TABLE_F_PERSIST (kernel 6.9): the table stays when its owner's socket is closed.
 const PERSIST: u32 = 0x4;
+/// Ends the name of the empty table that we own where ours cannot be (before 6.9): it goes when its owner does, and
+/// tells a second daemon that there is a first.
+const LOCK: &str = "-owner";
 /// NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_OWNER, nf_tables.h.
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
 const TABLE_OWNER: u16 = 7;
-/// How often deletions are tried again that met elements which expired meanwhile (kernels before 6.3).
+/// How often deletions are tried again that met elements which expired meanwhile.
 const RETRIES: u32 = 3;
 
 /// What this kernel can do.
@@ -47,7 +50,7 @@ const RETRIES: u32 = 3;
 pub struct Features {
     /// A table can be owned and still outlive its owner (6.9 and later): nobody else can change it.
     pub persist: bool,
-    /// Deleting an element that expired meanwhile is no error (6.3 and later).
+    /// Deleting an element that is gone already is no error (6.3 and later).
     pub destroy: bool,
 }
 
@@ -80,6 +83,8 @@ pub struct Table {
     name: String,
     protect: bool,
     features: Features,
+    /// The kernel lets us own a table, but not one that outlives us (5.12 to 6.8).
+    locks: bool,
     /// The owner of the table is this socket.
     writer: Socket,
     reader: Socket,
@@ -97,6 +102,7 @@ impl Table {
             name: name.to_owned(),
             protect,
             features: Features { persist: false, destroy: false },
+            locks: false,
             writer: Socket::open()?,
             reader: Socket::open()?,
             seen: false,
@@ -104,6 +110,8 @@ impl Table {
         };
         table.generation()?;
         table.features = table.probe()?;
+        table.locks = !table.features.persist
+            && table.would_accept(|transaction, scratch| transaction.add_table(scratch, OWNER))?;
         table.standing()?;
         Ok(table)
     }
@@ -154,12 +162,8 @@ impl Table {
         let began = Instant::now();
         let mut transaction = Transaction::new(self.features.destroy, clock());
         self.prepare(&mut transaction)?;
-        if self.features.destroy {
-            transaction.add(&self.name, &changeset.steps)?;
-        } else {
-            let steps = self.without_expired(&changeset.steps)?;
-            transaction.add(&self.name, &steps)?;
-        }
+        let steps = self.without_expired(&changeset.steps)?;
+        transaction.add(&self.name, &steps)?;
         let mut datagram = transaction.finish();
         let build = began.elapsed();
         let counting = Instant::now();
@@ -172,7 +176,11 @@ impl Table {
 
     /// Begins a transaction with what makes the table writable.
     fn prepare(&mut self, transaction: &mut Transaction) -> Result<(), CommitError> {
-        match self.standing()? {
+        let standing = self.standing()?;
+        if self.protect && self.locks {
+            transaction.add_table(&self.lock(), OWNER)?;
+        }
+        match standing {
             Standing::Ours => Ok(()),
             Standing::Absent if std::mem::take(&mut self.seen) => {
                 Err(CommitError::Vanished { table: self.name.clone() })
@@ -193,27 +201,43 @@ impl Table {
         if self.protects() { OWNER | PERSIST } else { 0 }
     }
 
+    fn lock(&self) -> String {
+        format!("{}{LOCK}", self.name)
+    }
+
     /// Looks at the table. An error when another socket owns it.
     fn standing(&mut self) -> Result<Standing, CommitError> {
-        let name = self.name.clone();
+        if self.locks {
+            self.look(&self.lock())?;
+        }
+        let Some((flags, owner)) = self.look(&self.name.clone())? else {
+            return Ok(Standing::Absent);
+        };
+        match owner {
+            Some(_) => Ok(Standing::Ours),
+            None if !self.protects() => Ok(Standing::Ours),
+            None if flags & PERSIST != 0 => Ok(Standing::Orphaned),
+            None => Ok(Standing::Unprotected),
+        }
+    }
+
+    /// Flags and owner of a table, which is nobody or ourselves: another one is an error.
+    fn look(&mut self, name: &str) -> Result<Option<(u32, Option<u32>)>, CommitError> {
         let found = self
             .reader
-            .get(libc::NFT_MSG_GETTABLE as u16, |request| request.text(TABLE_NAME, &name))
+            .get(libc::NFT_MSG_GETTABLE as u16, |request| request.text(TABLE_NAME, name))
             .map_err(|error| CommitError::netlink(&format!("read table inet {name}"), error))?;
         let Some(message) = found else {
-            return Ok(Standing::Absent);
+            return Ok(None);
         };
         let attributes = Attributes::of_message(&message);
         let flags = attributes.clone().find_kind(TABLE_FLAGS).and_then(Attribute::u32);
         match attributes.clone().find_kind(TABLE_OWNER).and_then(Attribute::u32) {
-            Some(port) if port == self.writer.port() => Ok(Standing::Ours),
-            Some(port) => Err(CommitError::HeldByAnother {
-                table: name,
+            Some(port) if port != self.writer.port() => Err(CommitError::HeldByAnother {
+                table: self.name.clone(),
                 holder: Holder { port, process: owner::holder(port) },
             }),
-            None if !self.protects() => Ok(Standing::Ours),
-            None if flags.unwrap_or(0) & PERSIST != 0 => Ok(Standing::Orphaned),
-            None => Ok(Standing::Unprotected),
+            owner => Ok(Some((flags.unwrap_or(0), owner))),
         }
     }
 
@@ -269,7 +293,7 @@ impl Table {
             .steps
             .iter()
             .any(|step| matches!(step, crate::plan::Step::DeleteElements(_, set, _) if set.expires));
-        !self.features.destroy && deletes && all_absent(failures)
+        deletes && all_absent(failures)
     }
 }
 
@@ -306,6 +330,42 @@ mod tests {
     fn a_table_can_move_to_another_thread() {
         fn movable<T: Send>() {}
         movable::<Table>();
+    }
+
+    /// As kernels from 5.12 to 6.8.
+    fn without_persist() -> Table {
+        let mut table = Table::open("picoseg", true).unwrap();
+        table.features.persist = false;
+        table.locks = true;
+        table
+    }
+
+    #[test]
+    fn a_second_daemon_is_told_where_the_table_cannot_be_owned() {
+        if !nix::unistd::geteuid().is_root() {
+            return println!("SKIPPED: needs root for a network namespace");
+        }
+        let stage = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let commit = |table: &mut Table, counter: &str| {
+                let steps = vec![Step::AddCounter(counter.to_owned())];
+                table.commit(&Changeset { table: "picoseg".to_owned(), steps }, &Utc::now)
+            };
+            let (mut first, mut second) = (without_persist(), without_persist());
+            commit(&mut first, "a").unwrap();
+            commit(&mut first, "b").unwrap();
+            let Err(CommitError::HeldByAnother { holder, .. }) = second.standing() else {
+                panic!("nothing says that there is a first");
+            };
+            assert_eq!(holder.process.map(|process| process.id), Some(std::process::id()));
+            assert!(commit(&mut second, "c").is_err());
+            assert!(second.remove().is_err());
+            drop(first);
+            commit(&mut second, "c").unwrap();
+            assert_eq!(second.inventory().unwrap().unwrap().counters, ["a", "b", "c"]);
+            assert!(second.remove().unwrap());
+        });
+        stage.join().unwrap();
     }
 
     /// Kernels before 6.3 refuse the deletion of what is gone.

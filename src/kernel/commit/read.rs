@@ -259,7 +259,7 @@ impl Table {
         Ok(all)
     }
 
-    /// The steps without deletions of elements that expired meanwhile: kernels before 6.3 refuse those.
+    /// The steps without deletions of elements that expired meanwhile: those are refused.
     pub(super) fn without_expired(&mut self, steps: &[Step]) -> Result<Vec<Step>, CommitError> {
         let mut kept = Vec::with_capacity(steps.len());
         for step in steps {
