@@ -9,8 +9,8 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::attempts::Attempts;
-use super::{record, snapshot};
 use super::teardown::{self, Proofs};
+use super::{record, snapshot};
 use crate::api::body::Teardown;
 use crate::compile::Openings;
 use crate::config::{Diagnostic, Loaded};

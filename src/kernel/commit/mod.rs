@@ -25,7 +25,7 @@ pub use owner::Process;
 pub use verify::Difference;
 
 use crate::model::Time;
-use crate::plan::Changeset;
+use crate::plan::{Changeset, Step};
 use crate::ruleset::{Field, Set};
 use attributes::{Attribute, Attributes};
 use batch::{Datagram, Transaction};
@@ -162,8 +162,13 @@ impl Table {
         let began = Instant::now();
         let mut transaction = Transaction::new(self.features.destroy, clock());
         self.prepare(&mut transaction)?;
-        let steps = self.without_expired(&changeset.steps)?;
-        transaction.add(&self.name, &steps)?;
+        // A whole table deletes nothing and is large: no copy of it.
+        if changeset.steps.iter().any(deletes_expiring) {
+            let steps = self.without_expired(&changeset.steps)?;
+            transaction.add(&self.name, &steps)?;
+        } else {
+            transaction.add(&self.name, &changeset.steps)?;
+        }
         let mut datagram = transaction.finish();
         let build = began.elapsed();
         let counting = Instant::now();
@@ -289,10 +294,7 @@ impl Table {
 
     /// True when all that was refused are deletions of elements that expire by themselves.
     fn only_expired(&self, changeset: &Changeset, failures: &[Failure]) -> bool {
-        let deletes = changeset
-            .steps
-            .iter()
-            .any(|step| matches!(step, crate::plan::Step::DeleteElements(_, set, _) if set.expires));
+        let deletes = changeset.steps.iter().any(deletes_expiring);
         deletes && all_absent(failures)
     }
 }
@@ -302,7 +304,6 @@ fn all_absent(failures: &[Failure]) -> bool {
 }
 
 fn probe_destroy(transaction: &mut Transaction, scratch: &str) -> Result<(), CommitError> {
-    use crate::plan::Step;
     use crate::ruleset::Key;
     let set = Set::plain(&[Field::Protocol]);
     let key = Key::builder().protocol(0).build();
@@ -319,10 +320,14 @@ fn text(name: &str) -> Result<CString, CommitError> {
     CString::new(name).map_err(|_| CommitError::Nul { object: format!("{name:?}") })
 }
 
+/// Deletes elements that may be gone already.
+fn deletes_expiring(step: &Step) -> bool {
+    matches!(step, Step::DeleteElements(_, set, _) if set.expires)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Step;
     use crate::ruleset::{Element, Key};
     use chrono::{TimeDelta, Utc};
 
