@@ -294,7 +294,7 @@ impl Engine {
     fn put_in_force(&mut self, next: World, rearm: &BTreeSet<String>) -> Result<bool, CommitError> {
         let wanted = next.compile();
         let changeset = plan::plan(&self.in_force, &wanted, rearm);
-        let changed = changeset.is_some();
+        let changed = changeset.as_ref().is_some_and(Changeset::outlasts_time);
         match changeset.map(|changeset| self.commit(changeset)) {
             Some(Err(CommitError::Vanished { .. })) => self.replace(&wanted)?,
             committed => committed.transpose().map(|_| ())?,
