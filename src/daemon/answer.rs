@@ -63,7 +63,7 @@ async fn status(engine: &mut Engine) -> Answer {
         config: health(&engine.config_error),
         store: health(&engine.store_error),
         next_transition: next,
-        drift: body::Drift { count: 0, last_at: None },
+        drift: body::Drift { count: engine.drift, last_at: engine.drift_at },
         attempts_total: total,
         lost_details: engine.attempts.lost,
         weaker: engine.weaker.clone(),

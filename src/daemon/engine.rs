@@ -48,6 +48,9 @@ pub struct Engine {
     seen_at: Instant,
     /// Not before this time again: the last transition was not committed.
     retry_at: Option<Time>,
+    /// How often the kernel held something else than was committed, and when that was last seen.
+    pub drift: u64,
+    pub drift_at: Option<Time>,
     /// Why the last files were not accepted.
     pub config_error: Option<String>,
     /// Why the store does not work.
@@ -113,6 +116,8 @@ impl Engine {
             accepted,
             seen_at: Instant::now(),
             retry_at: None,
+            drift: 0,
+            drift_at: None,
             config_error,
             store_error,
             weaker,
@@ -381,6 +386,8 @@ impl Engine {
             tracing::debug!(?committed, "committed");
             for difference in self.table.verify(&phase, &clock::now)? {
                 tracing::error!(%difference, "the kernel holds something else than was committed");
+                self.drift += 1;
+                self.drift_at = Some(clock::now());
             }
         }
         Ok(())
