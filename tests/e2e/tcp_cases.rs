@@ -309,9 +309,16 @@ fn narrow(router_is_governed: bool) {
         let listener = theirs.listen(at(remote, 443), Manner::Keep);
         let client = ours.connect(listener.local()).expect("admitted");
         let server = listener.accept().expect("admitted");
-        server.drain();
+        // Nobody reads yet: what waits to be sent melts into segments as large as the first link takes.
         client.pump(NOW);
-        clock::until("2 MB arrive", PATIENCE, || server.flow().received > 2_000);
+        let mut sent = 0;
+        clock::until("the sender waits", PATIENCE, || {
+            thread::sleep(Duration::from_millis(50));
+            let before = std::mem::replace(&mut sent, client.flow().sent);
+            sent > 0 && sent == before
+        });
+        server.drain();
+        clock::until("all of that and 2 MB more arrive", PATIENCE, || server.flow().received > sent + 2_000);
         let mut route = Command::new("ip");
         route.args(["route", "get", &remote.to_string()]);
         let route = lab.on_host(route).ok().stdout;
