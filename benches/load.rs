@@ -180,7 +180,7 @@ fn text(duration: Duration) -> String {
 }
 
 fn place(index: usize) -> Place {
-    Place { id: 1_000 + index as u64, level: 2, path: format!("system.slice/s{index}.service") }
+    Place::cgroup(1_000 + index as u64, 2, format!("system.slice/s{index}.service"))
 }
 
 fn services(size: usize, distinct: bool, settings: &Settings) -> BTreeMap<ServiceName, Service> {

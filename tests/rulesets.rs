@@ -37,7 +37,7 @@ fn compiled(schedules: Vec<PathBuf>) -> Ruleset {
         ["payments.service", "backup.service", "web.service", "ssh.service"].iter().enumerate()
     {
         let path = format!("system.slice/{unit}");
-        world.resolve(Subject::unit(unit).unwrap(), vec![Place { id: 1000 + index as u64, level: 2, path }]);
+        world.resolve(Subject::unit(unit).unwrap(), vec![Place::cgroup(1000 + index as u64, 2, path)]);
     }
     world.compile()
 }

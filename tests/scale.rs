@@ -200,7 +200,7 @@ fn unit(name: &str) -> Subject {
 }
 
 fn place(id: u64) -> Place {
-    Place { id, level: 2, path: format!("system.slice/{id}.service") }
+    Place::cgroup(id, 2, format!("system.slice/{id}.service"))
 }
 
 // ---- services -------------------------------------------------------------------------------------------------

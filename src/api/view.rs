@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::body::{self, SCHEMA};
-use crate::compile::Standing;
+use crate::compile::{Place, Standing};
 use crate::model::{Policy, Service, ServiceName, Subject};
 use crate::reconcile::World;
 use crate::schedule;
@@ -77,15 +77,16 @@ pub fn show(world: &World, name: &ServiceName, attempts: &Counts) -> Option<body
 }
 
 fn subjects(world: &World, service: &Service) -> Vec<body::Resolved> {
-    let place = |place: &crate::compile::Place| body::Place {
-        cgroup: place.path.clone(),
-        id: place.id,
-        level: place.level,
+    let place = |place: &Place| match place {
+        Place::Cgroup(place) => {
+            Some(body::Place { cgroup: place.path.clone(), id: place.id, level: place.level })
+        }
+        Place::User(_) | Place::Group(_) | Place::Address(_) => None,
     };
     let resolved = |policy: &Policy| body::Resolved {
         policy: policy.id.to_string(),
         subject: policy.subject.to_string(),
-        places: world.places(&policy.subject).iter().map(place).collect(),
+        places: world.places(&policy.subject).iter().filter_map(place).collect(),
         prefixes: policy.prefixes.len(),
     };
     service.policies.iter().map(resolved).collect()

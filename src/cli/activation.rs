@@ -59,7 +59,7 @@ fn in_file(policy: &Policy, directories: &[&str]) -> Option<Activated> {
     let PolicyId { direction, .. } = policy.id;
     match (direction, &policy.subject) {
         (Direction::Ingress, Subject::Unit(unit)) => look_up(policy.id.to_string(), unit, directories),
-        (Direction::Ingress, Subject::Cgroup(_)) | (Direction::Egress, _) => None,
+        (Direction::Ingress | Direction::Egress, _) => None,
     }
 }
 

@@ -22,21 +22,40 @@ mod subjects;
 mod windows;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::model::{Record, Service, ServiceState, Settings, Subject, Time};
 use crate::ruleset::{Part, Ruleset};
 
 pub use names::{CountSets, count_sets, opening_sets};
 
+/// What the kernel can tell a subject by, right now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Sockets that were created in this cgroup or below it.
+    Cgroup(CgroupPlace),
+    /// Sockets of this user or group: egress only.
+    User(u32),
+    Group(u32),
+    /// A network namespace of its own behind this address: forwarded packets only.
+    Address(IpAddr),
+}
+
 /// Where a cgroup stands right now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct CgroupPlace {
     /// The kernel's id of the cgroup; never used again for another one.
     pub id: u64,
     /// Depth below the root, which is 0.
     pub level: u32,
     /// The path as nft names it: relative to /sys/fs/cgroup.
     pub path: String,
+}
+
+impl Place {
+    pub fn cgroup(id: u64, level: u32, path: impl Into<String>) -> Self {
+        Self::Cgroup(CgroupPlace { id, level, path: path.into() })
+    }
 }
 
 /// What every subject is right now; a subject without places is unresolved.

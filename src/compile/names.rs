@@ -117,7 +117,7 @@ pub struct CountSets {
 /// Returns every pair of count sets, in a fixed order.
 pub fn count_sets() -> impl Iterator<Item = CountSets> {
     Direction::ALL.into_iter().flat_map(|direction| {
-        Reason::ALL.into_iter().flat_map(move |reason| {
+        Reason::of_services(direction).flat_map(move |reason| {
             Family::ALL.into_iter().map(move |family| {
                 let total = reason_chain(direction, reason);
                 let digit = digit(family);

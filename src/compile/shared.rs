@@ -445,7 +445,7 @@ fn echo_reply(family: Family) -> Statement {
 /// refuses. Every update of a dynamic set is a rule of its own, because a full set breaks its rule off.
 fn add_reasons(input: &Input<'_>, ruleset: &mut Ruleset) {
     for direction in Direction::ALL {
-        for reason in Reason::ALL {
+        for reason in Reason::of_services(direction) {
             let mut refused = match direction {
                 Direction::Egress => vec![],
                 Direction::Ingress => vec![vec![reset_segment(), jump("reset-stray")]],

@@ -29,10 +29,13 @@ pub fn questions(input: &Input<'_>, subject: &Subject) -> Vec<Vec<Statement>> {
     if subject.is_any_process() {
         return vec![Vec::new()];
     }
-    let question = |place: &Place| {
-        vec![Statement::InCgroup { level: place.level, id: place.id, path: place.path.clone() }]
+    let question = |place: &Place| match place {
+        Place::Cgroup(place) if place.level > 0 => {
+            Some(vec![Statement::InCgroup { level: place.level, id: place.id, path: place.path.clone() }])
+        }
+        Place::Cgroup(_) | Place::User(_) | Place::Group(_) | Place::Address(_) => None,
     };
-    places(input, subject).iter().filter(|place| place.level > 0).map(question).collect()
+    places(input, subject).iter().filter_map(question).collect()
 }
 
 fn places<'a>(input: &Input<'a>, subject: &Subject) -> &'a [Place] {

@@ -81,7 +81,7 @@ pub(super) fn parse_prefix(entry: &str) -> Result<Prefix, Mistake> {
         PrefixError::TooWide(_) => Mistake::new(
             error.to_string(),
             format!(
-                "for every address there is \"any\": {LATER}. Until then list the provider's own prefixes"
+                "for every address write \"any\" as the only entry; else list the provider's own prefixes"
             ),
         ),
     })

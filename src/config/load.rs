@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use super::list::ByFile;
 use super::source::Source;
-use super::{Diagnostic, Files, LATER, MAX_FILE, Severity, overlap, service, settings};
-use crate::model::{Endpoint, Service, ServiceName, Settings};
+use super::{Diagnostic, Files, MAX_FILE, Severity, overlap, segment, service, settings};
+use crate::model::{Endpoint, Segment, SegmentName, Service, ServiceName, Settings};
 
 /// A configuration without mistakes.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub settings: Settings,
     pub services: BTreeMap<ServiceName, Service>,
+    pub segments: BTreeMap<SegmentName, Segment>,
     /// What each service was read from.
     pub texts: BTreeMap<ServiceName, ServiceText>,
     /// The settings file; `None` where there is none.
@@ -38,7 +39,7 @@ pub fn load(files: &Files) -> Result<Loaded, Vec<Diagnostic>> {
     let lists = ByFile::new(&files.lists);
     let drafts = read_services(&files.services, &lists, settings.as_ref(), &mut found);
     let texts = drafts.iter().map(|draft| draft.text(&lists)).collect();
-    found.extend(files.segments.iter().map(refuse_segment));
+    let segments = read_segments(&files.segments, &lists, &mut found);
     found.extend(lists.finish());
     found.extend(shared_addresses(&drafts));
     found.sort();
@@ -47,6 +48,7 @@ pub fn load(files: &Files) -> Result<Loaded, Vec<Diagnostic>> {
         Some(settings) if found.iter().all(|one| one.severity == Severity::Warning) => Ok(Loaded {
             settings,
             services: drafts.into_iter().map(Draft::into_service).collect(),
+            segments,
             texts,
             settings_text: settings_text(files),
             warnings: found,
@@ -79,7 +81,7 @@ impl Draft {
         let endpoints = self.service.policies.iter().flat_map(|policy| &policy.endpoints);
         let used = endpoints.filter_map(|endpoint| match endpoint {
             Endpoint::List(name) => Some((name.as_str().to_owned(), lists.text(name.as_str())?)),
-            Endpoint::Prefix(_) => None,
+            Endpoint::Prefix(_) | Endpoint::Name(_) | Endpoint::Any => None,
         });
         let text = ServiceText { text: self.text.clone(), lists: used.collect() };
         (self.service.name.clone(), text)
@@ -170,10 +172,22 @@ fn read_service(
     })
 }
 
-/// A segment encloses; to start without enforcing one would leave open what somebody closed.
-fn refuse_segment(source: &Source) -> Diagnostic {
-    let help = format!("move the file away: it would not be enforced; {LATER}");
-    Diagnostic::of_file(&source.path, "segments are not supported by this version", Some(help))
+fn read_segments(
+    sources: &[Source],
+    lists: &ByFile<'_>,
+    found: &mut Vec<Diagnostic>,
+) -> BTreeMap<SegmentName, Segment> {
+    let mut segments = BTreeMap::new();
+    for source in sources {
+        let stem = source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(name) = service_name(source, &stem, found) else { continue };
+        let decoded = source.decode(MAX_FILE).map_err(|mistake| found.push(mistake));
+        let Ok((text, mistake)) = decoded else { continue };
+        let (segment, diagnostics) = segment::read(&source.path, &name, &text, lists);
+        add(found, diagnostics, mistake);
+        segments.extend(segment.map(|segment| (name, segment)));
+    }
+    segments
 }
 
 fn shared_addresses(drafts: &[Draft]) -> Vec<Diagnostic> {

@@ -7,9 +7,9 @@ use super::list::{Found, Lists, parse_prefix};
 use super::reader::{Table, Value};
 use super::time::Mistake;
 use super::window::Windows;
-use super::{LATER, nearest, subject};
+use super::{nearest, subject};
 use crate::model::{
-    Direction, Endpoint, ListName, Policy, PolicyId, Port, PortError, Prefix, ServiceName, Settings,
+    Direction, Endpoint, HostName, ListName, Policy, PolicyId, Port, PortError, Prefix, ServiceName, Settings,
 };
 
 const EGRESS_KEYS: [&str; 5] = ["subject", "to", "ports", "tls", "windows"];
@@ -49,31 +49,33 @@ fn read_all(tables: Vec<Table<'_>>, direction: Direction, context: &Context<'_>)
 }
 
 fn read(table: &Table<'_>, direction: Direction, index: usize, context: &Context<'_>) -> Option<Placed> {
-    if let Some(tls) = table.get("tls") {
-        tls.unsupported("`tls`", format!("remove it; {LATER}"));
-    }
+    let tls = table.get("tls").and_then(|value| value.word(&[("required", true)])).is_some();
     let subject = subject::read(table);
-    let remote = endpoints(table, direction, context.lists);
-    let ports = ports(table);
-    let windows = windows(table, context.windows);
-    let Remote { at, endpoints, prefixes } = remote?;
-    let id = PolicyId { service: context.service.clone(), direction, index };
-    let policy = Policy { id, subject: subject?, endpoints, prefixes, ports: ports?, windows: windows? };
-    warn_about_failsafe(table, &policy, context.settings);
-    Some(Placed { policy, endpoints: at })
-}
-
-struct Remote {
-    at: Range<usize>,
-    endpoints: Vec<Endpoint>,
-    prefixes: Vec<Prefix>,
-}
-
-fn endpoints(table: &Table<'_>, direction: Direction, lists: &dyn Lists) -> Option<Remote> {
     let key = match direction {
         Direction::Egress => "to",
         Direction::Ingress => "from",
     };
+    let remote = endpoints(table, key, context.lists);
+    let ports = ports(table);
+    let windows = windows(table, context.windows);
+    let Remote { at, endpoints, prefixes, names } = remote?;
+    let id = PolicyId { service: context.service.clone(), direction, index };
+    let (subject, ports, windows) = (subject?, ports?, windows?);
+    let policy = Policy { id, subject, endpoints, prefixes, names, tls, ports, windows };
+    warn_about_failsafe(table, &policy, context.settings);
+    Some(Placed { policy, endpoints: at })
+}
+
+/// The remote side as written.
+pub(super) struct Remote {
+    pub at: Range<usize>,
+    pub endpoints: Vec<Endpoint>,
+    pub prefixes: Vec<Prefix>,
+    pub names: Vec<HostName>,
+}
+
+/// Reads `to` or `from`.
+pub(super) fn endpoints(table: &Table<'_>, key: &str, lists: &dyn Lists) -> Option<Remote> {
     let example = "[\"198.51.100.0/24\", \"@list\"]";
     let value = table.required(key, &format!("say which addresses: {key} = {example}"))?;
     let mut endpoints = Vec::new();
@@ -89,18 +91,25 @@ fn endpoints(table: &Table<'_>, direction: Direction, lists: &dyn Lists) -> Opti
     }
     let at = value.at().clone();
     let prefixes = prefixes.into_iter().collect();
-    Some(Remote { at, endpoints, prefixes })
+    let names = endpoints.iter().filter_map(|endpoint| match endpoint {
+        Endpoint::Name(name) => Some(name.clone()),
+        Endpoint::Prefix(_) | Endpoint::List(_) | Endpoint::Any => None,
+    });
+    let names = names.collect::<BTreeSet<_>>().into_iter().collect();
+    Some(Remote { at, endpoints, prefixes, names })
 }
 
 /// One entry of `to` or `from` and the prefixes that it stands for.
 fn endpoint(entry: &Value<'_>, lists: &dyn Lists) -> Option<(Endpoint, std::sync::Arc<[Prefix]>)> {
     let text = entry.string()?;
     if text == "any" {
-        entry.unsupported("the endpoint \"any\"", format!("list the provider's prefixes; {LATER}"));
-        return None;
+        return Some((Endpoint::Any, std::sync::Arc::from([])));
     }
     if let Some(name) = text.strip_prefix('@') {
         return list(entry, name, lists);
+    }
+    if let Some(name) = HostName::new(text) {
+        return Some((Endpoint::Name(name), std::sync::Arc::from([])));
     }
     let prefix = entry.read(parse_prefix)?;
     Some((Endpoint::Prefix(prefix), std::sync::Arc::from([prefix])))
@@ -132,7 +141,7 @@ fn list(entry: &Value<'_>, written: &str, lists: &dyn Lists) -> Option<(Endpoint
     }
 }
 
-fn ports(table: &Table<'_>) -> Option<Vec<Port>> {
+pub(super) fn ports(table: &Table<'_>) -> Option<Vec<Port>> {
     let example = "[\"443/tcp\"]";
     let value = table.required("ports", &format!("say which ports: ports = {example}"))?;
     if let Some(text) = value.as_string() {

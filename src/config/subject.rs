@@ -1,8 +1,7 @@
 //! The local side of a policy.
 
-use super::LATER;
 use super::reader::{Table, Value};
-use crate::model::Subject;
+use crate::model::{Digest, Subject};
 
 const KEYS: [&str; 7] = ["unit", "cgroup", "exe", "sha256", "user", "group", "container"];
 
@@ -23,6 +22,7 @@ pub(super) fn read(policy: &Table<'_>) -> Option<Subject> {
     written.sort_by_key(|kind| kind.key().start);
     check_digest(&table);
     match written.as_slice() {
+        [one] if one.name() == "exe" => read_exe(one, &table),
         [] => {
             table.missing(&KINDS, "the subject names no process".to_owned(), &format!("write {EXAMPLE}"));
             None
@@ -48,12 +48,37 @@ fn read_kind(value: &Value<'_>) -> Option<Subject> {
     match value.name() {
         "unit" => read_unit(value),
         "cgroup" => read_cgroup(value),
-        kind => {
-            let what = format!("the subject `{kind}`");
-            value.unsupported(&what, format!("name a unit or a cgroup; {LATER}"));
-            None
-        }
+        "user" => read_plain(value, Subject::user, "write a user's name or number"),
+        "group" => read_plain(value, Subject::group, "write a group's name or number"),
+        _ => read_plain(value, Subject::container, "write a container's name or id"),
     }
+}
+
+fn read_plain(
+    value: &Value<'_>,
+    subject: impl Fn(&str) -> Result<Subject, crate::model::SubjectError>,
+    help: &str,
+) -> Option<Subject> {
+    let text = value.string()?;
+    subject(text).map_err(|error| value.error(error.to_string(), help)).ok()
+}
+
+fn read_exe(value: &Value<'_>, table: &Table<'_>) -> Option<Subject> {
+    let path = value.string()?;
+    let digest = match table.get("sha256") {
+        None => None,
+        Some(written) => {
+            let text = written.string()?;
+            let digest = Digest::parse(text);
+            if digest.is_none() {
+                written
+                    .error(format!("{text:?} is no SHA-256 digest"), "write the 64 hex digits of sha256sum");
+            }
+            Some(digest?)
+        }
+    };
+    let help = "write the absolute path of the program, for example \"/usr/bin/agent\"";
+    Subject::exe(path, digest).map_err(|error| value.error(error.to_string(), help)).ok()
 }
 
 fn read_unit(value: &Value<'_>) -> Option<Subject> {

@@ -9,15 +9,15 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::attempts::Attempts;
+use super::subjects::{Resolved, Subjects};
 use super::teardown::{self, Proofs};
 use super::{record, snapshot};
 use crate::api::body::Teardown;
 use crate::compile::Openings;
 use crate::config::{Diagnostic, Loaded};
-use crate::kernel::cgroups::{Change, Hierarchy, Watcher};
+use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
-use crate::kernel::wait::Waiting;
 use crate::model::{Order, OrderKind, ServiceName, Settings, Subject, Time};
 use crate::owners::Owners;
 use crate::plan::{self, Changeset};
@@ -40,7 +40,7 @@ pub struct Engine {
     pub in_force_since: Time,
     pub table: Table,
     pub keeper: Keeper,
-    pub watcher: Waiting<Watcher>,
+    pub subjects: Subjects,
     pub hierarchy: Hierarchy,
     pub attempts: Attempts,
     pub accepted: Accepted,
@@ -92,7 +92,7 @@ impl Engine {
         world: World,
         table: Table,
         keeper: Keeper,
-        watcher: Waiting<Watcher>,
+        subjects: Subjects,
         hierarchy: Hierarchy,
         attempts: Attempts,
         accepted: Accepted,
@@ -110,7 +110,7 @@ impl Engine {
             in_force_since,
             table,
             keeper,
-            watcher,
+            subjects,
             hierarchy,
             attempts,
             accepted,
@@ -139,9 +139,9 @@ impl Engine {
         self.may_open(&loaded)?;
         let mut next = self.world.clone();
         let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
-        let changes = self.watch(&next);
-        for change in changes {
-            next.resolve(change.subject.clone(), self.hierarchy.places(change.cgroups));
+        let subjects: Vec<Subject> = next.subjects().into_iter().cloned().collect();
+        for (subject, places) in self.subjects.set(&subjects) {
+            next.resolve(subject, places);
         }
         next.forget_unused_subjects();
         let table = self.put_in_force(next, &BTreeSet::new())?;
@@ -200,18 +200,6 @@ impl Engine {
         match loaded.services.iter().all(|(name, service)| same(name, service)) {
             true => Ok(()),
             false => Err(ChangeError::NoLedger(error.clone())),
-        }
-    }
-
-    /// Watches the subjects of a world; returns where those are that are new or moved.
-    fn watch(&mut self, world: &World) -> Vec<Change> {
-        let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
-        match self.watcher.get_mut().set_subjects(&subjects) {
-            Ok(changes) => changes,
-            Err(error) => {
-                tracing::error!(%error, "cannot watch cgroups: new subjects stay unresolved");
-                Vec::new()
-            }
         }
     }
 
@@ -282,14 +270,13 @@ impl Engine {
     }
 
     /// Takes over where subjects are now: the chains of their policies change, nothing else.
-    pub fn resolve(&mut self, changes: Vec<Change>) -> Result<(), CommitError> {
+    pub fn resolve(&mut self, changes: Vec<Resolved>) -> Result<(), CommitError> {
         let mut next = self.world.clone();
         let mut subjects = BTreeSet::new();
-        for change in changes {
-            let places = self.hierarchy.places(change.cgroups);
-            tracing::info!(subject = %change.subject, places = places.len(), "subject changed");
-            subjects.insert(change.subject.clone());
-            next.resolve(change.subject, places);
+        for (subject, places) in changes {
+            tracing::info!(%subject, places = places.len(), "subject changed");
+            subjects.insert(subject.clone());
+            next.resolve(subject, places);
         }
         let part = next.compile_subjects(&subjects);
         self.put_part_in_force(next, part)?;
@@ -518,14 +505,8 @@ impl Engine {
 
     /// Takes over subjects whose cgroups the table does not know yet: an earlier change of them failed.
     pub fn catch_up(&mut self) -> Result<(), CommitError> {
-        let hierarchy = self.hierarchy.clone();
-        let behind: Vec<Change> = self
-            .watcher
-            .get_mut()
-            .resolved()
-            .filter(|(subject, cgroups)| self.world.places(subject) != hierarchy.places(cgroups.clone()))
-            .map(|(subject, cgroups)| Change { subject: subject.clone(), cgroups })
-            .collect();
+        let mut behind = self.subjects.resolved();
+        behind.retain(|(subject, places)| self.world.places(subject) != places);
         if behind.is_empty() { Ok(()) } else { self.resolve(behind) }
     }
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `start` | everything that has to be there before the first transaction |
 //! | `engine` | changes of the world, committed and recorded |
+//! | `subjects` | where subjects are right now |
 //! | `teardown` | cuts what is connected, and proves that nothing is left |
 //! | `tally` | pure: kernel counts and log records to rows |
 //! | `attempts` | reads counts and records, writes rows |
@@ -20,6 +21,7 @@ mod record;
 mod run;
 mod snapshot;
 mod start;
+mod subjects;
 mod tally;
 mod teardown;
 

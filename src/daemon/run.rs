@@ -94,7 +94,7 @@ enum Woken {
     Clock,
     /// An opening ended by elapsed time.
     Elapsed(Time),
-    Cgroups,
+    Subjects,
     Log,
     Asked(Asked),
     Hangup,
@@ -123,7 +123,7 @@ async fn turn(
             _ = inputs.terminate.recv() => Woken::Stop,
             _ = inputs.interrupt.recv() => Woken::Stop,
             _ = inputs.clock.readable() => Woken::Clock,
-            _ = engine.watcher.readable() => Woken::Cgroups,
+            () = engine.subjects.changed() => Woken::Subjects,
             at = reached(elapsed) => Woken::Elapsed(at),
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
@@ -136,7 +136,7 @@ async fn turn(
             Woken::Stop => return,
             Woken::Clock => on_clock(engine, inputs).await,
             Woken::Elapsed(at) => tick(engine, at, false).await,
-            Woken::Cgroups => on_cgroups(engine),
+            Woken::Subjects => on_subjects(engine),
             Woken::Hangup => reload(engine, settings).await,
             Woken::Asked(asked) => on_asked(engine, asked, settings).await,
             Woken::Log => {
@@ -198,19 +198,13 @@ async fn tick(engine: &mut Engine, at: Time, stepped: bool) {
     }
 }
 
-fn on_cgroups(engine: &mut Engine) {
-    let changes = match engine.watcher.get_mut().next_changes() {
-        Ok(changes) => changes,
-        Err(error) => {
-            tracing::error!(%error, "cannot read what happened to cgroups");
-            return;
-        }
-    };
+fn on_subjects(engine: &mut Engine) {
+    let changes = engine.subjects.next_changes();
     if changes.is_empty() {
         return;
     }
     if let Err(error) = engine.resolve(changes) {
-        tracing::error!(%error, "a subject's new cgroup is not in the table: it stays refused");
+        tracing::error!(%error, "a subject's new place is not in the table: it stays refused");
     }
 }
 
@@ -266,9 +260,9 @@ async fn on_counts(engine: &mut Engine) -> Duration {
 }
 
 async fn on_upkeep(engine: &mut Engine) {
-    on_cgroups(engine);
+    on_subjects(engine);
     if let Err(error) = engine.catch_up() {
-        tracing::error!(%error, "a subject's new cgroup is not in the table: it stays refused");
+        tracing::error!(%error, "a subject's new place is not in the table: it stays refused");
     }
     if engine.store_error.is_some() {
         return;

@@ -9,14 +9,14 @@ use serde_json::json;
 use super::Options;
 use super::attempts::Attempts;
 use super::engine::Engine;
+use super::subjects::{Subjects, SubjectsError};
 use super::{record, snapshot};
 use crate::compile::Openings;
 use crate::config::{self, Diagnostic, Loaded, ServiceText};
 use crate::files::{self, SettingsFile};
-use crate::kernel::cgroups::{CgroupError, Hierarchy, Watcher};
+use crate::kernel::cgroups::{CgroupError, Hierarchy};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
-use crate::kernel::wait::Waiting;
 use crate::model::{Record, Service, ServiceName, Settings, Subject, Time};
 use crate::reconcile::{Outcome, World};
 use crate::store::accepted::{self, Accepted, AcceptedError};
@@ -31,6 +31,8 @@ pub enum StartError {
     Commit(#[from] CommitError),
     #[error(transparent)]
     Cgroups(#[from] CgroupError),
+    #[error(transparent)]
+    Subjects(#[from] SubjectsError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -48,6 +50,7 @@ impl StartError {
             Self::Invalid(_) => 78,
             Self::Commit(_)
             | Self::Cgroups(_)
+            | Self::Subjects(_)
             | Self::Store(_)
             | Self::Accepted(_)
             | Self::Api(_)
@@ -145,11 +148,10 @@ async fn assemble(
     outcome: Outcome,
 ) -> Result<Engine, StartError> {
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
-    let watcher = Watcher::new(hierarchy.clone(), &subjects)?;
-    for (subject, cgroups) in watcher.resolved() {
-        world.resolve(subject.clone(), hierarchy.places(cgroups));
+    let mut subjects = Subjects::new(hierarchy.clone(), &subjects)?;
+    for (subject, places) in subjects.resolved() {
+        world.resolve(subject, places);
     }
-    let watcher = Waiting::new(watcher).map_err(|source| StartError::Io { what: "watch cgroups", source })?;
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;
     let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
@@ -158,7 +160,7 @@ async fn assemble(
         world,
         table,
         keeper,
-        watcher,
+        subjects,
         hierarchy,
         attempts,
         accepted,
@@ -224,6 +226,7 @@ fn reload(accepted: &Accepted, wanted: impl Fn(bool) -> bool) -> Option<Loaded> 
     Some(Loaded {
         settings,
         services,
+        segments: BTreeMap::new(),
         texts,
         warnings: vec![],
         settings_text: accepted.settings_text.clone(),

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::api::body::Teardown;
+use crate::compile::Place;
 use crate::explain::{self, Explanation, Packet};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::conntrack::{self, Flow};
@@ -148,9 +149,11 @@ fn packets(socket: &Socket) -> [Packet; 2] {
 fn is_subject(world: &World, subject: &Subject, path: Option<&str>) -> bool {
     subject.is_any_process()
         || path.is_some_and(|path| {
-            world.places(subject).iter().any(|place| {
-                path.strip_prefix(place.path.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            world.places(subject).iter().any(|place| match place {
+                Place::Cgroup(place) => path
+                    .strip_prefix(place.path.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+                Place::User(_) | Place::Group(_) | Place::Address(_) => false,
             })
         })
 }

@@ -109,11 +109,29 @@ pub enum Reason {
     Expired,
     /// Required approvals are missing or do not fit.
     Unapproved,
+    /// The policy asks for TLS, and the client's first data was none.
+    Plaintext,
+    /// The subject is in a segment, and nothing allows the packet.
+    Isolated,
 }
 
 impl Reason {
-    pub const ALL: [Self; 6] =
-        [Self::Undeclared, Self::Closed, Self::Pending, Self::Suspended, Self::Expired, Self::Unapproved];
+    pub const ALL: [Self; 8] = [
+        Self::Undeclared,
+        Self::Closed,
+        Self::Pending,
+        Self::Suspended,
+        Self::Expired,
+        Self::Unapproved,
+        Self::Plaintext,
+        Self::Isolated,
+    ];
+
+    /// The reasons by which the owner of an address refuses what travels this way. Only clients speak first.
+    pub fn of_services(direction: Direction) -> impl Iterator<Item = Self> {
+        let all = Self::ALL.into_iter().filter(|reason| *reason != Self::Isolated);
+        all.filter(move |reason| *reason != Self::Plaintext || direction == Direction::Egress)
+    }
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -123,6 +141,8 @@ impl Reason {
             Self::Suspended => "suspended",
             Self::Expired => "expired",
             Self::Unapproved => "unapproved",
+            Self::Plaintext => "plaintext",
+            Self::Isolated => "isolated",
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use super::Family;
+use super::{Family, HostName};
 
 /// An address prefix without host bits; a single address is a prefix of full length.
 ///
@@ -164,6 +164,9 @@ impl ListName {
 pub enum Endpoint {
     Prefix(Prefix),
     List(ListName),
+    Name(HostName),
+    /// Every address: the policy governs its subject and ports instead.
+    Any,
 }
 
 impl fmt::Display for Endpoint {
@@ -171,6 +174,8 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Prefix(prefix) => write!(f, "{prefix}"),
             Self::List(name) => write!(f, "@{}", name.as_str()),
+            Self::Name(name) => write!(f, "{name}"),
+            Self::Any => f.write_str("any"),
         }
     }
 }

@@ -4,10 +4,12 @@
 
 mod direction;
 mod endpoint;
+mod host_name;
 mod name;
 mod order;
 mod port;
 mod record;
+mod segment;
 mod service;
 mod settings;
 mod subject;
@@ -15,13 +17,15 @@ mod window;
 
 pub use direction::{Direction, Family, Mode, Reason, ServiceState};
 pub use endpoint::{Endpoint, ListName, Prefix, PrefixError};
+pub use host_name::HostName;
 pub use name::{NameError, ServiceName};
 pub use order::{Order, OrderKind};
 pub use port::{Port, PortError, PortRange, Protocol};
 pub use record::{Cause, Decommissioned, Record, Suspended};
+pub use segment::{Allow, Segment, SegmentName};
 pub use service::{FileState, Policy, PolicyId, Service, Watch};
 pub use settings::{Approval, Attempts, Enforcement, Failsafe, Metrics, Paths, Refusal, Settings};
-pub use subject::{Subject, SubjectError};
+pub use subject::{Digest, Subject, SubjectError};
 pub use window::{CronError, CronExpression, Lifetime, Opening, Span, SpanError, Until, Window};
 
 /// A point in time: UTC, nanoseconds.

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Direction, Endpoint, Lifetime, Mode, Port, Prefix, ServiceName, Span, Subject, Window};
+use super::{
+    Direction, Endpoint, HostName, Lifetime, Mode, Port, Prefix, ServiceName, Span, Subject, Window,
+};
 
 /// `state` in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -49,8 +51,13 @@ pub struct Policy {
     pub subject: Subject,
     /// As written, in file order.
     pub endpoints: Vec<Endpoint>,
-    /// Every prefix of `endpoints`, lists expanded; sorted, without repeats; nested ones are kept as written.
+    /// Every prefix of `endpoints`, lists expanded, and the addresses that `names` have right now; sorted, without
+    /// repeats; nested ones are kept as written. Empty where `endpoints` is `any`.
     pub prefixes: Vec<Prefix>,
+    /// Every name of `endpoints`, lists expanded; sorted, without repeats.
+    pub names: Vec<HostName>,
+    /// The client's first data must be a TLS ClientHello: egress over TCP.
+    pub tls: bool,
     /// At least one.
     pub ports: Vec<Port>,
     /// Indices into the windows of the service; `None`: all of them.
@@ -68,6 +75,13 @@ pub struct PolicyId {
 impl fmt::Display for PolicyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.service, self.direction, self.index)
+    }
+}
+
+impl Policy {
+    /// True when the policy governs its subject and ports instead of addresses.
+    pub fn is_any(&self) -> bool {
+        self.endpoints.contains(&Endpoint::Any)
     }
 }
 

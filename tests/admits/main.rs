@@ -147,7 +147,7 @@ fn attempt() -> impl Strategy<Value = Attempt> {
 fn resolution() -> Resolution {
     let place = |index: usize| {
         let (path, id, level) = PLACES[index];
-        Place { id, level, path: path.trim_start_matches('/').into() }
+        Place::cgroup(id, level, path.trim_start_matches('/'))
     };
     BTreeMap::from([
         (Subject::cgroup("/a").unwrap(), vec![place(0)]),
@@ -163,6 +163,7 @@ fn is(subject: &Subject, place: Option<usize>) -> bool {
         Subject::Cgroup(wanted) if wanted == "/" => true,
         Subject::Cgroup(wanted) => path.is_some_and(|p| p == wanted || p.starts_with(&format!("{wanted}/"))),
         Subject::Unit(unit) => path == Some(&format!("/b.slice/{unit}")),
+        Subject::Exe { .. } | Subject::User(_) | Subject::Group(_) | Subject::Container(_) => false,
     }
 }
 

@@ -61,10 +61,9 @@ impl Hierarchy {
     /// Cgroups in the core's words.
     pub fn places(&self, cgroups: Vec<Cgroup>) -> Vec<Place> {
         let prefix = self.nft_prefix();
-        let place = |cgroup: Cgroup| Place {
-            id: cgroup.id,
-            level: u32::try_from(cgroup.level).unwrap_or(u32::MAX),
-            path: format!("{prefix}{}", cgroup.path.trim_start_matches('/')),
+        let place = |cgroup: Cgroup| {
+            let path = format!("{prefix}{}", cgroup.path.trim_start_matches('/'));
+            Place::cgroup(cgroup.id, u32::try_from(cgroup.level).unwrap_or(u32::MAX), path)
         };
         cgroups.into_iter().map(place).collect()
     }
@@ -85,6 +84,9 @@ impl Hierarchy {
         match subject {
             Subject::Cgroup(path) => Ok(self.cgroup(path)?.into_iter().collect()),
             Subject::Unit(unit) => self.resolve_unit(unit),
+            Subject::Exe { .. } | Subject::User(_) | Subject::Group(_) | Subject::Container(_) => {
+                Ok(Vec::new())
+            }
         }
     }
 

@@ -320,6 +320,8 @@ impl Index {
             match subject {
                 Subject::Unit(unit) => drop(index.units.insert(unit.clone(), subject.clone())),
                 Subject::Cgroup(path) => drop(index.paths.insert(path.clone())),
+                // Others know where these are.
+                Subject::Exe { .. } | Subject::User(_) | Subject::Group(_) | Subject::Container(_) => {}
             }
         }
         index

@@ -1,0 +1,70 @@
+//! Where subjects are right now, whoever knows it: each source watches the subjects of its kinds.
+
+use std::io;
+
+use crate::compile::Place;
+use crate::kernel::cgroups::{CgroupError, Change, Hierarchy, Watcher};
+use crate::kernel::wait::Waiting;
+use crate::model::Subject;
+
+/// A subject and all that the kernel can tell it by; nothing: it is unresolved.
+pub type Resolved = (Subject, Vec<Place>);
+
+/// Every source.
+pub struct Subjects {
+    hierarchy: Hierarchy,
+    cgroups: Waiting<Watcher>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SubjectsError {
+    #[error(transparent)]
+    Cgroups(#[from] CgroupError),
+    #[error("cannot wait for changes of cgroups: {0}")]
+    Wait(#[source] io::Error),
+}
+
+impl Subjects {
+    /// Watches these subjects; [`Subjects::resolved`] has the first answers.
+    pub fn new(hierarchy: Hierarchy, subjects: &[Subject]) -> Result<Self, SubjectsError> {
+        let watcher = Watcher::new(hierarchy.clone(), subjects)?;
+        let cgroups = Waiting::new(watcher).map_err(SubjectsError::Wait)?;
+        Ok(Self { hierarchy, cgroups })
+    }
+
+    /// Watches these subjects from now on; returns the new ones, and those of the others that moved.
+    pub fn set(&mut self, subjects: &[Subject]) -> Vec<Resolved> {
+        let changes = self.cgroups.get_mut().set_subjects(subjects).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot watch cgroups: new subjects stay unresolved");
+            Vec::new()
+        });
+        self.places(changes)
+    }
+
+    /// Every watched subject as of the last call.
+    pub fn resolved(&mut self) -> Vec<Resolved> {
+        let hierarchy = &self.hierarchy;
+        let all = self.cgroups.get_mut().resolved();
+        all.map(|(subject, cgroups)| (subject.clone(), hierarchy.places(cgroups))).collect()
+    }
+
+    /// Waits until some subject may have moved. Safe in `select!`.
+    pub async fn changed(&mut self) {
+        // An error shows again when the watcher is read.
+        let _ = self.cgroups.readable().await;
+    }
+
+    /// Returns what has moved since the last call, without waiting.
+    pub fn next_changes(&mut self) -> Vec<Resolved> {
+        let changes = self.cgroups.get_mut().next_changes().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read what happened to cgroups");
+            Vec::new()
+        });
+        self.places(changes)
+    }
+
+    fn places(&self, changes: Vec<Change>) -> Vec<Resolved> {
+        let place = |change: Change| (change.subject, self.hierarchy.places(change.cgroups));
+        changes.into_iter().map(place).collect()
+    }
+}
