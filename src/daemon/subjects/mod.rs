@@ -1,11 +1,15 @@
 //! Where subjects are right now, whoever knows it: each source watches the subjects of its kinds.
 
+mod containers;
+
 use std::io;
 
 use crate::compile::Place;
 use crate::kernel::cgroups::{CgroupError, Change, Hierarchy, Watcher};
+use crate::kernel::containers::Engines;
 use crate::kernel::wait::Waiting;
 use crate::model::Subject;
+use containers::Containers;
 
 /// A subject and all that the kernel can tell it by; nothing: it is unresolved.
 pub type Resolved = (Subject, Vec<Place>);
@@ -14,6 +18,7 @@ pub type Resolved = (Subject, Vec<Place>);
 pub struct Subjects {
     hierarchy: Hierarchy,
     cgroups: Waiting<Watcher>,
+    containers: Containers,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +34,9 @@ impl Subjects {
     pub fn new(hierarchy: Hierarchy, subjects: &[Subject]) -> Result<Self, SubjectsError> {
         let watcher = Watcher::new(hierarchy.clone(), subjects)?;
         let cgroups = Waiting::new(watcher).map_err(SubjectsError::Wait)?;
-        Ok(Self { hierarchy, cgroups })
+        let mut containers = Containers::new(hierarchy.clone(), Engines::new("/"));
+        containers.set(subjects);
+        Ok(Self { hierarchy, cgroups, containers })
     }
 
     /// Watches these subjects from now on; returns the new ones, and those of the others that moved.
@@ -38,20 +45,31 @@ impl Subjects {
             tracing::error!(%error, "cannot watch cgroups: new subjects stay unresolved");
             Vec::new()
         });
-        self.places(changes)
+        let mut changes = self.places(changes);
+        changes.extend(self.containers.set(subjects));
+        changes
     }
 
     /// Every watched subject as of the last call.
     pub fn resolved(&mut self) -> Vec<Resolved> {
         let hierarchy = &self.hierarchy;
         let all = self.cgroups.get_mut().resolved();
-        all.map(|(subject, cgroups)| (subject.clone(), hierarchy.places(cgroups))).collect()
+        let cgroups = all.map(|(subject, cgroups)| (subject.clone(), hierarchy.places(cgroups)));
+        cgroups.chain(self.containers.resolved()).collect()
+    }
+
+    /// A process in each network namespace that a watched container has of its own, with its container.
+    pub fn namespaces(&self) -> Vec<(Subject, u32)> {
+        self.containers.namespaces()
     }
 
     /// Waits until some subject may have moved. Safe in `select!`.
     pub async fn changed(&mut self) {
-        // An error shows again when the watcher is read.
-        let _ = self.cgroups.readable().await;
+        tokio::select! {
+            // An error shows again when the watcher is read.
+            _ = self.cgroups.readable() => {}
+            () = self.containers.changed() => {}
+        }
     }
 
     /// Returns what has moved since the last call, without waiting.
@@ -60,7 +78,9 @@ impl Subjects {
             tracing::error!(%error, "cannot read what happened to cgroups");
             Vec::new()
         });
-        self.places(changes)
+        let mut changes = self.places(changes);
+        changes.extend(self.containers.next_changes());
+        changes
     }
 
     fn places(&self, changes: Vec<Change>) -> Vec<Resolved> {

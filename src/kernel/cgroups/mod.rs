@@ -1,15 +1,18 @@
 //! The cgroups of this host: where subjects live right now.
 //!
 //! Neighbours: `ruleset` matches sockets by the id and the level that [`Hierarchy::resolve`] returns;
-//! [`Watcher`] tells when an answer changes. Deliberately absent: processes; a socket keeps the cgroup in which
+//! [`Watcher`] tells when an answer changes, [`ContainerWatcher`] which containers there are. Deliberately absent: processes; a socket keeps the cgroup in which
 //! it was created.
 
+mod containers;
 mod hierarchy;
+mod notifier;
 mod watch;
 
 use std::io;
 use std::path::PathBuf;
 
+pub use containers::{ContainerWatcher, is_id};
 pub use hierarchy::{Cgroup, Hierarchy};
 pub use watch::{Change, Watcher};
 

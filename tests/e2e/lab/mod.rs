@@ -10,6 +10,7 @@ mod cgroup;
 mod cli;
 pub mod clock;
 mod daemon;
+pub mod engine;
 mod netns;
 pub mod schedule;
 mod skip;
@@ -144,6 +145,11 @@ impl Lab {
     /// The cgroup of a unit whose name is unique on this machine: `payments` gives `payments-ID.service`.
     pub fn unit(&self, name: &str) -> Unit {
         self.slice.unit(&format!("{name}-{}.service", self.id))
+    }
+
+    /// A cgroup of exactly this name.
+    pub fn scope(&self, name: &str) -> Unit {
+        self.slice.unit(name)
     }
 
     /// A process of the host, in the cgroup of a unit.
@@ -294,6 +300,11 @@ runtime = "{dir}/{runtime}"
         )
     }
 
+    /// What container engines keep in `/var/lib`, as the daemon sees it.
+    pub fn engines(&self) -> PathBuf {
+        self.dir.path().join("var-lib")
+    }
+
     // Programs
 
     /// Starts `picosegd` and waits until its ruleset is in force.
@@ -316,7 +327,11 @@ runtime = "{dir}/{runtime}"
         let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
         command.arg("--config").arg(config);
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
-        self.host.run(|| Daemon::start(command, notify, log))
+        let engines = self.engines();
+        self.host.run(|| {
+            engine::see_state(&engines);
+            Daemon::start(command, notify, log)
+        })
     }
 
     /// Runs `picosegd --unload`.
