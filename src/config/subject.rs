@@ -114,15 +114,14 @@ fn read_unit(value: &Value<'_>) -> Option<Subject> {
 
 fn unit_help(name: &str) -> String {
     let guess = match name.rsplit_once('.') {
-        Some((stem, "socket" | "timer" | "path" | "mount")) => Some(format!("{stem}.service")),
+        Some((stem, "timer" | "path" | "mount")) => Some(format!("{stem}.service")),
         Some(_) => None,
         None => Some(format!("{name}.service")),
     };
     match guess.filter(|guess| Subject::unit(guess).is_ok()) {
         Some(guess) => format!("did you mean {guess:?}?"),
-        None => {
-            "write the full name of a service, slice or scope, for example \"payments.service\"".to_owned()
-        }
+        None => "write the full name of a service, slice, scope or socket, for example \"payments.service\""
+            .to_owned(),
     }
 }
 
