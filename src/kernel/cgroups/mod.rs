@@ -1,11 +1,12 @@
 //! The cgroups of this host: where subjects live right now.
 //!
 //! Neighbours: `ruleset` matches sockets by the id and the level that [`Hierarchy::resolve`] returns;
-//! [`Watcher`] tells when an answer changes, [`ContainerWatcher`] which containers there are. Deliberately absent: processes; a socket keeps the cgroup in which
-//! it was created.
+//! [`Watcher`] tells when an answer changes, [`ContainerWatcher`] which containers there are. Deliberately absent:
+//! processes; a socket keeps the cgroup in which it was created.
 
 mod containers;
 mod hierarchy;
+mod lineage;
 mod notifier;
 mod watch;
 
