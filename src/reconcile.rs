@@ -447,6 +447,11 @@ impl World {
         self.index.subjects().collect()
     }
 
+    /// True when some policy is about the subject.
+    pub fn names(&self, subject: &Subject) -> bool {
+        self.index.names(subject)
+    }
+
     pub fn places(&self, subject: &Subject) -> &[Place] {
         self.resolution.get(subject).map_or(&[], Vec::as_slice)
     }

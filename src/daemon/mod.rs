@@ -6,6 +6,7 @@
 //! | `start` | everything that has to be there before the first transaction |
 //! | `engine` | changes of the world, committed and recorded |
 //! | `subjects` | where subjects are right now |
+//! | `settle` | who waits until a cgroup is in force |
 //! | `teardown` | cuts what is connected, and proves that nothing is left |
 //! | `tally` | pure: kernel counts and log records to rows |
 //! | `attempts` | reads counts and records, writes rows |
@@ -19,6 +20,7 @@ mod attempts;
 mod engine;
 mod record;
 mod run;
+mod settle;
 mod snapshot;
 mod start;
 mod subjects;

@@ -8,9 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::engine::Engine;
+use super::settle::Settling;
 use super::start::{self, StartError};
 use super::{Options, answer, record};
-use crate::api::ask::Asked;
+use crate::api::ask::{Ask, Asked};
 use crate::api::server;
 use crate::files::SettingsFile;
 use crate::kernel::clock::{self, ClockWatch, Tick};
@@ -97,6 +98,8 @@ enum Woken {
     Subjects,
     Log,
     Asked(Asked),
+    /// Somebody waits for a cgroup.
+    Settling,
     Hangup,
     Stop,
     Counts,
@@ -111,12 +114,14 @@ async fn turn(
     settings: &SettingsFile,
 ) {
     let mut counts_at = Instant::now();
+    let mut settling = Settling::default();
     let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
     let mut heal = interval_at(Instant::now() + HEAL, HEAL);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         arm(engine, inputs).await;
+        settling.answer(engine);
         let elapsed = engine.elapsed_deadline();
         let woken = tokio::select! {
             biased;
@@ -127,6 +132,7 @@ async fn turn(
             at = reached(elapsed) => Woken::Elapsed(at),
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
+            () = settling.due() => Woken::Settling,
             () = sleep_until(counts_at) => Woken::Counts,
             () = logged(&mut inputs.log) => Woken::Log,
             _ = heal.tick(), if engine.store_error.is_some() => Woken::Heal,
@@ -138,7 +144,12 @@ async fn turn(
             Woken::Elapsed(at) => tick(engine, at, false).await,
             Woken::Subjects => on_subjects(engine),
             Woken::Hangup => reload(engine, settings).await,
+            Woken::Asked(Asked { ask: Ask::Settle(place), reply }) => {
+                settling.add(place, reply);
+                look_at_subjects(engine);
+            }
             Woken::Asked(asked) => on_asked(engine, asked, settings).await,
+            Woken::Settling => look_at_subjects(engine),
             Woken::Log => {
                 on_log(engine, inputs);
                 counts_at = counts_at.min(Instant::now() + BUSY);
@@ -208,6 +219,14 @@ fn on_subjects(engine: &mut Engine) {
     }
 }
 
+/// Reads what has happened to subjects, also what failed before.
+fn look_at_subjects(engine: &mut Engine) {
+    on_subjects(engine);
+    if let Err(error) = engine.catch_up() {
+        tracing::error!(%error, "a subject's new place is not in the table: it stays refused");
+    }
+}
+
 /// SIGHUP: the same as `apply`.
 async fn reload(engine: &mut Engine, settings: &SettingsFile) {
     let answer = answer::apply(engine, settings, "SIGHUP").await;
@@ -260,10 +279,7 @@ async fn on_counts(engine: &mut Engine) -> Duration {
 }
 
 async fn on_upkeep(engine: &mut Engine) {
-    on_subjects(engine);
-    if let Err(error) = engine.catch_up() {
-        tracing::error!(%error, "a subject's new place is not in the table: it stays refused");
-    }
+    look_at_subjects(engine);
     if engine.store_error.is_some() {
         return;
     }

@@ -6,6 +6,7 @@
 
 mod child;
 mod hierarchy;
+mod lineage;
 mod watch;
 
 use std::io;
