@@ -12,6 +12,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use hierarchy::{Cgroup, Hierarchy};
+pub use lineage::subjects_by_name;
 pub use watch::{Change, Watcher};
 
 #[derive(Debug, thiserror::Error)]
