@@ -275,6 +275,12 @@ async fn world(
     };
     let latest = latest_seen(keeper, now).await;
     let mut world = World::new(loaded.settings.clone(), latest);
+    for (host, name) in keeper.store().load_names().await.unwrap_or_else(|error| {
+        tracing::error!(%error, "what names stood for is forgotten: they are refused until they resolve");
+        BTreeMap::new()
+    }) {
+        world.remember_host(host, name);
+    }
     for (name, old) in before.map(|accepted| &accepted.services).into_iter().flatten() {
         let record = remembered(&records, name, old.departed.as_ref());
         if let Some(service) = parse(name, old, &loaded.settings) {
