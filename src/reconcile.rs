@@ -459,7 +459,7 @@ impl World {
     }
 
     /// True when some policy is about the subject.
-    pub fn names(&self, subject: &Subject) -> bool {
+    pub fn is_named(&self, subject: &Subject) -> bool {
         self.index.names(subject)
     }
 
