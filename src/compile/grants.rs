@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::shared::{Rule, accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
-use super::{Governing, Input, names, subjects, tls};
+use super::{Governing, Input, names, subjects, through, tls};
 use crate::model::{Direction, Family, Policy, PortRange, Protocol};
 use crate::ranges::{self, Segment};
 use crate::ruleset::{Element, Key, Load, Name, Ruleset, Statement, Verdict, protocol};
 
 pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
-    let mut endpoints = Endpoints::default();
+    let mut endpoints = Endpoints::new(Maps::Local);
     for governing in services {
         add_chains_of(input, governing, ruleset);
         governing.standing.service.policies.iter().for_each(|policy| endpoints.collect(policy));
@@ -37,6 +37,7 @@ pub fn add_policy_chains(
             Some(_) => vec![],
         };
         chain(ruleset, names::policy_chain(policy, protocol), rules);
+        through::add_policy_chains(input, governing, policy, protocol, ruleset);
     }
 }
 
@@ -47,17 +48,22 @@ fn policy_rules(
     policy: &Policy,
     protocol: Protocol,
 ) -> Vec<Rule> {
-    let open = match &policy.windows {
-        None => governing.open.clone(),
-        Some(which) => names::open(governing.standing.service, Some(which)),
-    };
-    let mut rules = vec![vec![not_in(&[Load::Time], open), back()]];
+    let mut rules = vec![unless_open(governing, policy)];
     rules.extend(match protocol {
         Protocol::Tcp => segments(input, policy),
         Protocol::Udp => datagrams(input, policy),
         Protocol::Icmp => echo(input, policy),
     });
     rules
+}
+
+/// Returns outside of the policy's windows.
+pub fn unless_open(governing: &Governing<'_>, policy: &Policy) -> Rule {
+    let open = match &policy.windows {
+        None => governing.open.clone(),
+        Some(which) => names::open(governing.standing.service, Some(which)),
+    };
+    vec![not_in(&[Load::Time], open), back()]
 }
 
 fn segments(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
@@ -111,7 +117,7 @@ fn echo(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
             }
             rules.push(vec![answers, shared]);
         }
-        Direction::Ingress if subjects::is_resolved(input, &policy.subject) => rules.push(vec![shared]),
+        Direction::Ingress if subjects::is_local(input, &policy.subject) => rules.push(vec![shared]),
         Direction::Ingress => {}
     }
     rules
@@ -120,25 +126,75 @@ fn echo(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
 /// First and last address, ports, and the index of the policy's chain.
 type AddressBox = (u128, u128, PortRange, usize);
 
+/// Which maps lead to which chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maps {
+    /// For the packets of local sockets.
+    Local,
+    /// For packets that are forwarded to the remote side, or from it.
+    Through(Direction),
+}
+
+impl Maps {
+    fn chain(self, policy: &Policy, protocol: Protocol) -> String {
+        match self {
+            Self::Local => names::policy_chain(policy, protocol),
+            Self::Through(way) => names::through_chain(policy, protocol, way),
+        }
+    }
+
+    fn endpoints(self, direction: Direction, family: Family) -> String {
+        match self {
+            Self::Local => names::endpoints(direction, family),
+            Self::Through(way) => names::endpoints_through(direction, way, family),
+        }
+    }
+
+    fn errors(self, family: Family, single: bool) -> String {
+        match self {
+            Self::Local => names::errors(family, single),
+            Self::Through(way) => names::errors_through(way, family, single),
+        }
+    }
+
+    /// Errors about TCP are admitted by local sockets themselves.
+    fn asks_for_errors(self, protocol: Protocol) -> bool {
+        match (self, protocol) {
+            (Self::Local, Protocol::Udp) | (Self::Through(_), Protocol::Tcp | Protocol::Udp) => true,
+            (Self::Local, Protocol::Tcp) | (Self::Local | Self::Through(_), Protocol::Icmp) => false,
+        }
+    }
+}
+
 /// Addresses and ports of all policies on the way into the maps, each with the index of its policy's chain.
-#[derive(Default)]
-struct Endpoints {
+pub struct Endpoints {
+    maps: Maps,
     exact: BTreeMap<(Family, Direction), Vec<(Key, usize)>>,
     ranges: BTreeMap<(Family, Direction, u8), Vec<AddressBox>>,
-    /// Whose ICMP errors about datagrams are admitted by which chain.
+    /// Whose ICMP errors are admitted by which chain.
     errors: BTreeMap<Family, Vec<(u128, u128, usize)>>,
     chains: Vec<Name>,
 }
 
 impl Endpoints {
-    fn collect(&mut self, policy: &Policy) {
+    pub fn new(maps: Maps) -> Self {
+        Self {
+            maps,
+            exact: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            chains: Vec::new(),
+        }
+    }
+
+    pub fn collect(&mut self, policy: &Policy) {
         let direction = policy.id.direction;
         for port in &policy.ports {
-            let chain = self.chain(names::policy_chain(policy, port.protocol));
+            let chain = self.chain(self.maps.chain(policy, port.protocol));
             for prefix in &policy.prefixes {
                 let family = prefix.family();
                 let number = number(port.protocol, family);
-                if port.protocol == Protocol::Udp {
+                if self.maps.asks_for_errors(port.protocol) {
                     let errors = self.errors.entry(family).or_default();
                     errors.push((prefix.first(), prefix.last(), chain));
                 }
@@ -164,10 +220,10 @@ impl Endpoints {
         self.chains.len() - 1
     }
 
-    fn add(self, ruleset: &mut Ruleset) {
-        let Self { exact, ranges, errors, chains } = self;
+    pub fn add(self, ruleset: &mut Ruleset) {
+        let Self { maps, exact, ranges, errors, chains } = self;
         for ((family, direction), mut keys) in exact {
-            let map = format!("{direction}{}", names::digit(family));
+            let map = maps.endpoints(direction, family);
             keys.sort_unstable();
             for same in keys.chunk_by(|(a, _), (b, _)| a == b) {
                 let Some((key, _)) = same.first() else { continue };
@@ -176,7 +232,7 @@ impl Endpoints {
             }
         }
         for ((family, direction, number), ranges) in ranges {
-            let map = format!("{direction}{}-net", names::digit(family));
+            let map = format!("{}-net", maps.endpoints(direction, family));
             for (first, last, ports, tags) in disjoint(ranges) {
                 let verdict = verdict(ruleset, &chains, tags.into_iter());
                 let last = Some(key(family, last, number, ports.high()));
@@ -191,7 +247,7 @@ impl Endpoints {
                 let single = first == last;
                 let last = (!single).then(|| address(last));
                 let element = Element { last, verdict, ..Element::default() };
-                insert(ruleset, &names::errors(family, single), address(first), element);
+                insert(ruleset, &maps.errors(family, single), address(first), element);
             }
         }
     }

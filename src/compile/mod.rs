@@ -20,6 +20,7 @@ mod names;
 mod refusal;
 mod shared;
 mod subjects;
+mod through;
 mod tls;
 mod windows;
 
@@ -136,6 +137,7 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     tls::add(&services, &mut ruleset);
     subjects::add(input, &mut ruleset);
     grants::add(input, &services, &mut ruleset);
+    through::add(&services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
     ruleset
 }
