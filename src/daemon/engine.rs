@@ -394,7 +394,9 @@ impl Engine {
 
     async fn teardown(&mut self, needed: bool) -> Proofs {
         match needed {
-            true => teardown::sweep(&self.world, &self.owners, &self.hierarchy).await,
+            true => {
+                teardown::sweep(&self.world, &self.owners, &self.hierarchy, &self.subjects.namespaces()).await
+            }
             false => Proofs::new(),
         }
     }

@@ -349,7 +349,9 @@ impl Engine {
     /// Tears down what ended while no daemon ran, and records the start.
     async fn started(&mut self, outcome: &Outcome) {
         let mut facts = record::facts(outcome);
-        let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy).await;
+        let proofs =
+            super::teardown::sweep(&self.world, &self.owners, &self.hierarchy, &self.subjects.namespaces())
+                .await;
         let closing = outcome.closing();
         for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {
             let proof = proofs.get(service).cloned().unwrap_or_default();

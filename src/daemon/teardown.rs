@@ -3,13 +3,15 @@
 //! The kernel refuses by itself from the close on. For two seconds it drops outgoing segments silently, so that the
 //! resets that come with destroying a socket reach the provider before our own refusal kills the socket quietly.
 
+mod through;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::api::body::Teardown;
-use crate::compile::Place;
+use crate::compile::{Place, Standing};
 use crate::explain::{self, Explanation, Packet};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::conntrack::{self, Flow};
@@ -29,11 +31,18 @@ pub type Proofs = BTreeMap<ServiceName, Teardown>;
 
 /// Cuts every connection to a governed address that no open grant admits. Sockets that a grant of another service
 /// still admits stay, and so does everything of services in observe mode.
-pub async fn sweep(world: &World, owners: &Owners, hierarchy: &Hierarchy) -> Proofs {
+pub async fn sweep(
+    world: &World,
+    owners: &Owners,
+    hierarchy: &Hierarchy,
+    namespaces: &[(Subject, u32)],
+) -> Proofs {
     let mut proofs = Proofs::new();
+    let mut containers = through::open(namespaces);
     let deadline = Instant::now() + LIMIT;
     loop {
-        let left = round(world, owners, hierarchy, &mut proofs);
+        let mut left = round(world, owners, hierarchy, &mut proofs);
+        left.extend(through::round(world, owners, &mut containers, &mut proofs));
         let done = left.is_empty() || Instant::now() >= deadline;
         if done {
             for (service, residue) in left {
@@ -108,23 +117,32 @@ fn doomed(
             let path = socket.cgroup.and_then(|id| paths.get(&id)).map(String::as_str);
             // A half-open connection has no cgroup yet: any grant for its endpoint may be the one.
             let is = |subject: &Subject| socket.cgroup.is_none() || is_subject(world, subject, path);
-            let packets = packets(&socket);
-            let admitted = packets.iter().any(|packet| {
-                explain::failsafe(world.settings(), &services, packet)
-                    || matches!(
-                        explain::explain(&services, packet, &is, world.now()),
-                        Explanation::Allow { .. }
-                    )
-            });
-            if admitted {
+            let packets = packets(socket.protocol, socket.local, socket.remote);
+            let kept = packets.iter().any(|packet| explain::failsafe(world.settings(), &services, packet));
+            if kept || is_admitted(world, &services, &packets, &is) {
                 return None;
             }
-            let owner = owners.owner(&services, socket.remote.ip(), world.now())?;
-            let service = services.get(owner.index)?.service;
-            let modes = [world.settings().enforcement.mode, service.mode];
-            (!modes.contains(&Mode::Observe)).then(|| (service.name.clone(), socket))
+            Some((owner(world, owners, &services, socket.remote.ip())?, socket))
         })
         .collect()
+}
+
+fn is_admitted(
+    world: &World,
+    services: &[Standing<'_>],
+    packets: &[Packet],
+    is: &dyn Fn(&Subject) -> bool,
+) -> bool {
+    let admits = |packet| explain::explain(services, packet, is, world.now());
+    packets.iter().any(|packet| matches!(admits(packet), Explanation::Allow { .. }))
+}
+
+/// Whose connections to an address are cut; nobody's where they are only observed.
+fn owner(world: &World, owners: &Owners, services: &[Standing<'_>], remote: IpAddr) -> Option<ServiceName> {
+    let owner = owners.owner(services, remote, world.now())?;
+    let service = services.get(owner.index)?.service;
+    let modes = [world.settings().enforcement.mode, service.mode];
+    (!modes.contains(&Mode::Observe)).then(|| service.name.clone())
 }
 
 fn is_connected(socket: &Socket) -> bool {
@@ -133,16 +151,13 @@ fn is_connected(socket: &Socket) -> bool {
 }
 
 /// Nobody wrote down who opened it, so either way counts.
-fn packets(socket: &Socket) -> [Packet; 2] {
-    let protocol = match socket.protocol {
+fn packets(protocol: sockets::Protocol, local: SocketAddr, remote: SocketAddr) -> [Packet; 2] {
+    let protocol = match protocol {
         sockets::Protocol::Tcp => Protocol::Tcp,
         sockets::Protocol::Udp => Protocol::Udp,
     };
-    let remote = socket.remote.ip();
-    [
-        Packet { direction: Direction::Egress, remote, protocol, port: socket.remote.port() },
-        Packet { direction: Direction::Ingress, remote, protocol, port: socket.local.port() },
-    ]
+    let of = |direction, port| Packet { direction, remote: remote.ip(), protocol, port };
+    [of(Direction::Egress, remote.port()), of(Direction::Ingress, local.port())]
 }
 
 /// True when a cgroup path is one of the subject's places or below one.

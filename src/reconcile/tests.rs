@@ -29,6 +29,8 @@ fn text((kind, from, length, address, watch): (usize, i64, i64, u8, bool)) -> St
         "provider = \"p\"\nowner = \"o\"\n[lifetime]\ncommission = {commission}\ndecommission = {end}\n{watch}{window}\
          [[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"192.0.2.{address}\"]\n\
          ports = [\"443/tcp\"]\n{own}\
+         [[egress]]\nsubject = {{ container = \"c{address}\" }}\nto = [\"192.0.2.{address}\", \"203.0.113.0/24\"]\n\
+         ports = [\"443/tcp\", \"53/udp\"]\n{own}\
          [[ingress]]\nsubject = {{ unit = \"u.service\" }}\nfrom = [\"198.51.100.0/24\"]\nports = [\"22/tcp\"]\n",
     )
 }
@@ -102,8 +104,15 @@ impl Host {
                 }
             }
             Event::Moves(unit, id) => {
-                let subject = Subject::unit(&format!("u{unit}.service")).unwrap();
-                next.resolve(subject.clone(), vec![Place::cgroup(id, 2, "p")]);
+                let (subject, place) = match id % 2 {
+                    0 => (Subject::unit(&format!("u{unit}.service")), Place::cgroup(id, 2, "p")),
+                    _ => (
+                        Subject::container(&format!("c{unit}")),
+                        Place::Address(std::net::Ipv4Addr::new(172, 18, 0, id as u8).into()),
+                    ),
+                };
+                let subject = subject.unwrap();
+                next.resolve(subject.clone(), vec![place]);
                 let part = next.compile_subjects(&BTreeSet::from([subject]));
                 self.world = next;
                 self.in_force.take_over(part);

@@ -25,6 +25,10 @@ const HOST: [&str; 2] = ["192.0.2.1", "2001:db8:ffff::1"];
 const PLACES: [(&str, u64, u32); 4] =
     [("/a", 11, 1), ("/a/inner", 12, 2), ("/b.slice", 21, 1), ("/b.slice/x.service", 22, 2)];
 
+/// The container that has a network of its own, as a place beside [`PLACES`], with its addresses.
+const CONTAINER: usize = PLACES.len();
+const BEHIND: [&str; 2] = ["172.18.0.2", "fd18::2"];
+
 fn instant(minutes: i64) -> Time {
     Time::from_timestamp(1_800_000_000 + minutes * 60, 0).unwrap()
 }
@@ -36,6 +40,7 @@ fn subject() -> impl Strategy<Value = &'static str> {
         r#"{ cgroup = "/a/inner" }"#,
         r#"{ unit = "x.service" }"#,
         r#"{ unit = "absent.service" }"#,
+        r#"{ container = "web" }"#,
     ])
 }
 
@@ -120,7 +125,7 @@ struct Attempt {
     port: u16,
     /// A connection that begins with a ClientHello.
     hello: bool,
-    /// Where the process lives: an index into [`PLACES`], or nowhere.
+    /// Where the process lives: an index into [`PLACES`], or [`CONTAINER`], or nowhere.
     place: Option<usize>,
 }
 
@@ -140,7 +145,7 @@ fn attempt() -> impl Strategy<Value = Attempt> {
         prop::sample::select(remotes),
         prop::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Icmp]),
         prop::sample::select(vec![22u16, 53, 440, 443, 450, 451, 65535]),
-        prop::option::of(0..PLACES.len()),
+        prop::option::of(0..=CONTAINER),
         any::<bool>(),
     )
         .prop_map(|(direction, remote, protocol, port, place, hello)| Attempt {
@@ -162,11 +167,18 @@ fn resolution() -> Resolution {
         (Subject::cgroup("/a").unwrap(), vec![place(0)]),
         (Subject::cgroup("/a/inner").unwrap(), vec![place(1)]),
         (Subject::unit("x.service").unwrap(), vec![place(3)]),
+        (
+            Subject::container("web").unwrap(),
+            BEHIND.map(|address| Place::Address(address.parse().unwrap())).into(),
+        ),
     ])
 }
 
 /// True when a process at this place belongs to the subject.
 fn is(subject: &Subject, place: Option<usize>) -> bool {
+    if place == Some(CONTAINER) {
+        return matches!(subject, Subject::Container(_));
+    }
     let path = place.map(|index| PLACES[index].0);
     match subject {
         Subject::Cgroup(wanted) if wanted == "/" => true,
@@ -178,8 +190,12 @@ fn is(subject: &Subject, place: Option<usize>) -> bool {
 
 /// The first packet of an attempt, with the cgroups of its process by level.
 fn packet(attempt: &Attempt) -> Packet {
-    let host: IpAddr = HOST[usize::from(attempt.remote.is_ipv6())].parse().unwrap();
+    let is_forwarded = attempt.place == Some(CONTAINER);
+    let own = if is_forwarded { BEHIND } else { HOST };
+    let host: IpAddr = own[usize::from(attempt.remote.is_ipv6())].parse().unwrap();
     let (hook, source, destination) = match attempt.direction {
+        Direction::Egress if is_forwarded => (Hook::Forward, host, attempt.remote),
+        Direction::Ingress if is_forwarded => (Hook::Forward, attempt.remote, host),
         Direction::Egress => (Hook::Output, host, attempt.remote),
         Direction::Ingress => (Hook::Input, attempt.remote, host),
     };
@@ -202,7 +218,7 @@ fn packet(attempt: &Attempt) -> Packet {
         icmp_type: if attempt.remote.is_ipv6() { 128 } else { 8 },
         echo_id: 7,
         fragment: false,
-        cgroups: Some(cgroups(attempt.place)),
+        cgroups: (!is_forwarded).then(|| cgroups(attempt.place)),
         owner: None,
     }
 }
@@ -302,10 +318,14 @@ proptest! {
                 port: attempt.port,
             };
             // Echo requests from outside are answered by the kernel: any existing process of the subject will do.
-            let kernel_answers =
-                attempt.direction == Direction::Ingress && attempt.protocol == Protocol::Icmp;
+            let kernel_answers = attempt.direction == Direction::Ingress
+                && attempt.protocol == Protocol::Icmp
+                && attempt.place != Some(CONTAINER);
             let is = |subject: &Subject| match kernel_answers {
-                true => subject.is_any_process() || resolution.contains_key(subject),
+                true => {
+                    let is_here = !matches!(subject, Subject::Container(_)) && resolution.contains_key(subject);
+                    subject.is_any_process() || is_here
+                }
                 false => is(subject, attempt.place),
             };
             match explain::explain(&standings, &plain, &is, at) {
