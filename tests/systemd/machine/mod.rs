@@ -42,10 +42,10 @@ pub struct Machine {
     leader: u32,
     // In this order: processes, then what they used.
     nspawn: Child,
-    cage: Cage,
+    _cage: Cage,
     tree: Tree,
     outside: Outside,
-    inside: Netns,
+    _inside: Netns,
 }
 
 impl Machine {
@@ -70,7 +70,7 @@ impl Machine {
         install(&tree.root());
         files.iter().for_each(|(path, text)| put(&tree.root(), path, text));
         let (nspawn, leader) = boot::boot(&id, &tree, &cage, &inside, &PROGRAMS)?;
-        Ok(Self { leader, nspawn, cage, tree, outside, inside })
+        Ok(Self { leader, nspawn, _cage: cage, tree, outside, _inside: inside })
     }
 
     pub fn outside(&self) -> &Outside {
