@@ -6,6 +6,7 @@
 //! | `start` | everything that has to be there before the first transaction |
 //! | `engine` | changes of the world, committed and recorded |
 //! | `subjects` | where subjects are right now |
+//! | `findings` | sockets that were made elsewhere than a policy supposes |
 //! | `settle` | who waits until a cgroup is in force |
 //! | `teardown` | cuts what is connected, and proves that nothing is left |
 //! | `tally` | pure: kernel counts and log records to rows |
@@ -18,6 +19,7 @@
 mod answer;
 mod attempts;
 mod engine;
+mod findings;
 mod record;
 mod run;
 mod settle;

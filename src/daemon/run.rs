@@ -148,7 +148,7 @@ async fn turn(
                 settling.add(place, reply);
                 look_at_subjects(engine);
             }
-            Woken::Asked(asked) => on_asked(engine, asked, settings).await,
+            Woken::Asked(asked) => answer::reply(engine, asked, settings).await,
             Woken::Settling => look_at_subjects(engine),
             Woken::Log => {
                 on_log(engine, inputs);
@@ -231,12 +231,6 @@ fn look_at_subjects(engine: &mut Engine) {
 async fn reload(engine: &mut Engine, settings: &SettingsFile) {
     let answer = answer::apply(engine, settings, "SIGHUP").await;
     tracing::info!(outcome = ?answer.outcome, body = %answer.body, "reloaded");
-}
-
-async fn on_asked(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
-    let answer = answer::answer(engine, asked.ask, settings).await;
-    // Whoever asked may have gone.
-    let _ = asked.reply.send(answer);
 }
 
 fn on_log(engine: &mut Engine, inputs: &mut Inputs) {

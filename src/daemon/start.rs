@@ -150,7 +150,7 @@ async fn assemble(
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
     let mut subjects = Subjects::new(hierarchy.clone(), &subjects)?;
     for (subject, places) in subjects.resolved() {
-        world.resolve(subject, places);
+        world.resolve_at(subject, places, clock::now());
     }
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;

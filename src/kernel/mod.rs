@@ -5,6 +5,7 @@
 //! | [`commit`] | transactions of nf_tables, and what the table holds |
 //! | [`netlink`] | a socket to the kernel: requests, dumps, attributes |
 //! | [`sockets`] | the TCP and UDP sockets of this network namespace; destroys single ones |
+//! | [`holders`] | which processes have sockets open |
 //! | [`conntrack`] | removes the connection tracking entries of given flows |
 //! | [`nflog`] | reads the records of refused packets |
 //! | [`cgroups`] | subjects to cgroup ids, and what changes about them |
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod commit;
 pub mod conntrack;
 mod ffi;
+pub mod holders;
 pub mod netlink;
 pub mod nflog;
 pub mod sockets;

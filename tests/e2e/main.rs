@@ -10,6 +10,7 @@ mod lab;
 mod attempts;
 mod closing;
 mod failsafe;
+mod findings;
 mod forward;
 mod harness;
 mod hostile;
