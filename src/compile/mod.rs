@@ -14,11 +14,13 @@
 //! table in a list.
 
 mod failsafe;
+mod flows;
 mod grants;
 mod names;
 mod refusal;
 mod shared;
 mod subjects;
+mod tls;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -131,6 +133,7 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     shared::add(input, &mut ruleset);
     failsafe::add(input, &mut ruleset);
     windows::add(input, &services, &mut ruleset);
+    tls::add(&services, &mut ruleset);
     subjects::add(input, &mut ruleset);
     grants::add(input, &services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
