@@ -25,3 +25,5 @@ mod restart;
 mod shipped;
 mod startup;
 mod tcp_cases;
+mod tls;
+mod tls_clients;
