@@ -28,3 +28,5 @@ mod settle;
 mod shipped;
 mod startup;
 mod tcp_cases;
+mod tls;
+mod tls_clients;

@@ -21,7 +21,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -215,6 +215,19 @@ impl Lab {
         let mut command = Command::new("nft");
         command.arg("-f").arg(&file);
         self.at_provider(command).ok();
+    }
+
+    /// Runs any command as a process of a unit of the host.
+    pub fn in_unit(&self, unit: &Unit, command: &[&str]) -> Cli {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo $$ > \"$0/cgroup.procs\"; exec \"$@\""]).arg(unit.dir()).args(command);
+        self.on_host(shell)
+    }
+
+    /// Starts a server on the provider's side; it is stopped on drop.
+    pub fn serve_at_provider(&self, mut command: Command) -> Running {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.provider.run(|| Running(command.spawn().expect("the program is installed")))
     }
 
     /// Runs any command in the provider's network namespace.
@@ -496,6 +509,16 @@ runtime = "{dir}/{runtime}"
             fs::create_dir_all(self.dir.path().join(dir)).expect("a directory of ours");
         }
         self.settings("");
+    }
+}
+
+/// A program that runs beside the test.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
