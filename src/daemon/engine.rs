@@ -283,6 +283,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Tells whoever waits for it which places of subjects are in the table.
+    pub fn confirm_subjects(&mut self) {
+        let world = &self.world;
+        self.subjects.confirm(|subject| world.places(subject));
+    }
+
     fn put_in_force(&mut self, next: World, rearm: &BTreeSet<String>) -> Result<bool, CommitError> {
         let wanted = next.compile();
         let changeset = plan::plan(&self.in_force, &wanted, rearm);
