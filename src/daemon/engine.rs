@@ -289,6 +289,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Tells whoever waits for it which places of subjects are in the table.
+    pub fn confirm_subjects(&mut self) {
+        let world = &self.world;
+        self.subjects.confirm(|subject| world.places(subject));
+    }
+
     pub(super) fn put_in_force(
         &mut self,
         next: World,

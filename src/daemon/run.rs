@@ -128,6 +128,7 @@ async fn turn(
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        engine.confirm_subjects();
         arm(engine, inputs).await;
         settling.answer(engine);
         let elapsed = engine.elapsed_deadline();

@@ -148,7 +148,7 @@ async fn assemble(
     outcome: Outcome,
 ) -> Result<Engine, StartError> {
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
-    let mut subjects = Subjects::new(hierarchy.clone(), &subjects)?;
+    let mut subjects = Subjects::new(hierarchy.clone(), &world.settings().paths.runtime, &subjects)?;
     for (subject, places) in subjects.resolved() {
         world.resolve_at(subject, places, clock::now());
     }

@@ -22,6 +22,7 @@ mod orders;
 mod ordinary;
 mod overlap;
 mod packets;
+mod programs;
 mod reload;
 mod restart;
 mod settle;

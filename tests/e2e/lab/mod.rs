@@ -373,6 +373,23 @@ runtime = "{dir}/{runtime}"
         self.host.run(|| Daemon::start(command, notify, log))
     }
 
+    /// Starts `picoseg-execd` and waits until it holds executions.
+    pub fn execd(&self) -> Daemon {
+        let start = self.started.get() + 1;
+        self.started.set(start);
+        let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_picoseg-execd"));
+        command.arg("--config").arg(self.config());
+        let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        Daemon::start(command, notify, log)
+            .unwrap_or_else(|failed| panic!("picoseg-execd: exit {:?}\n{}", failed.code, failed.log))
+    }
+
+    /// Starts any command in the host's network namespace.
+    pub fn spawn_on_host(&self, mut command: Command) -> Child {
+        self.host.run(|| command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+
     /// Runs `picosegd --unload`.
     pub fn unload(&self) -> Cli {
         let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
