@@ -11,6 +11,7 @@ mod cli;
 pub mod clock;
 mod daemon;
 pub mod dns;
+pub mod engine;
 mod netns;
 pub mod schedule;
 mod skip;
@@ -145,6 +146,11 @@ impl Lab {
     /// The cgroup of a unit whose name is unique on this machine: `payments` gives `payments-ID.service`.
     pub fn unit(&self, name: &str) -> Unit {
         self.slice.unit(&format!("{name}-{}.service", self.id))
+    }
+
+    /// A cgroup of exactly this name.
+    pub fn scope(&self, name: &str) -> Unit {
+        self.slice.unit(name)
     }
 
     /// A process of the host, in the cgroup of a unit.
@@ -347,6 +353,11 @@ runtime = "{dir}/{runtime}"
         )
     }
 
+    /// What container engines keep in `/var/lib`, as the daemon sees it.
+    pub fn engines(&self) -> PathBuf {
+        self.dir.path().join("var-lib")
+    }
+
     // Programs
 
     /// Starts `picosegd` and waits until its ruleset is in force.
@@ -370,7 +381,11 @@ runtime = "{dir}/{runtime}"
         command.arg("--config").arg(config);
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
         let command = self.with_resolvers(command);
-        self.host.run(|| Daemon::start(command, notify, log))
+        let engines = self.engines();
+        self.host.run(|| {
+            engine::see_state(&engines);
+            Daemon::start(command, notify, log)
+        })
     }
 
     /// Starts `picoseg-execd` and waits until it holds executions.
