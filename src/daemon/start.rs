@@ -148,9 +148,9 @@ async fn assemble(
     outcome: Outcome,
 ) -> Result<Engine, StartError> {
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
-    let mut subjects = Subjects::new(hierarchy.clone(), &subjects)?;
+    let mut subjects = Subjects::new(hierarchy.clone(), &world.settings().paths.runtime, &subjects)?;
     for (subject, places) in subjects.resolved() {
-        world.resolve(subject, places);
+        world.resolve_at(subject, places, clock::now());
     }
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;
