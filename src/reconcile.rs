@@ -15,6 +15,7 @@
 //! kernel, and only then kept.
 
 mod agenda;
+mod enclosures;
 mod index;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::model::{
 use crate::ruleset::{Part, Ruleset};
 use crate::schedule;
 use agenda::{Agenda, Entry};
+use enclosures::Enclosures;
 use index::Index;
 
 /// Everything that decides what may pass.
@@ -38,6 +40,7 @@ pub struct World {
     settings: Arc<Settings>,
     services: Arc<BTreeMap<ServiceName, Arc<Known>>>,
     index: Arc<Index>,
+    enclosures: Arc<Enclosures>,
     resolution: Arc<Resolution>,
     /// The latest time ever seen: turning the clock back does not turn this back.
     latest: Time,
@@ -112,6 +115,7 @@ impl World {
             settings: Arc::new(settings),
             services: Arc::default(),
             index: Arc::default(),
+            enclosures: Arc::default(),
             resolution: Arc::default(),
             latest,
             openings: Openings::Armed,
@@ -236,10 +240,12 @@ impl World {
         Arc::make_mut(&mut self.resolution).insert(subject, places);
     }
 
-    /// Forgets subjects that no policy names any more.
+    /// Forgets subjects that neither a policy nor a segment names any more.
     pub fn forget_unused_subjects(&mut self) {
-        if self.resolution.keys().any(|subject| !self.index.names(subject)) {
-            Arc::make_mut(&mut self.resolution).retain(|subject, _| self.index.names(subject));
+        let (index, enclosures) = (Arc::clone(&self.index), Arc::clone(&self.enclosures));
+        let used = |subject: &Subject| index.names(subject) || enclosures.names(subject);
+        if !self.resolution.keys().all(used) {
+            Arc::make_mut(&mut self.resolution).retain(|subject, _| used(subject));
         }
     }
 
@@ -356,9 +362,12 @@ impl World {
         compile::window_sets(&self.input(&standings))
     }
 
-    /// Returns only the chains that follow where these subjects are.
-    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>) -> Part {
+    /// Returns only what follows where these subjects are.
+    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, in_force: &Ruleset) -> Part {
         let mut part = Part::new(&self.settings.enforcement.table);
+        if subjects.iter().any(|subject| self.enclosures.names(subject)) {
+            compile::enclosures(&self.input(&[]), in_force, &mut part);
+        }
         for subject in subjects {
             let standings = self.standings_of(self.index.with_subject(subject));
             compile::subject_chains(&self.input(&standings), subject, &mut part);
@@ -395,6 +404,8 @@ impl World {
         Input {
             settings: &self.settings,
             services,
+            segments: self.enclosures.segments(),
+            resolvers: self.enclosures.resolvers(),
             resolution: &self.resolution,
             now: self.latest,
             openings: self.openings,
@@ -444,7 +455,7 @@ impl World {
     }
 
     pub fn subjects(&self) -> BTreeSet<&Subject> {
-        self.index.subjects().collect()
+        self.index.subjects().chain(self.enclosures.subjects()).collect()
     }
 
     pub fn places(&self, subject: &Subject) -> &[Place] {

@@ -16,7 +16,9 @@
 
 mod answer;
 mod attempts;
+mod counts;
 mod engine;
+mod isolation;
 mod record;
 mod run;
 mod snapshot;

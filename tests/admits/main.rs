@@ -255,6 +255,8 @@ proptest! {
         let ruleset = compile::compile(&Input {
             settings: &settings,
             services: &standings,
+            segments: &BTreeMap::new(),
+            resolvers: &[],
             resolution: &resolution,
             now: instant(compiled_at),
             openings: Openings::Armed,

@@ -22,6 +22,7 @@ mod overlap;
 mod packets;
 mod reload;
 mod restart;
+mod segments;
 mod shipped;
 mod startup;
 mod tcp_cases;
