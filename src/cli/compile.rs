@@ -60,7 +60,7 @@ fn ruleset(loaded: &Loaded, resolution: &Resolution, at: Time) -> String {
 }
 
 /// Where every subject is on this host right now; nowhere, where cgroups cannot be read.
-fn resolve(loaded: &Loaded, console: &mut Console<'_>) -> Resolution {
+pub fn resolve(loaded: &Loaded, console: &mut Console<'_>) -> Resolution {
     let policies = loaded.services.values().flat_map(|service| &service.policies);
     let enclosed = loaded.segments.values().map(|segment| &segment.subject);
     let subjects: BTreeSet<&Subject> = policies.map(|policy| &policy.subject).chain(enclosed).collect();

@@ -15,6 +15,7 @@
 
 mod counts;
 mod failsafe;
+mod flows;
 mod grants;
 mod names;
 mod nests;
@@ -22,6 +23,7 @@ mod refusal;
 mod segments;
 mod shared;
 mod subjects;
+mod tls;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -138,6 +140,7 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     shared::add(input, &mut ruleset);
     failsafe::add(input, &mut ruleset);
     windows::add(input, &services, &mut ruleset);
+    tls::add(&services, &mut ruleset);
     subjects::add(input, &mut ruleset);
     grants::add(input, &services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);

@@ -9,8 +9,9 @@
 //! data for a process but the segment that completes a handshake, and a handshake begins with a SYN that is judged.
 
 use super::counts::{Charged, CountSets};
+use super::flows::flow;
 use super::shared::{
-    self, Rule, back, chain, echo_request, flow, goto, icmp_of, jump, lookup, reset_segment, update,
+    self, Rule, back, chain, echo_request, goto, icmp_of, jump, lookup, reset_segment, update,
 };
 use super::{Input, grants, names};
 use crate::model::{Direction, Family, Mode, PortRange, Prefix, Protocol, Reason, Segment, SegmentName};
@@ -157,7 +158,7 @@ impl Allowed {
             || lookup(&[Load::Address(self.family, remote), Load::Protocol, Load::Port(port)], &*self.set);
         let of = |number| Statement::Protocol(number);
         let flows = format!("udp-{}{}", names::way(self.direction), names::digit(self.family));
-        let known = flow(self.family, remote, shared::other(remote));
+        let known = flow(self.family, remote);
         let mut rules = Vec::new();
         for protocol in self.protocols() {
             match (protocol, opens) {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::counts::{self, Charged, CountSets, DYNAMIC_SIZE};
+use super::flows::flow;
 use super::{Input, names, windows};
 use crate::model::{Direction, Family, Reason, Refusal};
 use crate::ruleset::{Chain, Field, Hook, Load, Name, Ruleset, Set, Side, Statement, Verdict, protocol, tcp};
@@ -353,11 +354,6 @@ fn add_icmp_errors(ruleset: &mut Ruleset) {
     chain(ruleset, "errors-datagram", errors_about_it.into());
 }
 
-/// The key of the sets of UDP flows.
-pub fn flow(family: Family, remote: Side, local: Side) -> [Load; 4] {
-    [Load::Address(family, remote), Load::Port(remote), Load::Address(family, local), Load::Port(local)]
-}
-
 /// UDP has no flags: the opening side records the flow, the other side must find it. No conntrack is needed.
 fn add_datagrams(ruleset: &mut Ruleset) {
     for direction in Direction::ALL {
@@ -369,21 +365,18 @@ fn add_datagrams(ruleset: &mut Ruleset) {
         let mut rules: Vec<Rule> = [protocol::ICMP, protocol::ICMPV6]
             .map(|number| vec![Statement::Protocol(number), goto("errors-datagram")])
             .into();
-        rules.extend(
-            Family::ALL.map(|family| vec![opens.clone(), update(set(family), &flow(family, first, second))]),
-        );
+        rules
+            .extend(Family::ALL.map(|family| vec![opens.clone(), update(set(family), &flow(family, first))]));
         rules.push(vec![opens, accept()]);
-        rules.extend(Family::ALL.map(|family| {
-            vec![answers.clone(), lookup(&flow(family, second, first), set(family)), accept()]
-        }));
+        rules.extend(
+            Family::ALL
+                .map(|family| vec![answers.clone(), lookup(&flow(family, second), set(family)), accept()]),
+        );
         chain(ruleset, format!("udp-{direction}"), rules);
     }
     // An answer that finds its socket closed is no attempt: the kernel says that the port is unreachable.
     let answer = |family| {
-        let known = lookup(
-            &flow(family, Side::Source, Side::Destination),
-            format!("udp-out{}", names::digit(family)),
-        );
+        let known = lookup(&flow(family, Side::Source), format!("udp-out{}", names::digit(family)));
         vec![Statement::Protocol(protocol::UDP), known, accept()]
     };
     let answers_only = [vec![Statement::Leaving, back()], vec![Statement::AnySocket, back()]];

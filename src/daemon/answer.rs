@@ -4,8 +4,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::engine::{ChangeError, Changed, Engine};
+use super::settle;
 use crate::api::ask::{Answer, Ask, Outcome};
 use crate::api::body::{self, SCHEMA};
+use crate::api::explain::{self, Facts, Question};
 use crate::api::view::{self, Counts};
 use crate::config::Diagnostic;
 use crate::files::{self, SettingsFile};
@@ -23,19 +25,21 @@ pub async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> A
         }
         Ask::Show(name) => show(engine, &name).await,
         Ask::Attempts { service, since } => attempts(engine, service, since).await,
+        Ask::Explain(question) => done(&explain(engine, &question)),
+        Ask::Settle(place) => settle::look(engine, &place).into(),
         Ask::Apply { by } => apply(engine, settings, &by).await,
         Ask::Order { service, kind, by, reason } => order(engine, service, kind, by, reason).await,
     }
 }
 
-fn done(body: &impl Serialize) -> Answer {
+pub fn done(body: &impl Serialize) -> Answer {
     match serde_json::to_value(body) {
         Ok(body) => Answer { outcome: Outcome::Done, body },
         Err(error) => failure(Outcome::Failed, &error.to_string()),
     }
 }
 
-fn failure(outcome: Outcome, error: &str) -> Answer {
+pub fn failure(outcome: Outcome, error: &str) -> Answer {
     Answer { outcome, body: json!({ "schema": SCHEMA, "error": error }) }
 }
 
@@ -69,6 +73,20 @@ async fn status(engine: &mut Engine) -> Answer {
         weaker: engine.weaker.clone(),
     };
     done(&status)
+}
+
+fn explain(engine: &Engine, question: &Question) -> body::Explained {
+    let world = &engine.world;
+    let facts = Facts {
+        settings: world.settings(),
+        services: &world.standings(),
+        segments: world.segments(),
+        resolvers: world.resolvers(),
+        places: &|subject| world.places(subject).to_vec(),
+        hierarchy: Some(&engine.hierarchy),
+        now: world.now().max(clock::now()),
+    };
+    explain::answer(question, &facts)
 }
 
 async fn show(engine: &mut Engine, name: &ServiceName) -> Answer {

@@ -8,15 +8,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::engine::Engine;
+use super::settle::Settling;
 use super::start::{self, StartError};
 use super::{Options, answer, record};
-use crate::api::ask::Asked;
+use crate::api::ask::{Ask, Asked};
 use crate::api::server;
 use crate::files::SettingsFile;
 use crate::kernel::clock::{self, ClockWatch, Tick};
 use crate::kernel::nflog::Reader;
 use crate::kernel::wait::Waiting;
-use crate::model::Time;
+use crate::model::{HostName, Time};
+use crate::names::News;
 use crate::store::LedgerKind;
 
 /// Requests that may wait for the loop.
@@ -34,6 +36,8 @@ const HEAL: Duration = Duration::from_secs(2);
 
 /// How often we look for other resolvers.
 const RESOLVERS: Duration = Duration::from_secs(2);
+/// How often names lose what they had for long enough, and what they have is written down.
+const AGEING: Duration = Duration::from_secs(2);
 
 /// The inputs of the loop that have a file descriptor.
 struct Inputs {
@@ -98,8 +102,12 @@ enum Woken {
     /// An opening ended by elapsed time.
     Elapsed(Time),
     Subjects,
+    Names(Vec<(HostName, News)>),
+    Ageing,
     Log,
     Asked(Asked),
+    /// Somebody waits for a cgroup.
+    Settling,
     Hangup,
     Stop,
     Counts,
@@ -115,14 +123,18 @@ async fn turn(
     settings: &SettingsFile,
 ) {
     let mut counts_at = Instant::now();
+    let mut settling = Settling::default();
     let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
     let mut heal = interval_at(Instant::now() + HEAL, HEAL);
     let mut resolvers = interval_at(Instant::now() + RESOLVERS, RESOLVERS);
     resolvers.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ageing = interval_at(Instant::now() + AGEING, AGEING);
+    ageing.set_missed_tick_behavior(MissedTickBehavior::Delay);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         arm(engine, inputs).await;
+        settling.answer(engine);
         let elapsed = engine.elapsed_deadline();
         let woken = tokio::select! {
             biased;
@@ -130,11 +142,14 @@ async fn turn(
             _ = inputs.interrupt.recv() => Woken::Stop,
             _ = inputs.clock.readable() => Woken::Clock,
             () = engine.subjects.changed() => Woken::Subjects,
+            news = engine.hosts.next() => Woken::Names(news),
             at = reached(elapsed) => Woken::Elapsed(at),
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
+            () = settling.due() => Woken::Settling,
             () = sleep_until(counts_at) => Woken::Counts,
             () = logged(&mut inputs.log) => Woken::Log,
+            _ = ageing.tick() => Woken::Ageing,
             _ = heal.tick(), if engine.store_error.is_some() => Woken::Heal,
             _ = upkeep.tick() => Woken::Upkeep,
             _ = resolvers.tick() => Woken::Resolvers,
@@ -144,8 +159,15 @@ async fn turn(
             Woken::Clock => on_clock(engine, inputs).await,
             Woken::Elapsed(at) => tick(engine, at, false).await,
             Woken::Subjects => on_subjects(engine),
+            Woken::Names(news) => engine.on_names(&news).await,
+            Woken::Ageing => engine.on_ageing().await,
             Woken::Hangup => reload(engine, settings).await,
+            Woken::Asked(Asked { ask: Ask::Settle(place), reply }) => {
+                settling.add(place, reply);
+                look_at_subjects(engine);
+            }
             Woken::Asked(asked) => on_asked(engine, asked, settings).await,
+            Woken::Settling => look_at_subjects(engine),
             Woken::Log => {
                 on_log(engine, inputs);
                 counts_at = counts_at.min(Instant::now() + BUSY);
@@ -216,6 +238,14 @@ fn on_subjects(engine: &mut Engine) {
     }
 }
 
+/// Reads what has happened to subjects, also what failed before.
+fn look_at_subjects(engine: &mut Engine) {
+    on_subjects(engine);
+    if let Err(error) = engine.catch_up() {
+        tracing::error!(%error, "a subject's new place is not in the table: it stays refused");
+    }
+}
+
 /// SIGHUP: the same as `apply`.
 async fn reload(engine: &mut Engine, settings: &SettingsFile) {
     let answer = answer::apply(engine, settings, "SIGHUP").await;
@@ -276,10 +306,7 @@ async fn on_counts(engine: &mut Engine) -> Duration {
 }
 
 async fn on_upkeep(engine: &mut Engine) {
-    on_subjects(engine);
-    if let Err(error) = engine.catch_up() {
-        tracing::error!(%error, "a subject's new place is not in the table: it stays refused");
-    }
+    look_at_subjects(engine);
     if engine.store_error.is_some() {
         return;
     }
@@ -302,6 +329,7 @@ fn on_resolvers(engine: &mut Engine) {
 }
 
 async fn stop(engine: &mut Engine) {
+    engine.write_hosts().await;
     for _ in 0..2 {
         on_counts(engine).await;
     }

@@ -8,6 +8,7 @@
 //! | [`conntrack`] | removes the connection tracking entries of given flows |
 //! | [`nflog`] | reads the records of refused packets |
 //! | [`cgroups`] | subjects to cgroup ids, and what changes about them |
+//! | [`fanotify`] | holds executions of marked files |
 //! | [`clock`] | the wall clock, and when it is stepped |
 //! | [`wait`] | waits for these readers in the daemon's loop |
 //!
@@ -17,6 +18,7 @@ pub mod cgroups;
 pub mod clock;
 pub mod commit;
 pub mod conntrack;
+pub mod fanotify;
 mod ffi;
 pub mod netlink;
 pub mod nflog;

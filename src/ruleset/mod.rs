@@ -161,6 +161,8 @@ pub enum Field {
     Time,
     /// The identifier of an echo request, 2 bytes.
     EchoId(Family),
+    /// A number of 4 bytes, the host's byte order.
+    Number,
 }
 
 /// What stands beside a key.
@@ -228,6 +230,8 @@ pub enum Load {
     Port(Side),
     Time,
     EchoId(Family),
+    /// Always this number: for rules that share a set and not its elements.
+    Number(u32),
 }
 
 /// One step of a rule.
@@ -272,6 +276,9 @@ pub enum Statement {
     },
     /// At least one byte follows the transport header.
     HasPayload,
+    /// The payload begins as a TLS ClientHello: a handshake record of any minor version of SSL 3 whose first message is
+    /// of type 1 (RFC 8446, sections 4 and 5.1). It has to be there up to the type.
+    ClientHello,
     /// IPv6: something stands between the header and TCP.
     ExtensionHeader,
     /// A full socket belongs to the packet.
@@ -288,6 +295,8 @@ pub enum Statement {
     QuotesTcp(Family),
     /// A process sends the packet, not the kernel.
     FromProcess,
+    /// The owner of the packet's socket, as the file that stands for it was opened; no match for a socket without one.
+    Owner(Account),
     /// The hop limit of an IPv6 packet.
     HopLimit(u8),
     /// The packet is a fragment.
@@ -303,6 +312,17 @@ pub enum Statement {
         key: Vec<Load>,
         limit: Option<u32>,
     },
+    /// Adds the key to a dynamic set, or refreshes it, to stay this long whatever the set says; whole seconds.
+    UpdateFor {
+        set: Name,
+        key: Vec<Load>,
+        timeout: Duration,
+    },
+    /// Takes the key out of a dynamic set.
+    Delete {
+        set: Name,
+        key: Vec<Load>,
+    },
     /// Counts on a named counter.
     Count(String),
     /// Sends the packet's first 128 bytes to an NFLOG group.
@@ -313,6 +333,13 @@ pub enum Statement {
     RejectWithReset,
     RejectAsProhibited,
     Verdict(Verdict),
+}
+
+/// Who owns a socket, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    User(u32),
+    Group(u32),
 }
 
 /// Numbers of the protocols in IP headers (IANA).
