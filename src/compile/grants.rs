@@ -215,7 +215,7 @@ fn key(family: Family, address: u128, protocol: u8, port: u16) -> Key {
     Key::builder().address(family, address).protocol(protocol).port(port).build()
 }
 
-fn number(protocol: Protocol, family: Family) -> u8 {
+pub fn number(protocol: Protocol, family: Family) -> u8 {
     match (protocol, family) {
         (Protocol::Tcp, _) => protocol::TCP,
         (Protocol::Udp, _) => protocol::UDP,

@@ -100,6 +100,8 @@ fn explain(engine: &Engine, question: &Question) -> body::Explained {
     let facts = Facts {
         settings: world.settings(),
         services: &world.standings(),
+        segments: world.segments(),
+        resolvers: world.resolvers(),
         places: &|subject| world.places(subject).to_vec(),
         hierarchy: Some(&engine.hierarchy),
         now: world.now().max(clock::now()),

@@ -279,6 +279,8 @@ proptest! {
         let ruleset = compile::compile(&Input {
             settings: &settings,
             services: &standings,
+            segments: &BTreeMap::new(),
+            resolvers: &[],
             resolution: &resolution,
             now: instant(compiled_at),
             openings: Openings::Armed,
@@ -331,6 +333,7 @@ proptest! {
                         }
                     }
                 }
+                Explanation::Isolate { segment } => panic!("no segment {segment}"),
                 Explanation::Refuse { service, reason } => {
                     let way = match attempt.direction {
                         Direction::Egress => "out",

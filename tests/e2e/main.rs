@@ -26,6 +26,7 @@ mod packets;
 mod programs;
 mod reload;
 mod restart;
+mod segments;
 mod settle;
 mod shipped;
 mod startup;

@@ -312,6 +312,16 @@ impl Lab {
         fs::remove_file(self.etc(&format!("services.d/{name}.toml"))).expect("the schedule was there");
     }
 
+    /// Writes `segments.d/NAME.toml`.
+    pub fn segment(&self, name: &str, text: &str) {
+        put(&self.etc(&format!("segments.d/{name}.toml")), text);
+    }
+
+    /// Removes `segments.d/NAME.toml`.
+    pub fn remove_segment(&self, name: &str) {
+        fs::remove_file(self.etc(&format!("segments.d/{name}.toml"))).expect("the segment was there");
+    }
+
     /// Writes `lists/NAME.txt`.
     pub fn list(&self, name: &str, text: &str) {
         put(&self.etc(&format!("lists/{name}.txt")), text);
