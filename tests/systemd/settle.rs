@@ -15,9 +15,11 @@ use crate::schedule::{closed, egress, file, schedule};
 const UNIT: &str = "hasty.service";
 const SETTLE: &str = "ExecStartPre=+/usr/bin/picoseg settle";
 const HASTY: &str = "/etc/systemd/system/hasty.service";
+/// Services beside.
+const OTHERS: usize = 300;
 const PORT: u16 = 443;
 /// So many starts take less time than a command may.
-const AT_ONCE: usize = 25;
+const AT_ONCE: usize = 10;
 
 /// The addresses outside by what they are to the unit.
 const ALLOWED: u8 = 0;
@@ -56,18 +58,40 @@ fn machine_with(pre: &str, more: &[(&str, &str)]) -> Option<Machine> {
         v6(ALLOWED)
     );
     let (granted, closed) = (file("granted"), file("closed"));
+    let others: Vec<_> = (0..OTHERS).map(other).collect();
+    let others: Vec<_> = others.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     let files = [
         (HASTY, &*hasty),
         ("/etc/picoseg/segments.d/hasty.toml", &segment),
         (&granted, &open),
         (&closed, &shut),
     ];
-    Machine::boot(&[&files, more].concat())
+    Machine::boot(&[&files, more, &others].concat())
+}
+
+/// A service that has nothing to do with the unit: a change takes the longer the more there are.
+fn other(number: usize) -> (String, String) {
+    let name = format!("other-{number}");
+    let remote = format!("198.18.{}.{}", number / 250, number % 250);
+    (file(&name), schedule(&[egress(&format!("{name}.service"), &[remote], "443/tcp")]))
 }
 
 /// Packets that have arrived where the segment lets none, and where a closed window lets none.
 fn leaked(machine: &Machine) -> [u64; 2] {
     [ISOLATED, CLOSED].map(|number| machine.outside().arrived(number))
+}
+
+/// Other units come and go all the time, hundreds at once, and the daemon follows them.
+fn churn(machine: &Machine) {
+    let script = format!(
+        "cd /sys/fs/cgroup/system.slice; all=$(seq -f other-%%g.service 0 {}); while :; do mkdir $all; rmdir $all; done",
+        OTHERS - 1
+    );
+    machine.put(
+        "/etc/systemd/system/churn.service",
+        &format!("[Service]\nExecStart=/bin/sh -c '{}'\n", script.replace('$', "$$")),
+    );
+    machine.start("churn.service");
 }
 
 /// Restarts the unit so many times.
@@ -130,13 +154,28 @@ fn with_settle_a_thousand_starts_leak_no_packet_and_fail_no_connection() {
 }
 
 #[test]
-fn without_settle_a_closed_window_leaks_nothing_either() {
+fn without_settle_segments_leak_while_other_units_come_and_go_and_closed_windows_do_not() {
     let Some(machine) = machine_with("", &[]) else { return };
     let _echo = machine.outside().echo(PORT);
-    let series = restarts(&machine, 100);
-    series.say("without settle");
+    let quiet = restarts(&machine, 50);
+    quiet.say("without settle");
+    churn(&machine);
+    let busy = restarts(&machine, 50);
+    busy.say("without settle, while other units come and go");
+    // Or the tests with it could not fail.
+    assert!(busy.leaked[0] > 0 && busy.failed > 0, "{busy:?}");
     // What a service lists is refused until its subject is known: only segments have a gap.
-    assert_eq!(series.leaked[1], 0);
+    assert_eq!((quiet.leaked[1], busy.leaked[1]), (0, 0));
+}
+
+#[test]
+fn with_settle_nothing_leaks_while_other_units_come_and_go() {
+    let Some(machine) = machine_with(SETTLE, &[]) else { return };
+    let _echo = machine.outside().echo(PORT);
+    churn(&machine);
+    let series = restarts(&machine, 50);
+    series.say("with settle, while other units come and go");
+    assert_eq!((series.leaked, series.failed), ([0, 0], 0), "{}", machine.journal(UNIT));
 }
 
 /// The gap that `settle` closes, as wide as it gets: the daemon does nothing for a while.
