@@ -18,6 +18,7 @@
 mod answer;
 mod attempts;
 mod engine;
+mod fallback;
 mod record;
 mod run;
 mod settle;
