@@ -13,6 +13,7 @@
 //! | [`plan`] | two tables to the changeset between them |
 //! | [`owners`] | which service a remote address belongs to |
 //! | [`explain`] | would this packet pass, and why |
+//! | [`names`] | the addresses that host names have and had |
 //! | [`reconcile`] | the state machine |
 //! | [`ranges`] | overlapping ranges to disjoint ones |
 //!
@@ -23,6 +24,7 @@
 //! | [`store`] | ledger, attempts, orders, accepted files |
 //! | [`api`] | requests and answers over the unix sockets |
 //! | [`cli`] | the command line |
+//! | [`execd`] | the helper for programs: each of their processes in a cgroup of its own |
 
 #![deny(unsafe_code)]
 
@@ -31,10 +33,12 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod daemon;
+pub mod execd;
 pub mod explain;
 pub mod files;
 pub mod kernel;
 pub mod model;
+pub mod names;
 pub mod owners;
 pub mod plan;
 pub mod ranges;

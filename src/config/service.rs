@@ -154,6 +154,7 @@ fn read_text(
         windows: windows.into_windows(),
         exceptions: exceptions.iter().map(|one| one.span).collect(),
         policies: policies.into_iter().map(|one| one.policy).collect(),
+        watched: Vec::new(),
         lifetime: match lifetime {
             Some(lifetime) => lifetime.span,
             None => return (None, endpoints),

@@ -148,9 +148,9 @@ async fn assemble(
     outcome: Outcome,
 ) -> Result<Engine, StartError> {
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
-    let mut subjects = Subjects::new(hierarchy.clone(), &subjects)?;
+    let mut subjects = Subjects::new(hierarchy.clone(), &world.settings().paths.runtime, &subjects)?;
     for (subject, places) in subjects.resolved() {
-        world.resolve(subject, places);
+        world.resolve_at(subject, places, clock::now());
     }
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;
@@ -223,6 +223,12 @@ async fn world(
     };
     let latest = latest_seen(keeper, now).await;
     let mut world = World::new(loaded.settings.clone(), latest);
+    for (host, name) in keeper.store().load_names().await.unwrap_or_else(|error| {
+        tracing::error!(%error, "what names stood for is forgotten: they are refused until they resolve");
+        BTreeMap::new()
+    }) {
+        world.remember_host(host, name);
+    }
     for (name, old) in before.map(|accepted| &accepted.services).into_iter().flatten() {
         let record = remembered(&records, name, old.departed.as_ref());
         if let Some(service) = fallback::service(name, old, &loaded.settings) {

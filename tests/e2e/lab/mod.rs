@@ -10,6 +10,7 @@ mod cgroup;
 mod cli;
 pub mod clock;
 mod daemon;
+pub mod dns;
 mod netns;
 pub mod schedule;
 mod skip;
@@ -20,7 +21,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -216,6 +217,19 @@ impl Lab {
         self.at_provider(command).ok();
     }
 
+    /// Runs any command as a process of a unit of the host.
+    pub fn in_unit(&self, unit: &Unit, command: &[&str]) -> Cli {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo $$ > \"$0/cgroup.procs\"; exec \"$@\""]).arg(unit.dir()).args(command);
+        self.on_host(shell)
+    }
+
+    /// Starts a server on the provider's side; it is stopped on drop.
+    pub fn serve_at_provider(&self, mut command: Command) -> Running {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.provider.run(|| Running(command.spawn().expect("the program is installed")))
+    }
+
     /// Runs any command in the provider's network namespace.
     pub fn at_provider(&self, command: Command) -> Cli {
         self.provider.run(|| Cli::run(command))
@@ -231,6 +245,45 @@ impl Lab {
     pub fn few_provider_ports(&self, first: u16, last: u16) {
         let range = Path::new("/proc/sys/net/ipv4/ip_local_port_range");
         self.provider.run(|| put(range, &format!("{first} {last}")));
+    }
+
+    /// Gives the provider addresses that may stand in the public DNS, and the host routes to them.
+    pub fn public(&self, count: u8) {
+        let (mut theirs, mut ours) = (String::new(), String::new());
+        for number in 0..count {
+            let (v4, v6) = (public4(number), public6(number));
+            writeln!(theirs, "addr add {v4}/32 dev wire0\naddr add {v6}/128 dev wire0 nodad")
+                .expect("to a string");
+        }
+        writeln!(ours, "route add 203.0.113.0/24 via {}", self.provider4(0)).expect("to a string");
+        writeln!(ours, "route add 2001:db8:5::/64 via {}", self.provider6(0)).expect("to a string");
+        self.provider.ip(&theirs);
+        self.host.ip(&ours);
+    }
+
+    /// Starts a name server at an address of the provider.
+    pub fn name_server(&self, number: u8) -> dns::NameServer {
+        let address = at(self.provider4(number), 53);
+        dns::NameServer::start(self.provider.run(|| std::net::UdpSocket::bind(address).expect("port 53")))
+    }
+
+    /// Lets the daemon and what [`Lab::with_resolvers`] runs see these resolvers in `/etc/resolv.conf`.
+    pub fn resolvers(&self, addresses: &[IpAddr]) {
+        let lines: String = addresses.iter().map(|address| format!("nameserver {address}\n")).collect();
+        put(&self.dir.path().join("resolv.conf"), &(lines + "options timeout:1 attempts:1\n"));
+    }
+
+    /// The same program, with a `/etc/resolv.conf` of its own where there is one.
+    fn with_resolvers(&self, command: Command) -> Command {
+        let resolvers = self.dir.path().join("resolv.conf");
+        if !resolvers.exists() {
+            return command;
+        }
+        let mut wrapped = Command::new("unshare");
+        let mount = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        wrapped.args(["--mount", "--propagation", "private", "sh", "-c", mount]).arg(&resolvers);
+        wrapped.arg(command.get_program()).args(command.get_args());
+        wrapped
     }
 
     // Files
@@ -316,7 +369,25 @@ runtime = "{dir}/{runtime}"
         let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
         command.arg("--config").arg(config);
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        let command = self.with_resolvers(command);
         self.host.run(|| Daemon::start(command, notify, log))
+    }
+
+    /// Starts `picoseg-execd` and waits until it holds executions.
+    pub fn execd(&self) -> Daemon {
+        let start = self.started.get() + 1;
+        self.started.set(start);
+        let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_picoseg-execd"));
+        command.arg("--config").arg(self.config());
+        let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        Daemon::start(command, notify, log)
+            .unwrap_or_else(|failed| panic!("picoseg-execd: exit {:?}\n{}", failed.code, failed.log))
+    }
+
+    /// Starts any command in the host's network namespace.
+    pub fn spawn_on_host(&self, mut command: Command) -> Child {
+        self.host.run(|| command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
     }
 
     /// Runs `picosegd --unload`.
@@ -458,6 +529,16 @@ runtime = "{dir}/{runtime}"
     }
 }
 
+/// A program that runs beside the test.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A machine behind the host, which forwards its traffic.
 pub struct Guest {
     netns: Netns,
@@ -489,6 +570,15 @@ impl Beyond {
     pub fn addresses(&self) -> [IpAddr; 2] {
         self.addresses
     }
+}
+
+/// One of the addresses of [`Lab::public`]: documentation's (RFC 5737, RFC 3849), which count as public.
+pub fn public4(number: u8) -> IpAddr {
+    Ipv4Addr::new(203, 0, 113, 10 + number).into()
+}
+
+pub fn public6(number: u8) -> IpAddr {
+    Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 0x10 + u16::from(number)).into()
 }
 
 /// `remote` with a port.
