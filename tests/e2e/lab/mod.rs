@@ -303,16 +303,6 @@ impl Lab {
         fs::remove_file(self.etc(&format!("segments.d/{name}.toml"))).expect("the segment was there");
     }
 
-    /// Writes the `resolv.conf` that daemons see which start from now on; the same file again later.
-    pub fn resolvers(&self, addresses: &[IpAddr]) {
-        let lines: String = addresses.iter().map(|address| format!("nameserver {address}\n")).collect();
-        put(&self.resolv_conf(), &lines);
-    }
-
-    fn resolv_conf(&self) -> PathBuf {
-        self.dir.path().join("resolv.conf")
-    }
-
     /// Writes `lists/NAME.txt`.
     pub fn list(&self, name: &str, text: &str) {
         put(&self.etc(&format!("lists/{name}.txt")), text);
@@ -373,23 +363,11 @@ runtime = "{dir}/{runtime}"
         let start = self.started.get() + 1;
         self.started.set(start);
         let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
-        let mut command = self.daemon_command();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
         command.arg("--config").arg(config);
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
         let command = self.with_resolvers(command);
         self.host.run(|| Daemon::start(command, notify, log))
-    }
-
-    /// With resolvers of its own it runs in a mount namespace of its own, where they stand in /etc/resolv.conf.
-    fn daemon_command(&self) -> Command {
-        let daemon = env!("CARGO_BIN_EXE_picosegd");
-        if !self.resolv_conf().exists() {
-            return Command::new(daemon);
-        }
-        let mut command = Command::new("unshare");
-        let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
-        command.args(["--mount", "--", "sh", "-c", script]).arg(self.resolv_conf()).arg(daemon);
-        command
     }
 
     /// Runs `picosegd --unload`.
