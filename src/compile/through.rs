@@ -11,8 +11,8 @@
 
 use super::grants::{Endpoints, Maps, unless_open};
 use super::shared::{
-    ICMP_ERRORS, Rule, accept, add_lookups, chain, dispatch, echo_reply, echo_request, goto, jump, lookup,
-    other, update,
+    ERRORS, Rule, accept, add_lookups, chain, dispatch, echo_reply, echo_request, goto, jump, lookup, other,
+    update,
 };
 use super::{Governing, Input, flows, names, subjects, tls};
 use crate::model::{Direction, Family, Policy, Protocol, Subject};
@@ -131,7 +131,7 @@ fn add_dispatch(family: Family, way: Direction, ruleset: &mut Ruleset) {
     let grants = format!("{PREFIX}grants-{name}{digit}");
     if let Some(chain) = ruleset.chains.get_mut(&grants) {
         let remote = [Load::Address(family, Side::remote(way))];
-        for (_, low, high) in ICMP_ERRORS.into_iter().filter(|(of, ..)| *of == family) {
+        for (_, low, high) in ERRORS.into_iter().filter(|(of, ..)| *of == family) {
             for single in [true, false] {
                 let types = Statement::IcmpType { family, low, high };
                 let map = names::errors_through(way, family, single);
@@ -139,8 +139,14 @@ fn add_dispatch(family: Family, way: Direction, ruleset: &mut Ruleset) {
             }
         }
     }
+    // A packet between two governed addresses passes if either way admits it.
+    let ways = match way {
+        Direction::Egress => vec!["out", "in"],
+        Direction::Ingress => vec!["in"],
+    };
+    let asked = ways.into_iter().map(|name| vec![jump(format!("{PREFIX}grants-{name}{digit}"))].into());
     if let Some(chain) = ruleset.chains.get_mut(&format!("{PREFIX}{name}{digit}")) {
-        chain.rules.insert(0, vec![jump(grants)].into());
+        chain.rules.splice(0..0, asked);
     }
 }
 

@@ -113,7 +113,7 @@ impl Host {
                 };
                 let subject = subject.unwrap();
                 next.resolve(subject.clone(), vec![place]);
-                let part = next.compile_subjects(&BTreeSet::from([subject]));
+                let part = next.compile_subjects(&BTreeSet::from([subject]), &self.in_force);
                 self.world = next;
                 self.in_force.take_over(part);
             }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Proofs, is_admitted, is_connected, owner, packets};
+use super::{Proofs, is_admitted, is_connected, owner, packets_between};
 use crate::compile::Place;
 use crate::kernel::conntrack::{self, Flow};
 use crate::kernel::sockets::{Protocol, SocketTable, TimeWait};
@@ -120,7 +120,7 @@ fn whose(
     }
     let services = world.standings();
     let is = |subject: &Subject| world.places(subject).contains(&Place::Address(local.ip()));
-    match is_admitted(world, &services, &packets(protocol, local, remote), &is) {
+    match is_admitted(world, &services, &packets_between(protocol, local, remote), &is) {
         true => None,
         false => owner(world, owners, &services, remote.ip()),
     }
