@@ -117,12 +117,13 @@ impl From<Option<PathBuf>> for SettingsFile {
     }
 }
 
-/// Reads schedules, segments, and the lists that the schedules use.
+/// Reads schedules, segments, and the lists that they use.
 pub fn read_directories(paths: &Paths) -> Reading {
     let mut mistakes = Vec::new();
     let services = read_tables(&paths.services, Missing::IsAMistake, &mut mistakes);
     let segments = read_tables(&paths.segments, Missing::IsEmpty, &mut mistakes);
-    let lists = read_lists(&paths.lists, &lists_of(&services), &mut mistakes);
+    let used = lists_of(services.iter().chain(&segments));
+    let lists = read_lists(&paths.lists, &used, &mut mistakes);
     Reading { files: Files { settings: None, services, segments, lists }, mistakes }
 }
 
@@ -137,16 +138,16 @@ pub fn read_lists(
     let sources = named.map(|(name, path)| {
         let source = match used.contains(&name) {
             true => read_source(&path, MAX_LIST),
-            false => Source { path, text: Err("no schedule uses it".to_owned()) },
+            false => Source { path, text: Err("no schedule and no segment uses it".to_owned()) },
         };
         (name, source)
     });
     sources.collect()
 }
 
-/// The names of the lists that schedules use.
-pub fn lists_of(services: &[Source]) -> BTreeSet<String> {
-    let texts = services.iter().filter_map(|source| source.text.as_ref().ok());
+/// The names of the lists that schedules and segments use.
+pub fn lists_of<'s>(files: impl IntoIterator<Item = &'s Source>) -> BTreeSet<String> {
+    let texts = files.into_iter().filter_map(|source| source.text.as_ref().ok());
     texts.flat_map(|bytes| config::lists_used(&String::from_utf8_lossy(bytes))).collect()
 }
 

@@ -366,10 +366,11 @@ impl World {
         compile::window_sets(&self.input(&standings))
     }
 
-    /// Returns only the chains that follow where these subjects are.
-    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>) -> Part {
+    /// Returns only what follows where these subjects are; `before`: the world that is in force.
+    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, before: &Self) -> Part {
         let mut part = Part::new(&self.settings.enforcement.table);
         for subject in subjects {
+            self.compile_learning(subject, before, &mut part);
             let standings = self.standings_of(self.index.with_subject(subject));
             compile::subject_chains(&self.input(&standings), subject, &mut part);
         }
@@ -456,6 +457,11 @@ impl World {
 
     pub fn subjects(&self) -> BTreeSet<&Subject> {
         self.index.subjects().collect()
+    }
+
+    /// True when some policy is about the subject.
+    pub fn names(&self, subject: &Subject) -> bool {
+        self.index.names(subject)
     }
 
     pub fn places(&self, subject: &Subject) -> &[Place] {

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use picoseg::api::ask::{Answer, Ask, Asked, Outcome};
-use picoseg::api::client::{Client, ClientError};
+use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
+use picoseg::api::client::{Client, ClientError, escaped};
 use picoseg::api::server::{ApiError, Server, serve};
 use picoseg::model::{OrderKind, ServiceName, Settings};
 use serde_json::{Value, json};
@@ -93,7 +93,7 @@ fn settings(directory: &Path) -> Settings {
 fn by_heart(ask: &Ask) -> Answer {
     let named = match ask {
         Ask::Show(name) | Ask::Order { service: name, .. } => name.as_str(),
-        Ask::Status | Ask::Services | Ask::Attempts { .. } | Ask::Apply { .. } => "",
+        Ask::Status | Ask::Services | Ask::Attempts { .. } | Ask::Settle(_) | Ask::Apply { .. } => "",
     };
     let outcome = match named {
         "unknown" => Outcome::Unknown,
@@ -121,6 +121,10 @@ async fn a_question_reaches_the_loop_and_its_answer_comes_back_as_it_is() {
     }
     api.observe().get("/v1/services/stripe").await.unwrap();
     assert_eq!(api.asked.recv().await, Some(Ask::Show(ServiceName::new("stripe").unwrap())));
+    let path = escaped("/a.slice/x\\x2d1 &=%+#\u{e4}.service");
+    api.observe().get(&format!("/v1/settle?cgroup={path}&id=18446744073709551615")).await.unwrap();
+    let place = Settle { cgroup: "/a.slice/x\\x2d1 &=%+#\u{e4}.service".to_owned(), id: u64::MAX };
+    assert_eq!(api.asked.recv().await, Some(Ask::Settle(place)));
     api.observe().get("/v1/attempts?service=stripe&since=2026-01-01T01:00:00%2B01:00").await.unwrap();
     let expected = Ask::Attempts {
         service: Some(ServiceName::new("stripe").unwrap()),
@@ -212,6 +216,11 @@ async fn what_is_not_understood_is_refused_and_never_reaches_the_loop() {
         ("/v1/apply", 405),
         ("/v1/attempts?since=yesterday", 400),
         ("/v1/attempts?services=stripe", 400),
+        ("/v1/settle", 400),
+        ("/v1/settle?cgroup=/a", 400),
+        ("/v1/settle?cgroup=/a/../b&id=1", 400),
+        ("/v1/settle?cgroup=/a&id=-1", 400),
+        ("/v1/settle?cgroup=/a&id=1&unit=b", 400),
     ];
     for (path, expected) in gets {
         let (status, answer) = api.get("observe.sock", path).await;
@@ -337,6 +346,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
         ("get", "/v1/attempts"),
         ("get", "/v1/services"),
         ("get", "/v1/services/{name}"),
+        ("get", "/v1/settle"),
         ("get", "/v1/status"),
         ("post", "/v1/apply"),
         ("post", "/v1/services/{name}/decommission"),
@@ -347,6 +357,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
     for (method, path) in documented {
         let real = path.replace("{name}", "stripe");
         let (status, body) = match (method, path) {
+            ("get", "/v1/settle") => api.get("observe.sock", "/v1/settle?cgroup=/a&id=1").await,
             ("get", _) => api.get("observe.sock", &real).await,
             (_, "/v1/apply") => api.post("control.sock", &real, "{}").await,
             _ => api.post("control.sock", &real, r#"{"reason": "r"}"#).await,

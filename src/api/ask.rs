@@ -15,6 +15,8 @@ pub enum Ask {
         service: Option<ServiceName>,
         since: Option<Time>,
     },
+    /// Waits until a cgroup is in force.
+    Settle(Settle),
     /// Loads the files.
     Apply {
         by: String,
@@ -27,12 +29,21 @@ pub enum Ask {
     },
 }
 
+/// A cgroup as whoever asks sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settle {
+    /// Below the root of the hierarchy, normalised.
+    pub cgroup: String,
+    /// The inode number of its directory: a path that is made again has another.
+    pub id: u64,
+}
+
 /// How an answer ends; each has an HTTP status and an exit code of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// 200, exit 0.
     Done,
-    /// 404, exit 1: there is no such service.
+    /// 404, exit 1: there is no such service or cgroup.
     Unknown,
     /// 409, exit 1: it cannot be done in the present state.
     Conflict,

@@ -174,6 +174,21 @@ pub struct Opening {
     pub closes_at: Time,
 }
 
+/// Cgroups that are in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settled {
+    pub schema: u32,
+    pub cgroups: Vec<SettledCgroup>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SettledCgroup {
+    pub cgroup: String,
+    pub id: u64,
+    /// The subjects of policies and segments that it belongs to, as `KIND:VALUE`; none: nothing concerns it.
+    pub subjects: Vec<String>,
+}
+
 /// What an order carries.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

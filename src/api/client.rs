@@ -153,6 +153,13 @@ impl Client {
     }
 }
 
+/// Returns a text as it may stand in a query (RFC 3986, 2.3).
+pub fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:@".contains(&byte);
+    let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(escape).collect()
+}
+
 fn failed(error: String) -> ClientError {
     ClientError::Failed { error, body: None }
 }

@@ -93,6 +93,15 @@ pub enum Online {
     ///
     /// PORT is the remote port of egress and the local port of ingress.
     Attempts(Attempts),
+    /// Waits until the unit's current cgroup is in force: for a unit's first `ExecStartPre=+/usr/bin/picoseg settle`.
+    ///
+    /// Done at once when no policy is about the unit. Fails when the cgroup is not in force within five seconds (1) and when
+    /// the daemon does not answer (3): systemd then does not start the unit; `ExecStartPre=-+...` starts it all the same.
+    Settle {
+        /// The unit, by its full name [default: the cgroup of the calling process].
+        #[arg(value_name = "UNIT")]
+        unit: Option<String>,
+    },
     /// Refuses a service until it is resumed; returns when its connections are cut.
     Suspend(Order),
     /// Lifts a suspension by order.
@@ -199,10 +208,8 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_unknown() {
-        for word in [
-            "plan", "confirm", "explain", "flows", "extend", "approve", "audit", "report", "suggest",
-            "settle",
-        ] {
+        for word in ["plan", "confirm", "explain", "flows", "extend", "approve", "audit", "report", "suggest"]
+        {
             assert_eq!(
                 parse(&format!("picoseg {word}")).unwrap_err(),
                 ErrorKind::InvalidSubcommand,

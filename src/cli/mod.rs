@@ -6,7 +6,7 @@
 //! | `check`, `compile`, `timeline` | offline, from the files |
 //! | `activation` | listeners that the system manager makes for a service |
 //! | `daemon` | which socket to ask |
-//! | `status`, `services`, `show`, `attempts`, `apply`, `order` | one command or one family of them |
+//! | `status`, `services`, `show`, `attempts`, `apply`, `order`, `settle` | one command or one family of them |
 //! | `console`, `table` | how something is said |
 //! | `stop` | why a command ends early, and the exit code of that |
 //! | `when` | times as written and as printed |
@@ -23,6 +23,7 @@ mod console;
 mod daemon;
 mod order;
 mod services;
+mod settle;
 mod show;
 mod status;
 mod stop;
@@ -97,6 +98,7 @@ async fn ask(command: &Online, daemon: &Daemon, console: &mut Console<'_>) -> Re
         Online::Services => services::run(daemon, console).await,
         Online::Show { name } => show::run(daemon, name, console).await,
         Online::Attempts(wanted) => attempts::run(daemon, wanted, clock::now(), console).await,
+        Online::Settle { unit } => settle::run(daemon, unit.as_deref(), console).await,
         Online::Suspend(order) => order::run(daemon, OrderKind::Suspend, order, console).await,
         Online::Resume(order) => order::run(daemon, OrderKind::Resume, order, console).await,
         Online::Decommission(order) => order::run(daemon, OrderKind::Decommission, order, console).await,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::shared::{Rule, accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
-use super::{Governing, Input, names, subjects};
+use super::{Governing, Input, names, subjects, tls};
 use crate::model::{Direction, Family, Policy, PortRange, Protocol};
 use crate::ranges::{self, Segment};
 use crate::ruleset::{Element, Key, Load, Name, Ruleset, Statement, Verdict, protocol};
@@ -61,7 +61,11 @@ fn policy_rules(
 }
 
 fn segments(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
-    let mut rules = asked(input, policy, accept());
+    let admitted = match tls::applies(policy, Protocol::Tcp) {
+        true => goto(tls::CHAIN),
+        false => accept(),
+    };
+    let mut rules = asked(input, policy, admitted);
     if !rules.is_empty() && !policy.subject.is_any_process() {
         rules.push(vec![goto(format!("remnant-{}", policy.id.direction))]);
     }

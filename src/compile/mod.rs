@@ -14,11 +14,14 @@
 //! table in a list.
 
 mod failsafe;
+mod flows;
 mod grants;
+mod learning;
 mod names;
 mod refusal;
 mod shared;
 mod subjects;
+mod tls;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -27,6 +30,7 @@ use std::net::IpAddr;
 use crate::model::{Record, Service, ServiceState, Settings, Subject, Time};
 use crate::ruleset::{Part, Ruleset};
 
+pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::{CountSets, count_sets, opening_sets};
 
 /// What the kernel can tell a subject by, right now.
@@ -131,7 +135,9 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     shared::add(input, &mut ruleset);
     failsafe::add(input, &mut ruleset);
     windows::add(input, &services, &mut ruleset);
+    tls::add(&services, &mut ruleset);
     subjects::add(input, &mut ruleset);
+    learning::add(input, &services, &mut ruleset);
     grants::add(input, &services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
     ruleset
@@ -153,6 +159,11 @@ pub fn subject_chains(input: &Input<'_>, subject: &Subject, part: &mut Part) {
             grants::add_policy_chains(input, &governing, policy, &mut part.wanted);
         }
     }
+}
+
+/// Adds the chain that tells whose questions to name servers are noted. The input needs all services that name hosts.
+pub fn asking_chain(input: &Input<'_>, part: &mut Part) {
+    learning::add_asking(input, &governing(input, input.services), &mut part.wanted);
 }
 
 /// Returns all of the wanted table that follows the state of the input's services, which need not be all there are,

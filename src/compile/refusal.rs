@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::shared::{Rule, chain, goto, not_in};
-use super::{Governing, Input, names};
+use super::{Governing, Input, names, tls};
 use crate::model::{Direction, Family, Mode, Prefix, Reason, ServiceState, Time};
 use crate::ranges;
 use crate::ruleset::{Element, Key, Load, Ruleset, Statement, Verdict};
@@ -135,6 +135,9 @@ fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction) -
         for owner in owners {
             let Some(mut rule) = tests(input, owner, state) else { continue };
             let certain = rule.is_empty();
+            if state == ServiceState::Open && direction == Direction::Egress && asks_for_tls(owners) {
+                rules.extend(tls::plaintext(reason_chain(input, owner, Reason::Plaintext, direction)));
+            }
             rule.push(goto(reason_chain(input, owner, state.reason(), direction)));
             rules.push(rule);
             if certain {
@@ -145,6 +148,11 @@ fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction) -
     let fallback = owners.first().map(|owner| reason_chain(input, owner, Reason::Closed, direction));
     rules.extend(fallback.map(|chain| vec![goto(chain)]));
     rules
+}
+
+/// Whichever of them asked: the refusal belongs to the first.
+fn asks_for_tls(owners: &[&Governing<'_>]) -> bool {
+    owners.iter().any(|owner| owner.shut.is_none() && tls::is_asked_for(owner.standing.service))
 }
 
 fn reason_chain(input: &Input<'_>, owner: &Governing<'_>, reason: Reason, direction: Direction) -> String {

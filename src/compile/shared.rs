@@ -81,12 +81,12 @@ fn update(set: impl Into<Name>, key: &[Load]) -> Statement {
     Statement::Update { set: set.into(), key: key.to_vec(), limit: None }
 }
 
-fn flags(mask: u8, value: u8) -> Statement {
+pub fn flags(mask: u8, value: u8) -> Statement {
     Statement::TcpFlags { mask, value, negated: false }
 }
 
 /// Opens a connection: SYN without ACK.
-fn first_segment() -> Statement {
+pub fn first_segment() -> Statement {
     flags(tcp::SYN | tcp::ACK, tcp::SYN)
 }
 
@@ -417,7 +417,7 @@ pub fn opening_and_answering(direction: Direction) -> (Statement, Statement) {
     }
 }
 
-fn other(side: Side) -> Side {
+pub fn other(side: Side) -> Side {
     match side {
         Side::Source => Side::Destination,
         Side::Destination => Side::Source,

@@ -1,31 +1,49 @@
-//! Endpoint lists: one address or prefix a line.
+//! Endpoint lists: one address, prefix or host name a line.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::endpoint::{self, Entry};
 use super::report::Report;
 use super::source::{Source, not_utf8, too_large};
 use super::time::Mistake;
-use super::{Diagnostic, LATER, MAX_LIST};
-use crate::model::{Prefix, PrefixError};
+use super::{Diagnostic, MAX_LIST};
+use crate::model::{HostName, Prefix};
 
-/// Reads a list: the prefixes in file order, repeats included, or what is wrong with it.
+/// What the entries of a list stand for, in file order, repeats included. Cheap to clone: schedules share a list.
+#[derive(Debug, Clone, Default)]
+pub struct Listed {
+    pub prefixes: Arc<[Prefix]>,
+    pub names: Arc<[HostName]>,
+}
+
+impl Listed {
+    pub(super) fn of_prefix(prefix: Prefix) -> Self {
+        Self { prefixes: Arc::from([prefix]), names: Arc::default() }
+    }
+
+    pub(super) fn of_name(name: HostName) -> Self {
+        Self { prefixes: Arc::default(), names: Arc::from([name]) }
+    }
+}
+
+/// Reads a list, or says what is wrong with it.
 ///
 /// Comments begin with `#`, also behind an entry; CRLF and a missing last line break are fine. At most 64 MiB.
-pub fn parse_list(path: &Path, bytes: &[u8]) -> (Vec<Prefix>, Vec<Diagnostic>) {
+pub fn parse_list(path: &Path, bytes: &[u8]) -> (Listed, Vec<Diagnostic>) {
     if bytes.len() > MAX_LIST {
-        return (Vec::new(), vec![too_large(path, MAX_LIST)]);
+        return (Listed::default(), vec![too_large(path, MAX_LIST)]);
     }
     let text = String::from_utf8_lossy(bytes);
     let report = Report::of_lines(path, &text);
-    let prefixes = read_lines(&report);
-    if prefixes.is_empty() && report.is_clean() {
+    let listed = read_lines(&report);
+    if listed.prefixes.is_empty() && listed.names.is_empty() && report.is_clean() {
         report.error(
             &(0..0),
             "this list has no entry",
-            "nothing listed, nothing allowed: write one address or prefix a line",
+            "nothing listed, nothing allowed: write one address, prefix or host name a line",
         );
     }
     let mut found = report.finish();
@@ -34,11 +52,11 @@ pub fn parse_list(path: &Path, bytes: &[u8]) -> (Vec<Prefix>, Vec<Diagnostic>) {
         found.push(bad);
         found.sort();
     }
-    (prefixes, found)
+    (listed, found)
 }
 
-fn read_lines(report: &Report<'_>) -> Vec<Prefix> {
-    let mut prefixes = Vec::new();
+fn read_lines(report: &Report<'_>) -> Listed {
+    let (mut prefixes, mut names) = (Vec::new(), Vec::new());
     let mut start = 0;
     for line in report.text().split('\n') {
         if report.is_full() {
@@ -51,16 +69,23 @@ fn read_lines(report: &Report<'_>) -> Vec<Prefix> {
         if !entry.is_empty() {
             let at = start + blank..start + blank + entry.len();
             match parse_entry(entry) {
-                Ok(prefix) => prefixes.push(prefix),
+                Ok(Line::Prefix(prefix)) => prefixes.push(prefix),
+                Ok(Line::Name(name)) => names.push(name),
                 Err(mistake) => report.error(&at, mistake.message, mistake.help),
             }
         }
         start += line.len() + 1;
     }
-    prefixes
+    Listed { prefixes: prefixes.into(), names: names.into() }
 }
 
-fn parse_entry(entry: &str) -> Result<Prefix, Mistake> {
+/// What a line may hold.
+enum Line {
+    Prefix(Prefix),
+    Name(HostName),
+}
+
+fn parse_entry(entry: &str) -> Result<Line, Mistake> {
     if entry.starts_with('\u{feff}') {
         return Err(Mistake::new(
             "the file begins with a byte order mark",
@@ -70,58 +95,23 @@ fn parse_entry(entry: &str) -> Result<Prefix, Mistake> {
     if entry.contains([' ', '\t', ',', ';']) {
         return Err(Mistake::new(format!("{entry:?} is more than one entry"), "write one entry a line"));
     }
-    parse_prefix(entry)
-}
-
-/// Reads one address or prefix of a list, of `to` or of `from`.
-pub(super) fn parse_prefix(entry: &str) -> Result<Prefix, Mistake> {
-    Prefix::parse(entry).map_err(|error| match error {
-        PrefixError::Syntax(_) => no_prefix(entry),
-        PrefixError::HostBits { prefix, .. } => host_bits(entry, prefix),
-        PrefixError::TooWide(_) => Mistake::new(
-            error.to_string(),
-            format!(
-                "for every address write \"any\" as the only entry; else list the provider's own prefixes"
-            ),
-        ),
-    })
-}
-
-/// The mistake about a prefix whose address is not its first one.
-pub(super) fn host_bits(entry: &str, prefix: Prefix) -> Mistake {
-    let address = entry.split('/').next().unwrap_or_default();
-    let help = format!("write {prefix} for the whole prefix, or {address} for the one address");
-    Mistake::new(format!("{entry} has bits set behind its length"), help)
-}
-
-fn no_prefix(entry: &str) -> Mistake {
-    if entry.contains('*') {
-        let help = format!("list the names one by one, or the provider's prefixes; host names: {LATER}");
-        return Mistake::new(format!("{entry:?}: a name with a star is no endpoint"), help);
+    if entry.starts_with('@') {
+        let help = "a list holds no other list: name both in the schedule";
+        return Err(Mistake::new(format!("{entry:?} cannot stand in a list"), help));
     }
-    if is_host_name(entry) {
-        let message = format!("the host name {entry:?} is not supported by this version");
-        return Mistake::new(message, format!("list its addresses; {LATER}"));
+    match endpoint::parse(entry)? {
+        Entry::Prefix(prefix) => Ok(Line::Prefix(prefix)),
+        Entry::Name(name) => Ok(Line::Name(name)),
+        Entry::Any => Err(Mistake::new(
+            "\"any\" cannot stand in a list",
+            "for every address write \"any\" as the only entry of `to` or `from`",
+        )),
     }
-    let help = "write for example 203.0.113.7, 198.51.100.0/24 or 2001:db8::/32";
-    Mistake::new(format!("{entry:?} is neither an address nor a prefix"), help)
-}
-
-/// True for labels of letters, digits and inner dashes whose last one is no number (else it is a botched address).
-fn is_host_name(entry: &str) -> bool {
-    let name = entry.strip_suffix('.').unwrap_or(entry);
-    let is_label = |label: &str| {
-        let plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let ends_in_number = last.bytes().all(|b| b.is_ascii_digit());
-    name.len() <= 253 && name.split('.').all(is_label) && !ends_in_number
 }
 
 /// What a schedule gets for `"@NAME"`.
 pub(super) enum Found {
-    Entries(Arc<[Prefix]>),
+    Entries(Listed),
     /// The list has mistakes. They stand in its own file's diagnostics, or here when it has none.
     Broken(Option<String>),
     Missing,
@@ -141,7 +131,7 @@ pub(super) struct ByFunction<'f> {
 }
 
 struct ReadText {
-    prefixes: Arc<[Prefix]>,
+    listed: Listed,
     /// Line and message of its first mistake.
     mistake: Option<String>,
 }
@@ -160,16 +150,14 @@ impl Lists for ByFunction<'_> {
                 return Found::Missing;
             };
             let label = format!("{name}.txt");
-            let (prefixes, mistakes) = parse_list(Path::new(&label), text.as_bytes());
+            let (listed, mistakes) = parse_list(Path::new(&label), text.as_bytes());
             let first = mistakes.first();
-            let text = ReadText {
-                prefixes: prefixes.into(),
-                mistake: first.map(|one| format!("line {}: {}", one.line, one.message)),
-            };
+            let text =
+                ReadText { listed, mistake: first.map(|one| format!("line {}: {}", one.line, one.message)) };
             read.insert(name.to_owned(), text);
         }
         match read.get(name) {
-            Some(ReadText { prefixes, mistake: None }) => Found::Entries(Arc::clone(prefixes)),
+            Some(ReadText { listed, mistake: None }) => Found::Entries(listed.clone()),
             Some(ReadText { mistake, .. }) => Found::Broken(mistake.clone()),
             None => Found::Missing,
         }
@@ -188,7 +176,7 @@ pub(super) struct ByFile<'f> {
 
 #[derive(Default)]
 struct ReadList {
-    prefixes: Arc<[Prefix]>,
+    listed: Listed,
     text: Option<Arc<str>>,
     mistakes: Vec<Diagnostic>,
 }
@@ -198,12 +186,12 @@ impl<'f> ByFile<'f> {
         Self { files, read: RefCell::default() }
     }
 
-    /// The text of a list that some schedule used.
+    /// The text of a list that some schedule or segment used.
     pub fn text(&self, name: &str) -> Option<Arc<str>> {
         self.read.borrow().get(name)?.text.clone()
     }
 
-    /// The mistakes of every list that some schedule used.
+    /// The mistakes of every list that some schedule or segment used.
     pub fn finish(self) -> Vec<Diagnostic> {
         let lists = self.read.into_inner().into_values();
         lists.flat_map(|list| list.mistakes).collect()
@@ -217,11 +205,7 @@ impl Lists for ByFile<'_> {
         };
         let mut read = self.read.borrow_mut();
         let list = read.entry(name).or_insert_with(|| read_file(source));
-        if list.mistakes.is_empty() {
-            Found::Entries(Arc::clone(&list.prefixes))
-        } else {
-            Found::Broken(None)
-        }
+        if list.mistakes.is_empty() { Found::Entries(list.listed.clone()) } else { Found::Broken(None) }
     }
 
     fn names(&self) -> Vec<&str> {
@@ -236,8 +220,8 @@ fn read_file(source: &Source) -> ReadList {
             return ReadList { mistakes: vec![mistake], ..ReadList::default() };
         }
     };
-    let (prefixes, mistakes) = parse_list(&source.path, bytes);
-    ReadList { prefixes: prefixes.into(), text: std::str::from_utf8(bytes).ok().map(Arc::from), mistakes }
+    let (listed, mistakes) = parse_list(&source.path, bytes);
+    ReadList { listed, text: std::str::from_utf8(bytes).ok().map(Arc::from), mistakes }
 }
 
 #[cfg(test)]
@@ -245,9 +229,11 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> (Vec<String>, Vec<String>) {
-        let (prefixes, found) = parse_list(Path::new("x.txt"), text.as_bytes());
+        let (listed, found) = parse_list(Path::new("x.txt"), text.as_bytes());
         let place = |one: &Diagnostic| format!("{}:{}: {}", one.line, one.column, one.message);
-        (prefixes.iter().map(ToString::to_string).collect(), found.iter().map(place).collect())
+        let prefixes = listed.prefixes.iter().map(ToString::to_string);
+        let entries = prefixes.chain(listed.names.iter().map(ToString::to_string)).collect();
+        (entries, found.iter().map(place).collect())
     }
 
     #[test]
@@ -258,18 +244,28 @@ mod tests {
     }
 
     #[test]
+    fn names_stand_beside_addresses() {
+        let (entries, mistakes) = read("API.example.com. # one\n192.0.2.1\n*.example.net\n");
+        assert_eq!(entries, ["192.0.2.1", "api.example.com", "*.example.net"]);
+        assert_eq!(mistakes, Vec::<String>::new());
+    }
+
+    #[test]
     fn every_malformed_line_is_reported() {
-        let (_, mistakes) =
-            read("10.0.0.1/8\nexample.com\n1.2.3.4 1.2.3.5\n  *.example.com\n1.2.3\n0.0.0.0/0\n");
+        let (_, mistakes) = read(
+            "10.0.0.1/8\n@other\n1.2.3.4 1.2.3.5\n  a.*.example.com\n1.2.3\n0.0.0.0/0\nany\nlocalhost\n",
+        );
         assert_eq!(
             mistakes,
             [
                 "1:1: 10.0.0.1/8 has bits set behind its length",
-                "2:1: the host name \"example.com\" is not supported by this version",
+                "2:1: \"@other\" cannot stand in a list",
                 "3:1: \"1.2.3.4 1.2.3.5\" is more than one entry",
-                "4:3: \"*.example.com\": a name with a star is no endpoint",
-                "5:1: \"1.2.3\" is neither an address nor a prefix",
+                "4:3: \"a.*.example.com\": a star stands for whole labels, once, in front of at least two others",
+                "5:1: \"1.2.3\" is no address, no prefix and no host name",
                 "6:1: 0.0.0.0/0 is wider than /8 (IPv4) or /16 (IPv6)",
+                "7:1: \"any\" cannot stand in a list",
+                "8:1: \"localhost\" is this host and no provider",
             ]
         );
     }
@@ -290,8 +286,8 @@ mod tests {
 
     #[test]
     fn a_list_beyond_the_limit_is_refused_unread() {
-        let (prefixes, found) = parse_list(Path::new("x.txt"), &vec![b'\n'; MAX_LIST + 1]);
-        assert!(prefixes.is_empty());
+        let (listed, found) = parse_list(Path::new("x.txt"), &vec![b'\n'; MAX_LIST + 1]);
+        assert!(listed.prefixes.is_empty());
         assert_eq!(found[0].message, "this file is larger than 64 MiB");
     }
 

@@ -7,6 +7,7 @@
 
 mod cron;
 mod diagnostic;
+mod endpoint;
 mod lines;
 mod list;
 mod load;
@@ -15,6 +16,7 @@ mod openings;
 mod overlap;
 mod policy;
 mod reader;
+mod remote;
 mod repair;
 mod report;
 mod segment;
@@ -28,7 +30,7 @@ mod time;
 mod window;
 
 pub use diagnostic::{Diagnostic, Severity};
-pub use list::parse_list;
+pub use list::{Listed, parse_list};
 pub use load::{Loaded, ServiceText, load};
 pub use segment::parse_segment;
 pub use service::{lists_used, parse_service};

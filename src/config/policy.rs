@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::list::{Found, Lists, parse_prefix};
+use super::list::Lists;
 use super::reader::{Table, Value};
+use super::remote::{self, Remote};
 use super::time::Mistake;
 use super::window::Windows;
 use super::{nearest, subject};
-use crate::model::{
-    Direction, Endpoint, HostName, ListName, Policy, PolicyId, Port, PortError, Prefix, ServiceName, Settings,
-};
+use crate::model::{Direction, Policy, PolicyId, Port, PortError, Prefix, ServiceName, Settings};
 
 const EGRESS_KEYS: [&str; 5] = ["subject", "to", "ports", "tls", "windows"];
 const INGRESS_KEYS: [&str; 4] = ["subject", "from", "ports", "windows"];
@@ -51,11 +50,7 @@ fn read_all(tables: Vec<Table<'_>>, direction: Direction, context: &Context<'_>)
 fn read(table: &Table<'_>, direction: Direction, index: usize, context: &Context<'_>) -> Option<Placed> {
     let tls = table.get("tls").and_then(|value| value.word(&[("required", true)])).is_some();
     let subject = subject::read(table);
-    let key = match direction {
-        Direction::Egress => "to",
-        Direction::Ingress => "from",
-    };
-    let remote = endpoints(table, key, context.lists);
+    let remote = remote::read(table, direction, context.lists);
     let ports = ports(table);
     let windows = windows(table, context.windows);
     let Remote { at, endpoints, prefixes, names } = remote?;
@@ -64,81 +59,6 @@ fn read(table: &Table<'_>, direction: Direction, index: usize, context: &Context
     let policy = Policy { id, subject, endpoints, prefixes, names, tls, ports, windows };
     warn_about_failsafe(table, &policy, context.settings);
     Some(Placed { policy, endpoints: at })
-}
-
-/// The remote side as written.
-pub(super) struct Remote {
-    pub at: Range<usize>,
-    pub endpoints: Vec<Endpoint>,
-    pub prefixes: Vec<Prefix>,
-    pub names: Vec<HostName>,
-}
-
-/// Reads `to` or `from`.
-pub(super) fn endpoints(table: &Table<'_>, key: &str, lists: &dyn Lists) -> Option<Remote> {
-    let example = "[\"198.51.100.0/24\", \"@list\"]";
-    let value = table.required(key, &format!("say which addresses: {key} = {example}"))?;
-    let mut endpoints = Vec::new();
-    let mut prefixes = BTreeSet::new();
-    for entry in value.entries(example)? {
-        if table.report().is_full() {
-            return None;
-        }
-        if let Some((endpoint, listed)) = endpoint(&entry, lists) {
-            endpoints.push(endpoint);
-            prefixes.extend(listed.iter().copied());
-        }
-    }
-    let at = value.at().clone();
-    let prefixes = prefixes.into_iter().collect();
-    let names = endpoints.iter().filter_map(|endpoint| match endpoint {
-        Endpoint::Name(name) => Some(name.clone()),
-        Endpoint::Prefix(_) | Endpoint::List(_) | Endpoint::Any => None,
-    });
-    let names = names.collect::<BTreeSet<_>>().into_iter().collect();
-    Some(Remote { at, endpoints, prefixes, names })
-}
-
-/// One entry of `to` or `from` and the prefixes that it stands for.
-fn endpoint(entry: &Value<'_>, lists: &dyn Lists) -> Option<(Endpoint, std::sync::Arc<[Prefix]>)> {
-    let text = entry.string()?;
-    if text == "any" {
-        return Some((Endpoint::Any, std::sync::Arc::from([])));
-    }
-    if let Some(name) = text.strip_prefix('@') {
-        return list(entry, name, lists);
-    }
-    if let Some(name) = HostName::new(text) {
-        return Some((Endpoint::Name(name), std::sync::Arc::from([])));
-    }
-    let prefix = entry.read(parse_prefix)?;
-    Some((Endpoint::Prefix(prefix), std::sync::Arc::from([prefix])))
-}
-
-fn list(entry: &Value<'_>, written: &str, lists: &dyn Lists) -> Option<(Endpoint, std::sync::Arc<[Prefix]>)> {
-    let Some(name) = ListName::new(written) else {
-        let help = "write \"@\" and the name of a file of the lists directory without its .txt";
-        entry.error(format!("{written:?} is no name of a list"), help);
-        return None;
-    };
-    match lists.look_up(name.as_str()) {
-        Found::Entries(prefixes) => Some((Endpoint::List(name), prefixes)),
-        Found::Broken(reason) => {
-            if let Some(reason) = reason {
-                entry.error(format!("the list {written:?} has a mistake in {reason}"), "correct the list");
-            }
-            None
-        }
-        Found::Missing => {
-            let known = lists.names();
-            let help = match known.is_empty() {
-                true => format!("put its addresses into {written}.txt in the lists directory"),
-                false => nearest::help(written, &known),
-            };
-            entry.error(format!("there is no list {written:?}"), help);
-            None
-        }
-    }
 }
 
 pub(super) fn ports(table: &Table<'_>) -> Option<Vec<Port>> {

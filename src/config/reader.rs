@@ -134,6 +134,10 @@ pub(super) struct Value<'r> {
 }
 
 impl<'r> Value<'r> {
+    pub fn report(&self) -> &'r Report<'r> {
+        self.report
+    }
+
     /// The name of its key.
     pub fn name(&self) -> &'r str {
         self.name

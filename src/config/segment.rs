@@ -8,7 +8,7 @@ use super::reader::{self, Table};
 use super::repair::repair;
 use super::report::Report;
 use super::source::too_large;
-use super::{Diagnostic, MAX_FILE, policy, service, subject};
+use super::{Diagnostic, MAX_FILE, policy, remote, service, subject};
 use crate::model::{Allow, Direction, Endpoint, Mode, Segment, SegmentName};
 
 const KEYS: [&str; 5] = ["subject", "mode", "loopback", "dns", "allow"];
@@ -63,8 +63,7 @@ fn read_text(report: &Report<'_>, name: &SegmentName, lists: &dyn Lists) -> Opti
 fn read_allow(table: &Table<'_>, lists: &dyn Lists) -> Option<Allow> {
     let help = "write direction = \"egress\" or \"ingress\"";
     let direction = table.required("direction", help).and_then(|value| value.word(&DIRECTIONS));
-    let key = if direction == Some(Direction::Ingress) { "from" } else { "to" };
-    let remote = policy::endpoints(table, key, lists);
+    let remote = remote::read(table, direction.unwrap_or(Direction::Egress), lists);
     let ports = policy::ports(table);
     let remote = remote?;
     Some(Allow {

@@ -63,14 +63,14 @@ pub fn parse_service(
     (read.service, read.diagnostics)
 }
 
-/// The names of the lists that a schedule uses, sorted, also of a file with mistakes.
+/// The names of the lists that a schedule or a segment uses, sorted, also of a file with mistakes.
 pub fn lists_used(text: &str) -> Vec<String> {
     if text.len() > MAX_FILE {
         return Vec::new();
     }
     let repaired = repair(text);
     let (root, _) = DeTable::parse_recoverable(&repaired.text);
-    let policies = ["egress", "ingress"].into_iter().filter_map(|key| root.get_ref().get(key));
+    let policies = ["egress", "ingress", "allow"].into_iter().filter_map(|key| root.get_ref().get(key));
     let tables = policies.filter_map(|value| value.get_ref().as_array()).flatten();
     let mut names = BTreeSet::new();
     for table in tables.filter_map(|value| value.get_ref().as_table()) {

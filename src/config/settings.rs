@@ -11,7 +11,7 @@ use super::report::Report;
 use super::service::MODES;
 use super::source::too_large;
 use super::time::Mistake;
-use super::{Diagnostic, LATER, MAX_FILE, list, nearest, policy};
+use super::{Diagnostic, LATER, MAX_FILE, endpoint, nearest, policy};
 use crate::model::{
     Approval, Attempts, Enforcement, Failsafe, Metrics, Paths, Port, Prefix, PrefixError, Protocol, Refusal,
     Settings,
@@ -151,7 +151,7 @@ fn failsafe_from(table: &Table<'_>, is_off: bool) -> Option<Vec<Prefix>> {
 
 fn wide_prefix(text: &str) -> Result<Prefix, Mistake> {
     Prefix::parse_any_width(text).map_err(|error| match error {
-        PrefixError::HostBits { prefix, .. } => list::host_bits(text, prefix),
+        PrefixError::HostBits { prefix, .. } => endpoint::host_bits(text, prefix),
         PrefixError::Syntax(_) | PrefixError::TooWide(_) => {
             let help = "write for example 192.0.2.0/24, or 0.0.0.0/0 and ::/0 for everywhere";
             Mistake::new(format!("{text:?} is neither an address nor a prefix"), help)

@@ -24,7 +24,7 @@ pub struct Files {
     pub services: Vec<Source>,
     /// Every `*.toml` of `segments.d`.
     pub segments: Vec<Source>,
-    /// List name to file. Only those that a schedule uses are judged; the others serve as proposals.
+    /// List name to file. Only those that a schedule or a segment uses are judged; the others serve as proposals.
     pub lists: BTreeMap<String, Source>,
 }
 

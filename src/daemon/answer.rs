@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::engine::{ChangeError, Changed, Engine};
+use super::settle;
 use crate::api::ask::{Answer, Ask, Outcome};
 use crate::api::body::{self, SCHEMA};
 use crate::api::view::{self, Counts};
@@ -23,19 +24,20 @@ pub async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> A
         }
         Ask::Show(name) => show(engine, &name).await,
         Ask::Attempts { service, since } => attempts(engine, service, since).await,
+        Ask::Settle(place) => settle::look(engine, &place).into(),
         Ask::Apply { by } => apply(engine, settings, &by).await,
         Ask::Order { service, kind, by, reason } => order(engine, service, kind, by, reason).await,
     }
 }
 
-fn done(body: &impl Serialize) -> Answer {
+pub fn done(body: &impl Serialize) -> Answer {
     match serde_json::to_value(body) {
         Ok(body) => Answer { outcome: Outcome::Done, body },
         Err(error) => failure(Outcome::Failed, &error.to_string()),
     }
 }
 
-fn failure(outcome: Outcome, error: &str) -> Answer {
+pub fn failure(outcome: Outcome, error: &str) -> Answer {
     Answer { outcome, body: json!({ "schema": SCHEMA, "error": error }) }
 }
 

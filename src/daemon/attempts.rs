@@ -184,7 +184,7 @@ fn target(key: &Key, fields: &[Field], sets: &CountSets) -> Option<Target> {
             Value::Address(address) => remote = Some(address),
             Value::Protocol(number) => protocol = Some(number),
             Value::Port(number) => port = Some(number),
-            Value::Cgroup(_) | Value::Time(_) | Value::EchoId(_) => return None,
+            Value::Cgroup(_) | Value::Time(_) | Value::EchoId(_) | Value::Number(_) => return None,
         }
     }
     Some(Target {
@@ -289,6 +289,7 @@ mod tests {
             tcp_flags: None,
         };
         let record = nflog::Record {
+            datagram: None,
             prefix: "ingress/expired ".into(),
             hook: None,
             indev: None,

@@ -284,7 +284,7 @@ impl Engine {
             subjects.insert(subject.clone());
             next.resolve(subject, places);
         }
-        let part = next.compile_subjects(&subjects);
+        let part = next.compile_subjects(&subjects, &self.world);
         self.put_part_in_force(next, part)?;
         Ok(())
     }

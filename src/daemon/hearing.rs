@@ -5,8 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::engine::Engine;
+use super::names;
+use crate::compile::ANSWER;
 use crate::kernel::clock;
 use crate::kernel::commit::CommitError;
+use crate::kernel::nflog;
 use crate::kernel::sockets::{SocketTable, TimeWait};
 use crate::model::HostName;
 use crate::names::News;
@@ -35,7 +38,7 @@ impl Engine {
         if self.unwritten_hosts.is_empty() || self.store_error.is_some() {
             return;
         }
-        let known = |host: &HostName| Some((host.clone(), Arc::clone(self.world.names().get(host)?)));
+        let known = |host: &HostName| Some((host.clone(), Arc::clone(self.world.host(host)?)));
         let names = self.unwritten_hosts.iter().filter_map(known).collect();
         match self.keeper.store().put_names(&names).await {
             Ok(()) => self.unwritten_hosts.clear(),
@@ -46,13 +49,33 @@ impl Engine {
         }
     }
 
+    /// Takes in what processes were answered. Only name servers of this host teach: whom a process asks otherwise may
+    /// say what the process likes.
+    pub async fn on_answers(&mut self, records: &[nflog::Record]) {
+        let now = clock::now().max(self.world.now());
+        let mut news = Vec::new();
+        for record in records.iter().filter(|record| record.prefix == ANSWER) {
+            let server = record.packet.source;
+            let answer =
+                record.datagram.as_deref().filter(|_| self.hosts.is_resolver(server)).and_then(names::read);
+            let Some(answer) = answer else { continue };
+            for host in self.world.hosts_covering(&answer.asked) {
+                news.extend(answer.addresses.iter().map(|(address, holds)| {
+                    let holds = chrono::TimeDelta::from_std(*holds).unwrap_or_default();
+                    (host.clone(), News::Learned { address: *address, until: now + holds })
+                }));
+            }
+        }
+        if !news.is_empty() {
+            self.on_names(&news).await;
+        }
+    }
+
     /// Lets names lose what they had for long enough.
     pub async fn on_ageing(&mut self) {
-        if self.world.hosts().next().is_none() {
-            return;
-        }
         self.write_hosts().await;
         self.catch_up_with_time().await;
+        self.hosts.set(self.world.hosts().cloned().collect());
         let now = clock::now().max(self.world.now());
         let leaving = self.world.leaving(now);
         // Whoever is still connected keeps the address: ungoverned, the connection would outlive its window.

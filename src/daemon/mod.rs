@@ -8,6 +8,7 @@
 //! | `subjects` | where subjects are right now |
 //! | `names` | asks the host's resolvers what names stand for |
 //! | `hearing` | news of names, committed and kept |
+//! | `settle` | who waits until a cgroup is in force |
 //! | `teardown` | cuts what is connected, and proves that nothing is left |
 //! | `tally` | pure: kernel counts and log records to rows |
 //! | `attempts` | reads counts and records, writes rows |
@@ -23,6 +24,7 @@ mod hearing;
 mod names;
 mod record;
 mod run;
+mod settle;
 mod snapshot;
 mod start;
 mod subjects;

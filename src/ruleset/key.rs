@@ -21,6 +21,7 @@ pub enum Value {
     /// Nanoseconds since 1970.
     Time(u64),
     EchoId(u16),
+    Number(u32),
 }
 
 impl Key {
@@ -55,7 +56,7 @@ impl Field {
     pub fn length(self) -> usize {
         match self {
             Self::Cgroup | Self::Time => 8,
-            Self::Address(Family::V4) => 4,
+            Self::Address(Family::V4) | Self::Number => 4,
             Self::Address(Family::V6) => 16,
             Self::Protocol => 1,
             Self::Port | Self::EchoId(_) => 2,
@@ -84,6 +85,7 @@ fn decode_field(field: Field, bytes: &[u8]) -> Option<Value> {
         Field::Protocol => Value::Protocol(*exact.first()?),
         Field::Port => Value::Port(u16::from_be_bytes(exact.try_into().ok()?)),
         Field::EchoId(_) => Value::EchoId(u16::from_be_bytes(exact.try_into().ok()?)),
+        Field::Number => Value::Number(u32::from_ne_bytes(exact.try_into().ok()?)),
     })
 }
 
@@ -111,6 +113,10 @@ impl KeyBuilder {
 
     pub fn port(self, port: u16) -> Self {
         self.push(&port.to_be_bytes())
+    }
+
+    pub fn number(self, number: u32) -> Self {
+        self.push(&number.to_ne_bytes())
     }
 
     /// Instants before 1970 count as 1970, those after 2262 as the last that nanoseconds can say.

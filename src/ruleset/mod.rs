@@ -42,11 +42,19 @@ impl Ruleset {
 pub struct Part {
     pub wanted: Ruleset,
     pub gone: BTreeSet<String>,
+    /// Elements of sets whose other elements stay; `None`: the element goes.
+    pub elements: BTreeMap<String, BTreeMap<Key, Option<Element>>>,
+    pub gone_chains: BTreeSet<String>,
 }
 
 impl Part {
     pub fn new(table: &str) -> Self {
-        Self { wanted: Ruleset::new(table), gone: BTreeSet::new() }
+        Self {
+            wanted: Ruleset::new(table),
+            gone: BTreeSet::new(),
+            elements: BTreeMap::new(),
+            gone_chains: BTreeSet::new(),
+        }
     }
 }
 
@@ -55,6 +63,18 @@ impl Ruleset {
     pub fn take_over(&mut self, part: Part) {
         for name in &part.gone {
             self.sets.remove(name);
+        }
+        for name in &part.gone_chains {
+            self.chains.remove(name);
+        }
+        for (name, elements) in part.elements {
+            let Some(set) = self.sets.get_mut(&name) else { continue };
+            for (key, element) in elements {
+                match element {
+                    Some(element) => drop(set.elements.insert(key, element)),
+                    None => drop(set.elements.remove(&key)),
+                }
+            }
         }
         self.sets.extend(part.wanted.sets);
         self.chains.extend(part.wanted.chains);
@@ -145,6 +165,8 @@ pub enum Field {
     Time,
     /// The identifier of an echo request, 2 bytes.
     EchoId(Family),
+    /// A number of 4 bytes, the host's byte order.
+    Number,
 }
 
 /// What stands beside a key.
@@ -212,6 +234,10 @@ pub enum Load {
     Port(Side),
     Time,
     EchoId(Family),
+    /// The identifier of a DNS message behind a UDP header, 2 bytes.
+    DnsId,
+    /// Always this number: for rules that share a set and not its elements.
+    Number(u32),
 }
 
 /// One step of a rule.
@@ -256,6 +282,9 @@ pub enum Statement {
     },
     /// At least one byte follows the transport header.
     HasPayload,
+    /// The payload begins as a TLS ClientHello: a handshake record of any minor version of SSL 3 whose first message is
+    /// of type 1 (RFC 8446, sections 4 and 5.1). It has to be there up to the type.
+    ClientHello,
     /// IPv6: something stands between the header and TCP.
     ExtensionHeader,
     /// A full socket belongs to the packet.
@@ -272,6 +301,8 @@ pub enum Statement {
     QuotesTcp(Family),
     /// A process sends the packet, not the kernel.
     FromProcess,
+    /// The owner of the packet's socket, as the file that stands for it was opened; no match for a socket without one.
+    Owner(Account),
     /// The hop limit of an IPv6 packet.
     HopLimit(u8),
     /// The packet is a fragment.
@@ -287,6 +318,17 @@ pub enum Statement {
         key: Vec<Load>,
         limit: Option<u32>,
     },
+    /// Adds the key to a dynamic set, or refreshes it, to stay this long whatever the set says; whole seconds.
+    UpdateFor {
+        set: Name,
+        key: Vec<Load>,
+        timeout: Duration,
+    },
+    /// Takes the key out of a dynamic set.
+    Delete {
+        set: Name,
+        key: Vec<Load>,
+    },
     /// Counts on a named counter.
     Count(String),
     /// Sends the packet's first 128 bytes to an NFLOG group.
@@ -294,9 +336,21 @@ pub enum Statement {
         prefix: String,
         group: u16,
     },
+    /// Sends as much of the packet as the reader wants to an NFLOG group.
+    LogWhole {
+        prefix: String,
+        group: u16,
+    },
     RejectWithReset,
     RejectAsProhibited,
     Verdict(Verdict),
+}
+
+/// Who owns a socket, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    User(u32),
+    Group(u32),
 }
 
 /// Numbers of the protocols in IP headers (IANA).

@@ -117,6 +117,7 @@ fn type_of(field: Field) -> &'static str {
         Field::Time => "meta time",
         Field::EchoId(Family::V4) => "icmp id",
         Field::EchoId(Family::V6) => "icmpv6 id",
+        Field::Number => "meta mark",
     }
 }
 
@@ -173,6 +174,7 @@ fn print_value(value: Value) -> String {
         Value::Port(port) => port.to_string(),
         Value::Time(nanoseconds) => (nanoseconds / SECOND).to_string(),
         Value::EchoId(id) => id.to_string(),
+        Value::Number(number) => number.to_string(),
     }
 }
 
@@ -228,6 +230,7 @@ impl fmt::Display for Statement {
                 write!(f, "tcp flags & {mask:#x} {compare} {value:#x}")
             }
             Self::HasPayload => f.write_str("@ih,0,8 0-255"),
+            Self::ClientHello => f.write_str("@ih,0,48 & 0xffff000000ff == 0x160300000001"),
             Self::ExtensionHeader => f.write_str("ip6 nexthdr != 6"),
             Self::FullSocket => f.write_str("socket wildcard 0-1"),
             Self::AnySocket => f.write_str("socket transparent 0-1"),
@@ -241,6 +244,8 @@ impl fmt::Display for Statement {
             Self::QuotesTcp(Family::V4) => f.write_str("@th,136,8 0x6"),
             Self::QuotesTcp(Family::V6) => f.write_str("@th,112,8 0x6"),
             Self::FromProcess => f.write_str("meta skuid 0-4294967295"),
+            Self::Owner(Account::User(id)) => write!(f, "meta skuid {id}"),
+            Self::Owner(Account::Group(id)) => write!(f, "meta skgid {id}"),
             Self::HopLimit(limit) => write!(f, "ip6 hoplimit {limit}"),
             Self::Fragment(Family::V4) => f.write_str("ip frag-off & 0x3fff != 0"),
             Self::Fragment(Family::V6) => f.write_str("exthdr frag exists"),
@@ -253,10 +258,15 @@ impl fmt::Display for Statement {
                 }
                 f.write_str(" }")
             }
+            Self::UpdateFor { set, key, timeout } => {
+                write!(f, "update @{set} {{ {} timeout {}s }}", print_loads(key), timeout.as_secs())
+            }
+            Self::Delete { set, key } => write!(f, "delete @{set} {{ {} }}", print_loads(key)),
             Self::Count(name) => write!(f, "counter name \"{name}\""),
             Self::Log { prefix, group } => {
                 write!(f, "log prefix \"{prefix}\" group {group} snaplen {LOG_SNAPLEN}")
             }
+            Self::LogWhole { prefix, group } => write!(f, "log prefix \"{prefix}\" group {group}"),
             Self::RejectWithReset => f.write_str("reject with tcp reset"),
             Self::RejectAsProhibited => f.write_str("reject with icmpx admin-prohibited"),
             Self::Verdict(verdict) => write!(f, "{verdict}"),
@@ -279,7 +289,10 @@ fn print_load(load: Load) -> String {
         Load::Protocol => "meta l4proto".into(),
         Load::Port(side) => format!("th {}port", side_letter(side)),
         Load::Time => "meta time".into(),
+        Load::DnsId => "@th,64,16".into(),
         Load::EchoId(family) => format!("{} id", icmp_word(family)),
+        // nft takes no plain number into a key.
+        Load::Number(number) => format!("meta mark & 0 | {number}"),
     }
 }
 

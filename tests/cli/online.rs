@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use picoseg::api::ask::{Answer, Ask, Asked, Outcome};
+use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
 use picoseg::api::server::{Server, serve};
 use picoseg::model::{OrderKind, Settings};
 use serde_json::{Value, json};
@@ -77,6 +77,9 @@ fn ordinary(ask: &Ask) -> Answer {
             "schema": 1, "changed": true, "services": 3, "warnings": [
                 {"file": "f", "line": 1, "column": 2, "message": "m", "help": null, "severity": "warning"}
             ], "recorded": true,
+        })),
+        Ask::Settle(Settle { cgroup, id }) => done(json!({
+            "schema": 1, "cgroups": [{"cgroup": cgroup, "id": id, "subjects": ["unit:payments.service"]}],
         })),
         Ask::Order { service, kind, .. } => done(ordering(service.as_str(), *kind, &[], true)),
     }
@@ -166,7 +169,9 @@ fn json_is_the_body_as_it_came() {
     let daemon = Daemon::start(ordinary);
     assert_eq!(daemon.run(&["status", "--json"]).exits(0).stdout, format!("{}\n", status()));
     assert_eq!(daemon.run(&["--json", "show", "stripe"]).exits(0).stdout, format!("{}\n", show()));
-    for arguments in [&["services"][..], &["attempts"], &["apply"], &["suspend", "api", "--reason", "r"]] {
+    for arguments in
+        [&["services"][..], &["attempts"], &["settle"], &["apply"], &["suspend", "api", "--reason", "r"]]
+    {
         let said = run(daemon.etc.command().arg("--json").args(arguments)).exits(0);
         assert_eq!(said.json()["schema"], 1, "{arguments:?}");
         assert_eq!(said.stdout.lines().count(), 1, "{arguments:?}");
@@ -233,6 +238,24 @@ fn show_says_what_each_subject_is_right_now() {
     assert!(said.stdout.contains("the cgroup in which its socket was created"), "{}", said.stdout);
     assert!(daemon.run(&["show", "strype"]).exits(1).stderr.contains("strype"));
     daemon.run(&["show", "../status"]).exits(1);
+}
+
+#[test]
+fn settle_asks_for_the_cgroup_of_whoever_calls_it() {
+    let daemon = Daemon::start(ordinary);
+    let said = daemon.run(&["settle"]).exits(0);
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+    let Some(Ask::Settle(Settle { cgroup, id })) = daemon.asked().pop() else { panic!("settle") };
+    assert_eq!(cgroup, own);
+    assert_eq!(said.stdout, format!("the cgroup {own} (id {id}) is in force for unit:payments.service\n"));
+    let said = daemon.run(&["settle", "--json"]).exits(0).json();
+    assert_eq!(said["cgroups"][0]["subjects"][0], "unit:payments.service");
+    let asked = daemon.asked().len();
+    let said = daemon.run(&["settle", "picoseg-test-of-no-host.service"]).exits(1);
+    assert!(said.stderr.contains("has no cgroup"), "{}", said.stderr);
+    assert!(daemon.run(&["settle", "payments"]).exits(1).stderr.contains("full name"));
+    assert_eq!(daemon.asked().len(), asked);
 }
 
 #[test]
@@ -343,7 +366,8 @@ fn follow_prints_rows_once_and_again_when_they_count_further() {
 #[test]
 fn without_a_daemon_every_question_exits_3() {
     let etc = Etc::with_stripe();
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 8] = [
+        &["settle"],
         &["apply"],
         &["status"],
         &["services"],
@@ -387,7 +411,7 @@ fn settings_with_mistakes_keep_nobody_from_asking() {
 fn reading_falls_back_to_the_observers_socket_and_orders_do_not() {
     let daemon = Daemon::start(ordinary);
     fs::remove_file(daemon.etc.path("run/control.sock")).unwrap();
-    for arguments in [&["status"][..], &["services"], &["show", "stripe"], &["attempts"]] {
+    for arguments in [&["status"][..], &["services"], &["show", "stripe"], &["attempts"], &["settle"]] {
         daemon.run(arguments).exits(0);
     }
     daemon.run(&["suspend", "api", "--reason", "r"]).exits(3);

@@ -116,7 +116,10 @@ fn samples() -> BTreeMap<&'static str, Value> {
     };
     let applied =
         body::Applied { schema: SCHEMA, changed: false, services: 0, warnings: Vec::new(), recorded: true };
+    let settled = body::SettledCgroup { cgroup: String::new(), id: 0, subjects: Vec::new() };
     BTreeMap::from([
+        ("Settled", value(body::Settled { schema: SCHEMA, cgroups: Vec::new() })),
+        ("SettledCgroup", value(settled)),
         ("Status", value(status)),
         ("Health", value(health)),
         ("NextTransition", value(next)),

@@ -23,6 +23,7 @@ mod overlap;
 mod packets;
 mod reload;
 mod restart;
+mod settle;
 mod shipped;
 mod startup;
 mod tcp_cases;

@@ -1,11 +1,13 @@
 //! Host names as endpoints: resolved by the daemon, kept when a resolver fails, refused for ever after a decommission.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::agent::Agent;
+use hickory_resolver::proto::rr::RecordType;
+
+use crate::agent::{Agent, Heard};
 use crate::lab::clock::{self, in_ms, reach};
-use crate::lab::dns::NameServer;
+use crate::lab::dns::{NameServer, forged, question};
 use crate::lab::schedule::{Lifetime, egress, schedule, window};
 use crate::lab::{Lab, MOMENT, Unit, at, public4, public6};
 
@@ -223,4 +225,64 @@ fn another_resolver_is_followed() {
     lab.resolvers(&[lab.provider4(6)]);
     comes_to_be_governed(&neighbour, public4(0));
     assert!(ours.talks_to(at(public4(0), 443)));
+}
+
+/// Asks a name server and waits for its answer, which a process of the host receives.
+fn ask(process: &Agent, server: SocketAddr, name: &str) {
+    let from = process.udp(SocketAddr::new(wildcard(server), 0));
+    let question = String::from_utf8(question(0x1234, name, RecordType::A)).expect("below 128 all of it");
+    from.say_to(server, &question).expect("DNS is not governed");
+    assert!(matches!(from.hear(), Heard::Text { .. }), "an answer");
+}
+
+fn wildcard(of: SocketAddr) -> IpAddr {
+    if of.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+#[test]
+fn what_a_named_process_is_answered_is_learned_also_for_patterns_and_through_aliases() {
+    let Some((lab, server)) = lab() else { return };
+    let (payments, other) = (lab.unit("payments"), lab.unit("other"));
+    let resolver = at(lab.provider4(5), 53);
+    let policy = egress(&payments, "*.example.com", "443/tcp");
+    lab.write("stripe", &schedule(Lifetime::open(), &[policy]));
+    server.alias("eu.api.example.com", "edge.cdn.example.net");
+    server.set("edge.cdn.example.net", &[public4(0)], 60);
+    server.set("example.com", &[public4(1)], 60);
+    let daemon = lab.daemon();
+    let (ours, neighbour) = (lab.process(&payments), lab.process(&other));
+    let _theirs = provider(&lab, 3);
+    ask(&ours, resolver, "example.com");
+    ask(&ours, resolver, "eu.api.example.com");
+    comes_to_be_governed(&neighbour, public4(0));
+    assert!(ours.talks_to(at(public4(0), 443)));
+    assert!(neighbour.talks_to(at(public4(1), 443)), "a pattern does not cover the name itself");
+    assert!(daemon.term().success());
+    let _daemon = lab.daemon();
+    assert!(ours.talks_to(at(public4(0), 443)) && !neighbour.talks_to(at(public4(0), 443)), "over a restart");
+}
+
+#[test]
+fn only_a_named_process_that_asks_a_resolver_of_this_host_teaches() {
+    let Some((lab, server)) = lab() else { return };
+    let (payments, other) = (lab.unit("payments"), lab.unit("other"));
+    let (resolver, foreign) = (at(lab.provider4(5), 53), lab.name_server(6));
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, "*.example.com", "443/tcp")]));
+    server.set("a.example.com", &[public4(0)], 60);
+    foreign.set("b.example.com", &[public4(1)], 60);
+    server.set("c.example.com", &[public4(2)], 60);
+    let _daemon = lab.daemon();
+    let (ours, neighbour) = (lab.process(&payments), lab.process(&other));
+    let theirs = provider(&lab, 4);
+    ask(&neighbour, resolver, "a.example.com");
+    ask(&ours, at(lab.provider4(6), 53), "b.example.com");
+    // An answer that nobody asked for, to an open port of the process.
+    let open = ours.udp(at(lab.host4(), 0));
+    theirs.bytes(lab.host4(), vec![forged(resolver, open.local(), "d.example.com", public4(3))]);
+    assert!(matches!(open.hear(), Heard::Text { .. }), "the forged answer arrived");
+    ask(&ours, resolver, "c.example.com");
+    comes_to_be_governed(&neighbour, public4(2));
+    for number in [0, 1, 3] {
+        assert!(neighbour.talks_to(at(public4(number), 443)), "{number}: nobody who may taught it");
+    }
 }

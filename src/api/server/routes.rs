@@ -17,10 +17,10 @@ use tokio::sync::oneshot;
 use super::Side;
 use super::failure::Refused;
 use super::peer::{self, Groups};
-use crate::api::ask::{Answer, Ask, Asked, Line, Outcome};
+use crate::api::ask::{Answer, Ask, Asked, Line, Outcome, Settle};
 use crate::api::body::OrderRequest;
 use crate::api::reason;
-use crate::model::{OrderKind, ServiceName, Time};
+use crate::model::{OrderKind, ServiceName, Subject, Time};
 
 /// The largest body of a request.
 const MAX_BODY: usize = 64 << 10;
@@ -63,6 +63,7 @@ pub fn router(api: Api, uid: u32) -> Router {
         .route("/v1/services/{name}/resume", post(resume))
         .route("/v1/services/{name}/decommission", post(decommission))
         .route("/v1/attempts", get(attempts))
+        .route("/v1/settle", get(settle))
         .route("/v1/apply", post(apply))
         .fallback(|uri: Uri| async move { Refused::NoSuchRoute(uri.path().to_owned()) })
         .method_not_allowed_fallback(|method: Method| async move { Refused::Method(method.to_string()) })
@@ -94,6 +95,20 @@ async fn attempts(State(client): State<Client>, which: Result<Query<Which>, Quer
     let service = which.service.as_deref().map(service_name).transpose()?;
     let since = which.since.as_deref().map(instant).transpose()?;
     client.ask(Ask::Attempts { service, since }, ANSWER).await
+}
+
+/// The query of `settle`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    cgroup: String,
+    id: u64,
+}
+
+async fn settle(State(client): State<Client>, place: Result<Query<Place>, QueryRejection>) -> Reply {
+    let Query(Place { cgroup, id }) = place.map_err(|error| Refused::BadRequest(error.body_text()))?;
+    let cgroup = Subject::cgroup(&cgroup).map_err(|error| Refused::BadRequest(error.to_string()))?;
+    client.ask(Ask::Settle(Settle { cgroup: cgroup.value().to_owned(), id }), ANSWER).await
 }
 
 async fn apply(State(client): State<Client>, body: Body) -> Reply {

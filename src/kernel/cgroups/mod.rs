@@ -5,6 +5,7 @@
 //! it was created.
 
 mod hierarchy;
+mod lineage;
 mod watch;
 
 use std::io;

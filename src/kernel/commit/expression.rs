@@ -3,6 +3,7 @@
 //! Registers, header offsets and constants are those of linux/netfilter/nf_tables.h and of the protocols' headers.
 
 use std::ffi::CStr;
+use std::time::Duration;
 
 use nftnl::nftnl_sys as sys;
 
@@ -21,6 +22,8 @@ const SOCKET_CGROUPV2: u32 = 3;
 /// NFT_EXTHDR_F_PRESENT and NFT_EXTHDR_OP_IPV6.
 const EXTENSION_PRESENT: u32 = 1;
 const EXTENSION_IPV6: u32 = 0;
+/// NFT_DYNSET_OP_DELETE (nf_tables.h, kernel 5.4).
+const DYNSET_DELETE: u32 = 2;
 /// NFT_OBJECT_COUNTER.
 pub const OBJECT_COUNTER: u32 = 1;
 /// The loopback interface is the first of every network namespace.
@@ -75,7 +78,12 @@ impl Piece {
     pub const TCP_FLAGS: Self = Self::transport(13, 1);
     pub const ICMP_TYPE: Self = Self::transport(0, 1);
     pub const ECHO_ID: Self = Self::transport(4, 2);
+    /// Behind the eight bytes of a UDP header (RFC 768; RFC 1035, section 4.1.1).
+    pub const DNS_ID: Self = Self::transport(8, 2);
     pub const FIRST_PAYLOAD_BYTE: Self = Self { base: INNER_HEADER, offset: 0, length: 1 };
+
+    /// Up to the type of the first handshake message of a TLS connection.
+    pub const FIRST_HANDSHAKE_BYTES: Self = Self { base: INNER_HEADER, offset: 0, length: 6 };
 
     /// The protocol of the packet that an ICMP error quotes behind its own header of eight bytes.
     pub const fn quoted_protocol(family: Family) -> Self {
@@ -143,12 +151,21 @@ pub fn to_network_order(size: u32, register: Register) -> Expression {
 }
 
 pub fn mask(mask: &[u8], register: Register) -> Expression {
+    bitwise(mask, &vec![0; mask.len()], register)
+}
+
+/// Puts these bytes in place of what is in the register.
+pub fn replace(bytes: &[u8], register: Register) -> Expression {
+    bitwise(&vec![0; bytes.len()], bytes, register)
+}
+
+fn bitwise(mask: &[u8], xor: &[u8], register: Register) -> Expression {
     Expression::new(c"bitwise")
         .u32(sys::NFTNL_EXPR_BITWISE_SREG, register.number())
         .u32(sys::NFTNL_EXPR_BITWISE_DREG, register.number())
         .u32(sys::NFTNL_EXPR_BITWISE_LEN, mask.len() as u32)
         .bytes(sys::NFTNL_EXPR_BITWISE_MASK, mask)
-        .bytes(sys::NFTNL_EXPR_BITWISE_XOR, &vec![0; mask.len()])
+        .bytes(sys::NFTNL_EXPR_BITWISE_XOR, xor)
 }
 
 /// Compares the first register; the rule does not match when the answer is no. Order is by bytes.
@@ -190,14 +207,29 @@ pub fn dispatch(map: &CStr) -> Expression {
 
 /// Adds the key in the registers to a set, or refreshes it; with the set's own timeout and expressions.
 pub fn update(set: &CStr, limit: Option<u32>) -> Expression {
-    let update = Expression::new(c"dynset")
-        .u32(sys::NFTNL_EXPR_DYNSET_SREG_KEY, Register::FIRST.number())
-        .u32(sys::NFTNL_EXPR_DYNSET_OP, libc::NFT_DYNSET_OP_UPDATE as u32)
-        .str(sys::NFTNL_EXPR_DYNSET_SET_NAME, set);
+    let update = change(set, libc::NFT_DYNSET_OP_UPDATE as u32);
     match limit {
         Some(rate) => update.nested(sys::NFTNL_EXPR_DYNSET_EXPRESSIONS, packets_per_second(rate)),
         None => update,
     }
+}
+
+/// The same, with a timeout instead of the set's own.
+pub fn update_for(set: &CStr, timeout: Duration) -> Expression {
+    let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    change(set, libc::NFT_DYNSET_OP_UPDATE as u32).u64(sys::NFTNL_EXPR_DYNSET_TIMEOUT, milliseconds)
+}
+
+/// Takes the key in the registers out of a set; goes on in any case.
+pub fn delete(set: &CStr) -> Expression {
+    change(set, DYNSET_DELETE)
+}
+
+fn change(set: &CStr, operation: u32) -> Expression {
+    Expression::new(c"dynset")
+        .u32(sys::NFTNL_EXPR_DYNSET_SREG_KEY, Register::FIRST.number())
+        .u32(sys::NFTNL_EXPR_DYNSET_OP, operation)
+        .str(sys::NFTNL_EXPR_DYNSET_SET_NAME, set)
 }
 
 fn packets_per_second(rate: u32) -> Expression {
@@ -220,11 +252,13 @@ pub fn count_on(name: &CStr) -> Expression {
         .str(sys::NFTNL_EXPR_OBJREF_IMM_NAME, name)
 }
 
+/// Without a length of its own: the reader of the group says how much it wants.
+pub fn log_whole(prefix: &CStr, group: u16) -> Expression {
+    Expression::new(c"log").str(sys::NFTNL_EXPR_LOG_PREFIX, prefix).u16(sys::NFTNL_EXPR_LOG_GROUP, group)
+}
+
 pub fn log(prefix: &CStr, group: u16) -> Expression {
-    Expression::new(c"log")
-        .str(sys::NFTNL_EXPR_LOG_PREFIX, prefix)
-        .u16(sys::NFTNL_EXPR_LOG_GROUP, group)
-        .u32(sys::NFTNL_EXPR_LOG_SNAPLEN, LOG_SNAPLEN)
+    log_whole(prefix, group).u32(sys::NFTNL_EXPR_LOG_SNAPLEN, LOG_SNAPLEN)
 }
 
 pub fn reject(kind: i32, code: i32) -> Expression {

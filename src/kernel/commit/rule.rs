@@ -13,7 +13,7 @@ use super::expression::{self as expr, Piece, Register};
 use super::{text, userdata};
 use crate::kernel::ffi::{Element, Expression, Set};
 use crate::model::{Family, Time};
-use crate::ruleset::{Load, Side, Statement, Verdict, protocol};
+use crate::ruleset::{Account, Load, Side, Statement, Verdict, protocol};
 
 /// Codes of verdicts: linux/netfilter.h and `enum nft_verdicts` of nf_tables.h.
 const JUMP: i32 = -3;
@@ -116,6 +116,11 @@ impl Encoder<'_> {
                 self.push(expr::payload(Piece::FIRST_PAYLOAD_BYTE, Register::FIRST));
                 self.push_all(expr::within(&[0], &[u8::MAX]));
             }
+            Statement::ClientHello => {
+                self.push(expr::payload(Piece::FIRST_HANDSHAKE_BYTES, Register::FIRST));
+                self.push(expr::mask(&[0xff, 0xff, 0, 0, 0, 0xff], Register::FIRST));
+                self.push(expr::compare(libc::NFT_CMP_EQ, &[0x16, 0x03, 0, 0, 0, 0x01]));
+            }
             Statement::ExtensionHeader => {
                 self.need_network(Family::V6);
                 self.push(expr::payload(Piece::NEXT_HEADER, Register::FIRST));
@@ -128,7 +133,15 @@ impl Encoder<'_> {
                 self.push(expr::payload(Piece::quoted_protocol(*family), Register::FIRST));
                 self.push(expr::compare(libc::NFT_CMP_EQ, &[protocol::TCP]));
             }
-            Statement::FromProcess => self.owner(),
+            Statement::FromProcess => self.any_owner(),
+            Statement::Owner(account) => {
+                let (key, id) = match account {
+                    Account::User(id) => (libc::NFT_META_SKUID, id),
+                    Account::Group(id) => (libc::NFT_META_SKGID, id),
+                };
+                self.push(expr::meta(key as u32, Register::FIRST));
+                self.push(expr::compare(libc::NFT_CMP_EQ, &id.to_ne_bytes()));
+            }
             Statement::HopLimit(limit) => self.hop_limit(*limit),
             Statement::Fragment(family) => self.fragment(*family),
             Statement::Before(instant) => self.time(libc::NFT_CMP_LT, *instant),
@@ -137,8 +150,17 @@ impl Encoder<'_> {
                 self.loads(key);
                 self.push(expr::update(&text(set)?, *limit));
             }
+            Statement::UpdateFor { set, key, timeout } => {
+                self.loads(key);
+                self.push(expr::update_for(&text(set)?, *timeout));
+            }
+            Statement::Delete { set, key } => {
+                self.loads(key);
+                self.push(expr::delete(&text(set)?));
+            }
             Statement::Count(name) => self.push(expr::count_on(&text(name)?)),
             Statement::Log { prefix, group } => self.push(expr::log(&text(prefix)?, *group)),
+            Statement::LogWhole { prefix, group } => self.push(expr::log_whole(&text(prefix)?, *group)),
             Statement::RejectWithReset => {
                 self.need_transport(protocol::TCP);
                 self.push(expr::reject(libc::NFT_REJECT_TCP_RST, 0));
@@ -172,7 +194,7 @@ impl Encoder<'_> {
     }
 
     /// Only a socket with a file has an owner: the kernel's own have none, whatever their cgroup is.
-    fn owner(&mut self) {
+    fn any_owner(&mut self) {
         self.push(expr::meta(libc::NFT_META_SKUID as u32, Register::FIRST));
         self.push(expr::to_network_order(4, Register::FIRST));
         self.push_all(expr::within(&[0; 4], &[u8::MAX; 4]));
@@ -237,7 +259,12 @@ impl Encoder<'_> {
         match load {
             Load::Address(family, _) | Load::Network(family, _) => self.need_network(family),
             Load::EchoId(family) => self.need_echo(family),
-            Load::Cgroup { .. } | Load::Protocol | Load::Port(_) | Load::Time => {}
+            Load::Cgroup { .. }
+            | Load::Protocol
+            | Load::Port(_)
+            | Load::Time
+            | Load::DnsId
+            | Load::Number(_) => {}
         }
     }
 
@@ -267,9 +294,19 @@ impl Encoder<'_> {
                 self.push(expr::to_network_order(8, to));
                 8
             }
+            Load::DnsId => {
+                self.push(expr::payload(Piece::DNS_ID, to));
+                2
+            }
             Load::EchoId(_) => {
                 self.push(expr::payload(Piece::ECHO_ID, to));
                 2
+            }
+            // As nft writes it: anything that can always be loaded, with its bits put in place of.
+            Load::Number(number) => {
+                self.push(expr::meta(libc::NFT_META_MARK as u32, to));
+                self.push(expr::replace(&number.to_ne_bytes(), to));
+                4
             }
         }
     }

@@ -128,6 +128,7 @@ fn typeof_field(field: Field) -> Vec<Vec<u8>> {
         Field::Time => vec![meta(super::expression::META_TIME_NS)],
         Field::EchoId(Family::V4) => vec![payload(icmp(Family::V4), 4, Some(16))],
         Field::EchoId(Family::V6) => vec![payload(icmp(Family::V6), 6, Some(16))],
+        Field::Number => vec![meta(libc::NFT_META_MARK as u32)],
     }
 }
 

@@ -1,0 +1,50 @@
+//! Listeners that systemd makes for a service: they and all that they accept belong to systemd's own cgroup.
+
+use crate::agent::unit;
+use crate::clock::until;
+use crate::machine::{MOMENT, Machine};
+use crate::outside::v4;
+use crate::schedule::{file, ingress, schedule};
+
+const PORT: u16 = 8443;
+const SOCKET: &str = "[Socket]\nListenStream=8443\n";
+
+fn machine_with(service: &str, socket: bool) -> Option<Machine> {
+    let (provider, grants) = (file("provider"), schedule(&[ingress("hook.service", &[v4(0)], "8443/tcp")]));
+    let units = [("/etc/systemd/system/hook.service", service), (provider.as_str(), grants.as_str())];
+    let socket = socket.then_some(("/etc/systemd/system/hook.socket", SOCKET));
+    let files: Vec<_> = units.into_iter().chain(socket).collect();
+    Machine::boot(&files)
+}
+
+#[test]
+fn a_listener_of_systemd_is_refused_and_show_says_why() {
+    let Some(machine) =
+        machine_with(&unit("activated", "StandardInput=socket\nStandardOutput=journal"), true)
+    else {
+        return;
+    };
+    machine.start("hook.socket");
+    // Somebody whom no service lists starts it.
+    assert!(machine.outside().talks_to(PORT, v4(3)));
+    assert_eq!(machine.property("hook.service", "ActiveState"), "active");
+    assert!(!machine.outside().talks_to(PORT, v4(0)), "the policy is for the service");
+    let said = machine.picoseg(&["show", "provider"]).ok().stdout;
+    assert!(said.contains("hook.socket"), "{said}");
+    machine.picoseg(&["check"]).ok().explains(&["init.scope"]);
+
+    // One remedy: the maker is the subject.
+    machine.put(&file("provider"), &schedule(&[ingress("init.scope", &[v4(0)], "8443/tcp")]));
+    machine.apply();
+    assert!(machine.outside().talks_to(PORT, v4(0)));
+    assert!(!machine.picoseg(&["check"]).ok().stderr.contains("hook.socket"));
+}
+
+#[test]
+fn a_service_that_makes_its_listener_itself_is_admitted() {
+    let Some(machine) = machine_with(&unit(&format!("serve {PORT}"), ""), false) else { return };
+    machine.start("hook.service");
+    until("its provider is admitted", MOMENT, || machine.outside().talks_to(PORT, v4(0)));
+    let said = machine.picoseg(&["show", "provider"]).ok().stdout;
+    assert!(!said.contains("hook.socket"), "{said}");
+}

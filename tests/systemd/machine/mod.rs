@@ -1,0 +1,200 @@
+//! A machine with a real systemd as PID 1, with a wire to the outside, gone again on drop.
+//!
+//! ```text
+//!   machine (pid, mount, uts, ipc, cgroup, net)  host0 ---- wire0  outside (net)
+//!                                         192.0.2.1/24          192.0.2.10 .. 192.0.2.13
+//!                                        2001:db8::1/64        2001:db8::10 .. 2001:db8::13
+//! ```
+//!
+//! The rules have to be loaded from inside: the kernel counts the levels of `socket cgroupv2` from the cgroup namespace of
+//! the process that loads them. The numbers of cgroups and what the network stack does are those of this kernel.
+
+mod boot;
+mod place;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::agent::{AGENT, Agent};
+use crate::cli::Cli;
+use crate::netns::{self, Netns};
+use crate::outside::Outside;
+use crate::skip::skipped;
+use place::{Cage, Tree};
+
+/// What the kernel and systemd do at once, on a loaded machine.
+pub const MOMENT: Duration = Duration::from_secs(10);
+
+const NETNS: &str = "psb";
+/// What is installed, if it was built: by its path, where packages put it.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("/usr/bin/picosegd", env!("CARGO_BIN_EXE_picosegd")),
+    ("/usr/bin/picoseg", env!("CARGO_BIN_EXE_picoseg")),
+];
+
+pub struct Machine {
+    /// The process that is PID 1 inside.
+    leader: u32,
+    // In this order: processes, then what they used.
+    nspawn: Child,
+    cage: Cage,
+    tree: Tree,
+    outside: Outside,
+    inside: Netns,
+}
+
+impl Machine {
+    /// A machine on which picoseg is installed and enabled, with more `files`: paths below `/`, and texts. Everything that
+    /// is to start at boot has. `None` after saying why this machine cannot have one.
+    pub fn boot(files: &[(&str, &str)]) -> Option<Self> {
+        Self::build(files).map_err(|reason| skipped(&reason)).ok()
+    }
+
+    fn build(files: &[(&str, &str)]) -> Result<Self, String> {
+        static MACHINES: AtomicU32 = AtomicU32::new(0);
+        if !nix::unistd::geteuid().is_root() {
+            return Err("not root".to_owned());
+        }
+        place::sweep(of_the_dead);
+        netns::sweep(|name| name.strip_prefix(NETNS).is_some_and(of_the_dead));
+        let base = boot::base()?;
+        let id = format!("{}n{}", std::process::id(), MACHINES.fetch_add(1, Ordering::Relaxed));
+        let inside = Netns::add(&format!("{NETNS}{id}i"))?;
+        let outside = Outside::beside(&inside, Netns::add(&format!("{NETNS}{id}o"))?);
+        let (tree, cage) = (Tree::lay(&id, &base)?, Cage::build(&id)?);
+        install(&tree.root());
+        files.iter().for_each(|(path, text)| put(&tree.root(), path, text));
+        let (nspawn, leader) = boot::boot(&id, &tree, &cage, &inside, &PROGRAMS)?;
+        Ok(Self { leader, nspawn, cage, tree, outside, inside })
+    }
+
+    pub fn outside(&self) -> &Outside {
+        &self.outside
+    }
+
+    /// Runs a program inside, as root, in no unit.
+    pub fn run(&self, arguments: &[&str]) -> Cli {
+        Cli::run(self.command(arguments))
+    }
+
+    /// The same for what takes longer than a command may.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.leader.to_string()]);
+        command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]);
+        command
+            .args(arguments)
+            .env("NO_COLOR", "1")
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn systemctl(&self, arguments: &[&str]) -> Cli {
+        self.run(&[&["systemctl", "--no-pager"], arguments].concat())
+    }
+
+    /// Insists that it works, and shows the journal where it does not.
+    pub fn start(&self, unit: &str) {
+        self.unit_command("start", unit);
+    }
+
+    pub fn restart(&self, unit: &str) {
+        self.unit_command("restart", unit);
+    }
+
+    pub fn stop(&self, unit: &str) {
+        self.unit_command("stop", unit);
+    }
+
+    fn unit_command(&self, verb: &str, unit: &str) {
+        let done = self.systemctl(&[verb, unit]);
+        assert_eq!(done.code, 0, "systemctl {verb} {unit}: {}\n{}", done.stderr, self.journal(unit));
+    }
+
+    /// One property of a unit.
+    pub fn property(&self, unit: &str, name: &str) -> String {
+        self.systemctl(&["show", "--value", "--property", name, unit]).ok().stdout.trim().to_owned()
+    }
+
+    /// The last lines of a unit.
+    pub fn journal(&self, unit: &str) -> String {
+        self.run(&["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", unit]).stdout
+    }
+
+    pub fn picoseg(&self, arguments: &[&str]) -> Cli {
+        self.run(&[&["picoseg"], arguments].concat())
+    }
+
+    pub fn status(&self) -> Value {
+        self.picoseg(&["status", "--json"]).ok().json()
+    }
+
+    /// The table in force, as nft prints it inside.
+    pub fn table(&self) -> String {
+        self.run(&["nft", "list", "table", "inet", "picoseg"]).ok().stdout
+    }
+
+    /// Writes a file inside.
+    pub fn put(&self, path: &str, text: &str) {
+        put(&self.tree.root(), path, text);
+    }
+
+    /// Loads the files of picoseg.
+    pub fn apply(&self) {
+        self.picoseg(&["apply"]).ok();
+    }
+
+    /// The agent that a unit runs.
+    pub fn agent(&self, name: &str) -> Agent {
+        Agent::at(self.path(&Agent::socket(name)))
+    }
+
+    /// Where this process finds what is at `path` inside, also in its mounts.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.leader))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- picosegd inside the machine\n{}---", self.journal("picosegd.service"));
+        }
+        let _ = self.nspawn.kill();
+        let _ = self.nspawn.wait();
+    }
+}
+
+/// What a package and an administrator do: units in place, directories and groups made, the daemon enabled.
+fn install(root: &Path) {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    for entry in fs::read_dir(units).expect("units are shipped").flatten() {
+        let text = fs::read_to_string(entry.path()).expect("a unit is text");
+        put(root, &format!("/usr/lib/systemd/system/{}", entry.file_name().to_string_lossy()), &text);
+    }
+    for dir in ["services.d", "segments.d", "lists"] {
+        fs::create_dir_all(root.join("etc/picoseg").join(dir)).expect("a tree of ours");
+    }
+    put(root, "/etc/systemd/system/multi-user.target.d/picoseg.conf", "[Unit]\nWants=picosegd.service\n");
+    let groups = fs::read_to_string(root.join("etc/group")).expect("a Debian");
+    put(root, "/etc/group", &(groups + "picoseg:x:900:\npicoseg-admin:x:901:\n"));
+    put(root, AGENT, "");
+}
+
+fn put(root: &Path, path: &str, text: &str) {
+    let path = root.join(path.trim_start_matches('/'));
+    fs::create_dir_all(path.parent().expect("below the root")).expect("a tree of ours");
+    fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+}
+
+/// Whether an id like `4711n2` is of a process that is gone.
+fn of_the_dead(id: &str) -> bool {
+    let pid = id.split_once('n').and_then(|(pid, _)| pid.parse::<u32>().ok());
+    pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}

@@ -1,0 +1,27 @@
+//! The product under a real systemd as PID 1: shipped units, subjects that are units, sockets that systemd makes, and
+//! what happens between the start of a unit and its first packet.
+//!
+//! [`machine`] boots a small Debian (`scripts/rootfs`) in namespaces of its own with `systemd-nspawn`, [`outside`] is the
+//! other end of its wire, [`agent`] is what its units run. The tests need root, `systemd-nspawn`, `mmdebstrap` and once
+//! a Debian mirror, and say `SKIPPED: why` where one of them is missing.
+
+#[path = "../e2e/lab/cli.rs"]
+#[expect(dead_code, reason = "shared with tests/e2e")]
+mod cli;
+#[path = "../e2e/lab/clock.rs"]
+#[expect(dead_code, reason = "shared with tests/e2e")]
+mod clock;
+#[path = "../e2e/lab/netns.rs"]
+mod netns;
+#[path = "../e2e/lab/skip.rs"]
+#[expect(dead_code, reason = "shared with tests/e2e")]
+mod skip;
+
+mod agent;
+mod machine;
+mod outside;
+mod schedule;
+
+mod activation;
+mod service;
+mod unit;
