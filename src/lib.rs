@@ -24,6 +24,7 @@
 //! | [`store`] | ledger, attempts, orders, accepted files |
 //! | [`api`] | requests and answers over the unix sockets |
 //! | [`cli`] | the command line |
+//! | [`execd`] | the helper for programs: each of their processes in a cgroup of its own |
 
 #![deny(unsafe_code)]
 
@@ -32,6 +33,7 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod daemon;
+pub mod execd;
 pub mod explain;
 pub mod files;
 pub mod kernel;

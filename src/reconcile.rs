@@ -41,6 +41,8 @@ pub struct World {
     services: Arc<BTreeMap<ServiceName, Arc<Known>>>,
     index: Arc<Index>,
     resolution: Arc<Resolution>,
+    /// When the places of each subject last changed.
+    since: Arc<BTreeMap<Subject, Time>>,
     names: Names,
     /// The latest time ever seen: turning the clock back does not turn this back.
     latest: Time,
@@ -119,6 +121,7 @@ impl World {
             services: Arc::default(),
             index: Arc::default(),
             resolution: Arc::default(),
+            since: Arc::default(),
             names: Names::default(),
             latest,
             openings: Openings::Armed,
@@ -240,8 +243,16 @@ impl World {
         self.settle(self.agenda.due(self.latest))
     }
 
-    /// Takes over where subjects are right now.
+    /// Takes over where a subject is right now, as of the latest time seen.
     pub fn resolve(&mut self, subject: Subject, places: Vec<Place>) {
+        self.resolve_at(subject, places, self.latest);
+    }
+
+    /// Takes over where a subject is since an instant.
+    pub fn resolve_at(&mut self, subject: Subject, places: Vec<Place>, at: Time) {
+        if self.resolution.get(&subject) != Some(&places) {
+            Arc::make_mut(&mut self.since).insert(subject.clone(), at);
+        }
         Arc::make_mut(&mut self.resolution).insert(subject, places);
     }
 
@@ -249,6 +260,7 @@ impl World {
     pub fn forget_unused_subjects(&mut self) {
         if self.resolution.keys().any(|subject| !self.index.names(subject)) {
             Arc::make_mut(&mut self.resolution).retain(|subject, _| self.index.names(subject));
+            Arc::make_mut(&mut self.since).retain(|subject, _| self.index.names(subject));
         }
     }
 
@@ -460,12 +472,17 @@ impl World {
     }
 
     /// True when some policy is about the subject.
-    pub fn names(&self, subject: &Subject) -> bool {
+    pub fn is_named(&self, subject: &Subject) -> bool {
         self.index.names(subject)
     }
 
     pub fn places(&self, subject: &Subject) -> &[Place] {
         self.resolution.get(subject).map_or(&[], Vec::as_slice)
+    }
+
+    /// Since when the subject is where it is, or nowhere; `None` where nobody looked for it.
+    pub fn since(&self, subject: &Subject) -> Option<Time> {
+        self.since.get(subject).copied()
     }
 
     /// The next change of any service's state.

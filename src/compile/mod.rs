@@ -13,6 +13,7 @@
 //! elapsed time as well. Services with the same timetable share the set, because the kernel keeps the sets of a
 //! table in a list.
 
+mod accounts;
 mod failsafe;
 mod flows;
 mod grants;
@@ -136,6 +137,7 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     failsafe::add(input, &mut ruleset);
     windows::add(input, &services, &mut ruleset);
     tls::add(&services, &mut ruleset);
+    accounts::add_sets(&services, &mut ruleset);
     subjects::add(input, &mut ruleset);
     learning::add(input, &services, &mut ruleset);
     grants::add(input, &services, &mut ruleset);

@@ -451,7 +451,10 @@ fn add_reasons(input: &Input<'_>, ruleset: &mut Ruleset) {
                 Direction::Ingress => vec![vec![reset_segment(), jump("reset-stray")]],
             };
             refused.extend(count_and_log(input, direction, reason));
-            refused.push(vec![goto(format!("refuse-{direction}"))]);
+            refused.push(vec![goto(match reason {
+                Reason::Plaintext => "refuse-plaintext".to_owned(),
+                _ => format!("refuse-{direction}"),
+            })]);
             chain(ruleset, names::reason_chain(direction, reason), refused);
 
             let mut observed = known_flows(direction);
@@ -521,16 +524,19 @@ fn add_refusals(input: &Input<'_>, ruleset: &mut Ruleset) {
             vec![Statement::RejectAsProhibited],
         ]
     };
+    let refused = match enforcement.egress_refusal {
+        Refusal::Reject => tell(),
+        Refusal::Drop => vec![drop()],
+    };
     let mut egress = vec![vec![existing(), just_closed, Statement::Verdict(Verdict::Drop)]];
-    match enforcement.egress_refusal {
-        Refusal::Reject => egress.extend(tell()),
-        Refusal::Drop => egress.push(drop()),
-    }
+    egress.extend(refused.clone());
     let mut ingress = vec![vec![existing(), Statement::RejectWithReset]];
     match enforcement.ingress_refusal {
         Refusal::Reject => ingress.extend(tell()),
         Refusal::Drop => ingress.push(drop()),
     }
     chain(ruleset, "refuse-egress", egress);
+    // Its grant goes on: no teardown is on its way.
+    chain(ruleset, "refuse-plaintext", refused);
     chain(ruleset, "refuse-ingress", ingress);
 }

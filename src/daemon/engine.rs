@@ -148,7 +148,7 @@ impl Engine {
         let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
         let subjects: Vec<Subject> = next.subjects().into_iter().cloned().collect();
         for (subject, places) in self.subjects.set(&subjects) {
-            next.resolve(subject, places);
+            next.resolve_at(subject, places, clock::now());
         }
         next.forget_unused_subjects();
         let table = self.put_in_force(next, &BTreeSet::new())?;
@@ -282,11 +282,17 @@ impl Engine {
         for (subject, places) in changes {
             tracing::info!(%subject, places = places.len(), "subject changed");
             subjects.insert(subject.clone());
-            next.resolve(subject, places);
+            next.resolve_at(subject, places, clock::now());
         }
         let part = next.compile_subjects(&subjects, &self.world);
         self.put_part_in_force(next, part)?;
         Ok(())
+    }
+
+    /// Tells whoever waits for it which places of subjects are in the table.
+    pub fn confirm_subjects(&mut self) {
+        let world = &self.world;
+        self.subjects.confirm(|subject| world.places(subject));
     }
 
     pub(super) fn put_in_force(

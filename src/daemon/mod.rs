@@ -6,9 +6,10 @@
 //! | `start` | everything that has to be there before the first transaction |
 //! | `engine` | changes of the world, committed and recorded |
 //! | `subjects` | where subjects are right now |
+//! | `findings` | sockets that were made elsewhere than a policy supposes |
+//! | `settle` | who waits until a cgroup is in force |
 //! | `names` | asks the host's resolvers what names stand for |
 //! | `hearing` | news of names, committed and kept |
-//! | `settle` | who waits until a cgroup is in force |
 //! | `teardown` | cuts what is connected, and proves that nothing is left |
 //! | `tally` | pure: kernel counts and log records to rows |
 //! | `attempts` | reads counts and records, writes rows |
@@ -20,6 +21,7 @@
 mod answer;
 mod attempts;
 mod engine;
+mod findings;
 mod hearing;
 mod names;
 mod record;

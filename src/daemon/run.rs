@@ -146,6 +146,7 @@ async fn turn(
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        engine.confirm_subjects();
         arm(engine, inputs).await;
         settling.answer(engine);
         let elapsed = engine.elapsed_deadline();
@@ -183,7 +184,7 @@ async fn turn(
                 settling.add(place, reply);
                 look_at_subjects(engine);
             }
-            Woken::Asked(asked) => on_asked(engine, asked, settings).await,
+            Woken::Asked(asked) => answer::reply(engine, asked, settings).await,
             Woken::Settling => look_at_subjects(engine),
             Woken::Log => {
                 on_log(engine, inputs);
@@ -266,12 +267,6 @@ fn look_at_subjects(engine: &mut Engine) {
 async fn reload(engine: &mut Engine, settings: &SettingsFile) {
     let answer = answer::apply(engine, settings, "SIGHUP").await;
     tracing::info!(outcome = ?answer.outcome, body = %answer.body, "reloaded");
-}
-
-async fn on_asked(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
-    let answer = answer::answer(engine, asked.ask, settings).await;
-    // Whoever asked may have gone.
-    let _ = asked.reply.send(answer);
 }
 
 fn on_log(engine: &mut Engine, inputs: &mut Inputs) {

@@ -1,5 +1,5 @@
-//! The only unsafe code of the crate: owners of libnftnl's objects that free what they allocate, and the readiness of
-//! file descriptors.
+//! The only unsafe code of the crate: owners of libnftnl's objects that free what they allocate, the readiness of
+//! file descriptors, and those that come with events.
 //!
 //! nftnl's safe API has no maps, timeouts, table flags, registers beyond the first and most expressions; these
 //! wrappers reach them through `nftnl-sys`. They hold no knowledge of rules: that is `commit`'s.
@@ -9,7 +9,7 @@ use std::alloc::{Layout, handle_alloc_error};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 
 use nftnl::{MsgType, NlMsg};
@@ -489,4 +489,68 @@ impl Readiness {
         self.0.readable().await?.clear_ready();
         Ok(())
     }
+}
+
+// ---- fanotify -------------------------------------------------------------------------------------------------
+
+/// One event of a fanotify group, its descriptors owned.
+#[derive(Debug)]
+pub(super) struct FanotifyEvent {
+    pub mask: u64,
+    /// The file; none: the kernel could not open it, or events were lost.
+    pub file: Option<OwnedFd>,
+    /// The process in this pid namespace; 0: outside of it.
+    pub pid: i32,
+    /// The same process, as long as it lives; only where the group asks for it.
+    pub pidfd: Option<OwnedFd>,
+}
+
+/// Reads the events of a fanotify group that are there (fanotify(7)); `EAGAIN` when there are none.
+///
+/// nix reads them too, but not the pidfd that stands behind each, which then stays open for ever.
+pub(super) fn read_fanotify(
+    group: &nix::sys::fanotify::Fanotify,
+    buffer: &mut [u8],
+) -> nix::Result<Vec<FanotifyEvent>> {
+    let length = nix::unistd::read(group, buffer)?;
+    let mut events = Vec::new();
+    let mut rest = &buffer[..length];
+    while let Some((event, after)) = fanotify_event(rest) {
+        events.push(event);
+        rest = after;
+    }
+    Ok(events)
+}
+
+/// The first event: `event_len u32, vers u8, reserved u8, metadata_len u16, mask u64, fd i32, pid i32`, then records of
+/// `info_type u8, pad u8, len u16`.
+fn fanotify_event(bytes: &[u8]) -> Option<(FanotifyEvent, &[u8])> {
+    const PIDFD: u8 = 4;
+    let number = |at: usize| Some(i32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let length = number(0)? as usize;
+    let event = bytes.get(..length)?;
+    let mut records = event.get(usize::from(u16::from_ne_bytes(bytes.get(6..8)?.try_into().ok()?))..)?;
+    let mut pidfd = None;
+    while let Some([kind, _, low, high]) = records.first_chunk() {
+        let length = usize::from(u16::from_ne_bytes([*low, *high]));
+        let Some(record) = records.get(..length).filter(|_| length >= 4) else { break };
+        if let (PIDFD, Some(number)) = (*kind, record.get(4..8)) {
+            pidfd = Some(i32::from_ne_bytes(number.try_into().ok()?));
+        }
+        records = &records[length..];
+    }
+    let event = FanotifyEvent {
+        mask: u64::from_ne_bytes(bytes.get(8..16)?.try_into().ok()?),
+        file: owned(number(16)?),
+        pid: number(20)?,
+        pidfd: pidfd.and_then(owned),
+    };
+    Some((event, &bytes[length..]))
+}
+
+/// A descriptor that the kernel has just made for us; negative: none.
+fn owned(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: only called with the numbers in an event that was just read, each once: the kernel opened them for the
+    // reader, and nobody else knows them.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }

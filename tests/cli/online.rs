@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
+use picoseg::api::explain::Question;
 use picoseg::api::server::{Server, serve};
-use picoseg::model::{OrderKind, Settings};
+use picoseg::model::{Direction, OrderKind, Settings};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -78,6 +79,7 @@ fn ordinary(ask: &Ask) -> Answer {
                 {"file": "f", "line": 1, "column": 2, "message": "m", "help": null, "severity": "warning"}
             ], "recorded": true,
         })),
+        Ask::Explain(question) => done(explained(question)),
         Ask::Settle(Settle { cgroup, id }) => done(json!({
             "schema": 1, "cgroups": [{"cgroup": cgroup, "id": id, "subjects": ["unit:payments.service"]}],
         })),
@@ -121,21 +123,36 @@ fn policy(name: &str, index: usize, subject: &str, resolved: bool) -> Value {
 
 fn show() -> Value {
     let mut show = service("stripe", "Stripe, Inc.", "decommissioned");
-    let subject = |index: usize, subject: &str, places: Value| {
+    let subject = |index: usize, subject: &str, places: Value, reason: Value| {
+        let since = (index < 2).then_some("2026-11-01T10:00:00Z");
         json!({
-            "policy": format!("stripe/egress/{index}"), "subject": subject, "places": places, "prefixes": 4,
+            "policy": format!("stripe/egress/{index}"), "subject": subject, "places": places, "since": since,
+            "reason": reason, "prefixes": 4,
         })
     };
-    let place = json!({"cgroup": "system.slice/payments.service", "id": 4711, "level": 2});
+    let none = json!({"cgroup": null, "id": null, "level": null, "uid": null, "gid": null, "address": null});
+    let place = |facts: Value| {
+        let mut place = none.clone();
+        place.as_object_mut().unwrap().extend(facts.as_object().unwrap().clone());
+        place
+    };
+    let places = json!([
+        place(json!({"cgroup": "system.slice/payments.service", "id": 4711, "level": 2})),
+        place(json!({"uid": 33})),
+        place(json!({"gid": 34})),
+        place(json!({"address": "172.17.0.2"})),
+    ]);
     let more = json!({
         "schema": 1, "description": null, "ticket": "SEC-1", "compliance": ["PCI-DSS", "SOX"], "departed": true,
         "suspended": null,
         "decommissioned": {"at": "2026-11-01T00:00:00Z", "cause": "order", "by": "root (uid 0)", "reason": "over"},
         "subjects": [
-            subject(0, "unit:payments.service", json!([place])),
-            subject(1, "unit:gone.service", json!([])),
-            subject(2, "cgroup:/", json!([])),
+            subject(0, "unit:payments.service", places, json!(null)),
+            subject(1, "unit:gone.service", json!([]), json!("it does not run")),
+            subject(2, "cgroup:/", json!([]), json!(null)),
         ],
+        "findings": [{"policy": "stripe/egress/1", "what": "a socket\u{1b}[2J", "remedy": "restart it"}],
+        "findings_error": "too much",
     });
     show.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     show
@@ -147,6 +164,16 @@ fn attempt(remote: &str, count: u64) -> Value {
         "verdict": "refused", "protocol": "tcp", "remote": remote, "remote_port": 443, "local": null,
         "local_port": null, "subject": null, "uid": 1000, "also": [], "count": count,
         "first_seen": "2026-11-21T00:00:00Z", "last_seen": "2026-11-22T00:00:00.5Z",
+    })
+}
+
+/// Refused by `stripe`, but for port 443.
+fn explained(question: &Question) -> Value {
+    let fits = question.remote.port == 443;
+    json!({
+        "schema": 1, "at": "2026-11-22T00:00:00Z", "verdict": if fits { "allow" } else { "refuse" },
+        "reason": (!fits).then_some("closed"), "service": "stripe", "policy": fits.then_some("stripe/egress/0"),
+        "until": "2026-11-22T18:00:00Z", "mode": "observe",
     })
 }
 
@@ -228,8 +255,14 @@ fn show_says_what_each_subject_is_right_now() {
         "state         decommissioned",
         "compliance    PCI-DSS, SOX",
         "ended         2026-11-01T00:00:00Z (order) by root (uid 0): over",
-        "  is now      cgroup /system.slice/payments.service (id 4711)",
-        "  is now      does not exist: refused",
+        "  is now      cgroup /system.slice/payments.service (id 4711), since 2026-11-01T10:00:00Z",
+        "  is now      user 33, since 2026-11-01T10:00:00Z",
+        "  is now      group 34, since 2026-11-01T10:00:00Z",
+        "  is now      forwarded from and to 172.17.0.2, since 2026-11-01T10:00:00Z",
+        "  is now      unresolved, hence refused: it does not run, since 2026-11-01T10:00:00Z",
+        "  found       a socket\\u{1b}[2J",
+        "  remedy      restart it",
+        "findings      incomplete: too much",
         "  is now      any process of this host",
         "  to          198.51.100.7, @list (4 prefixes)",
     ] {
@@ -238,6 +271,58 @@ fn show_says_what_each_subject_is_right_now() {
     assert!(said.stdout.contains("the cgroup in which its socket was created"), "{}", said.stdout);
     assert!(daemon.run(&["show", "strype"]).exits(1).stderr.contains("strype"));
     daemon.run(&["show", "../status"]).exits(1);
+}
+
+#[test]
+fn explain_asks_the_daemon_and_says_until_when_it_holds() {
+    let daemon = Daemon::start(ordinary);
+    let explain = |remote: &str, more: &[&str]| {
+        let arguments = ["explain", "--subject", "unit:payments.service", "--remote", remote];
+        daemon.run(&[&arguments[..], more].concat()).exits(0)
+    };
+    assert_eq!(
+        explain("198.51.100.7:443/tcp", &[]).stdout,
+        "unit:payments.service to 198.51.100.7:443/tcp: allowed by stripe/egress/0 until 2026-11-22T18:00:00Z\n"
+    );
+    let said =
+        explain("[2001:db8::1]:80/tcp", &["--direction", "ingress", "--at", "2026-11-22T01:00:00+01:00"]);
+    assert_eq!(
+        said.stdout,
+        "[2001:db8::1]:80/tcp to unit:payments.service: refused by stripe, closed; it will pass from \
+         2026-11-22T18:00:00Z on; in observe mode: it is recorded and passes\n"
+    );
+    let Some(Ask::Explain(question)) = daemon.asked().pop() else { panic!("explain") };
+    assert_eq!(question.direction, Direction::Ingress);
+    assert_eq!(question.at, Some("2026-11-22T00:00:00Z".parse().unwrap()));
+    assert_eq!(explain("192.0.2.1/icmp", &["--json"]).json()["verdict"], "refuse");
+    for bad in [
+        ["--subject", "payments.service", "--remote", "192.0.2.1:1/tcp"],
+        ["--subject", "unit:payments.service", "--remote", "192.0.2.1:1"],
+        ["--subject", "unit:payments.service", "--remote", "api.example:443/tcp"],
+    ] {
+        daemon.run(&[&["explain"][..], &bad].concat()).exits(2);
+    }
+}
+
+#[test]
+fn without_a_daemon_explain_works_from_the_files_and_says_so() {
+    let etc = Etc::with_stripe();
+    let explain = |remote: &str, at: &str| {
+        let subject = ["--subject", "unit:picoseg-test-of-no-host.service"];
+        etc.run(&[&["explain", "--json", "--remote", remote, "--at", at], &subject[..]].concat()).exits(0)
+    };
+    let said = explain("198.51.100.7:443/tcp", "2026-11-23T10:00:00Z");
+    assert!(said.stderr.contains("orders and learned addresses are not known"), "{}", said.stderr);
+    let expected = json!({
+        "schema": 1, "at": "2026-11-23T10:00:00Z", "verdict": "allow", "reason": null, "service": "stripe",
+        "policy": "stripe/egress/0", "until": "2026-11-23T18:00:00Z", "mode": "enforce",
+    });
+    assert_eq!(said.json(), expected);
+    let closed = explain("198.51.100.7:443/tcp", "2026-11-22T10:00:00Z").json();
+    assert_eq!((&closed["reason"], &closed["until"]), (&json!("closed"), &json!("2026-11-23T09:00:00Z")));
+    assert_eq!(explain("192.0.2.1:443/tcp", "now").json()["verdict"], "ungoverned");
+    etc.write("services.d/stripe.toml", "nonsense");
+    etc.run(&["explain", "--subject", "user:root", "--remote", "192.0.2.1/icmp"]).exits(78);
 }
 
 #[test]

@@ -47,9 +47,16 @@ fn samples() -> BTreeMap<&'static str, Value> {
         attempts: 0,
         policies: Vec::new(),
     };
-    let place = body::Place { cgroup: String::new(), id: 0, level: 0 };
-    let resolved =
-        body::Resolved { policy: String::new(), subject: String::new(), places: Vec::new(), prefixes: 0 };
+    let place = body::Place::default();
+    let resolved = body::Resolved {
+        policy: String::new(),
+        subject: String::new(),
+        places: Vec::new(),
+        since: None,
+        reason: None,
+        prefixes: 0,
+    };
+    let finding = body::Finding { policy: String::new(), what: String::new(), remedy: String::new() };
     let suspended = body::Ordered { at, by: String::new(), reason: String::new() };
     let ended = body::Ended { at, cause: String::new(), by: None, reason: None };
     let show = body::Show {
@@ -62,6 +69,8 @@ fn samples() -> BTreeMap<&'static str, Value> {
         suspended: None,
         decommissioned: None,
         subjects: Vec::new(),
+        findings: Vec::new(),
+        findings_error: None,
     };
     let attempt = body::Attempt {
         service: None,
@@ -117,7 +126,18 @@ fn samples() -> BTreeMap<&'static str, Value> {
     let applied =
         body::Applied { schema: SCHEMA, changed: false, services: 0, warnings: Vec::new(), recorded: true };
     let settled = body::SettledCgroup { cgroup: String::new(), id: 0, subjects: Vec::new() };
+    let explained = body::Explained {
+        schema: SCHEMA,
+        at,
+        verdict: String::new(),
+        reason: None,
+        service: None,
+        policy: None,
+        until: None,
+        mode: None,
+    };
     BTreeMap::from([
+        ("Explained", value(explained)),
         ("Settled", value(body::Settled { schema: SCHEMA, cgroups: Vec::new() })),
         ("SettledCgroup", value(settled)),
         ("Status", value(status)),
@@ -128,6 +148,7 @@ fn samples() -> BTreeMap<&'static str, Value> {
         ("Service", value(service)),
         ("Policy", value(policy)),
         ("Show", value(show)),
+        ("Finding", value(finding)),
         ("Suspended", value(suspended)),
         ("Decommissioned", value(ended)),
         ("Resolved", value(resolved)),
@@ -182,6 +203,7 @@ fn the_bodies_have_the_keys_that_users_were_promised() {
             "service, provider, policy, direction, reason, verdict, protocol, remote, remote_port, local, local_port, \
              subject, uid, also, count, first_seen, last_seen",
         ),
+        ("Explained", "verdict, reason, service, policy, until"),
         ("Diagnostics", "schema, diagnostics"),
         ("Diagnostic", "file, line, column, message, help"),
         ("Teardown", "sockets_closed, flows_removed, residue, completed_at"),

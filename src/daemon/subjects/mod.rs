@@ -1,11 +1,18 @@
 //! Where subjects are right now, whoever knows it: each source watches the subjects of its kinds.
 
+mod programs;
+
 use std::io;
+use std::path::Path;
 
 use crate::compile::Place;
 use crate::kernel::cgroups::{CgroupError, Change, Hierarchy, Watcher};
 use crate::kernel::wait::Waiting;
 use crate::model::Subject;
+
+use programs::Programs;
+
+pub use programs::ProgramState;
 
 /// A subject and all that the kernel can tell it by; nothing: it is unresolved.
 pub type Resolved = (Subject, Vec<Place>);
@@ -14,6 +21,7 @@ pub type Resolved = (Subject, Vec<Place>);
 pub struct Subjects {
     hierarchy: Hierarchy,
     cgroups: Waiting<Watcher>,
+    programs: Programs,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -25,33 +33,44 @@ pub enum SubjectsError {
 }
 
 impl Subjects {
-    /// Watches these subjects; [`Subjects::resolved`] has the first answers.
-    pub fn new(hierarchy: Hierarchy, subjects: &[Subject]) -> Result<Self, SubjectsError> {
-        let watcher = Watcher::new(hierarchy.clone(), subjects)?;
+    /// Watches these subjects; [`Subjects::resolved`] has the first answers. `runtime`: where the helper's socket is.
+    pub fn new(hierarchy: Hierarchy, runtime: &Path, subjects: &[Subject]) -> Result<Self, SubjectsError> {
+        let watcher = Watcher::new(hierarchy.clone(), &in_cgroups(subjects))?;
         let cgroups = Waiting::new(watcher).map_err(SubjectsError::Wait)?;
-        Ok(Self { hierarchy, cgroups })
+        let mut programs = Programs::new(hierarchy.clone(), runtime);
+        programs.set(subjects);
+        Ok(Self { hierarchy, cgroups, programs })
     }
 
     /// Watches these subjects from now on; returns the new ones, and those of the others that moved.
     pub fn set(&mut self, subjects: &[Subject]) -> Vec<Resolved> {
-        let changes = self.cgroups.get_mut().set_subjects(subjects).unwrap_or_else(|error| {
+        let watched = self.cgroups.get_mut().set_subjects(&in_cgroups(subjects));
+        let changes = watched.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot watch cgroups: new subjects stay unresolved");
             Vec::new()
         });
-        self.places(changes)
+        let mut resolved = self.places(changes);
+        resolved.extend(self.programs.set(subjects));
+        resolved
     }
 
     /// Every watched subject as of the last call.
     pub fn resolved(&mut self) -> Vec<Resolved> {
         let hierarchy = &self.hierarchy;
         let all = self.cgroups.get_mut().resolved();
-        all.map(|(subject, cgroups)| (subject.clone(), hierarchy.places(cgroups))).collect()
+        let mut resolved: Vec<Resolved> =
+            all.map(|(subject, cgroups)| (subject.clone(), hierarchy.places(cgroups))).collect();
+        resolved.extend(self.programs.resolved());
+        resolved
     }
 
     /// Waits until some subject may have moved. Safe in `select!`.
     pub async fn changed(&mut self) {
-        // An error shows again when the watcher is read.
-        let _ = self.cgroups.readable().await;
+        tokio::select! {
+            // An error shows again when the watcher is read.
+            _ = self.cgroups.readable() => {}
+            () = self.programs.changed() => {}
+        }
     }
 
     /// Returns what has moved since the last call, without waiting.
@@ -60,11 +79,28 @@ impl Subjects {
             tracing::error!(%error, "cannot read what happened to cgroups");
             Vec::new()
         });
-        self.places(changes)
+        let mut resolved = self.places(changes);
+        resolved.extend(self.programs.next_changes());
+        resolved
+    }
+
+    /// Tells whoever waits for it what the table holds.
+    pub fn confirm<'a>(&mut self, places: impl Fn(&Subject) -> &'a [Place]) {
+        self.programs.confirm(places);
+    }
+
+    /// What is known of an `exe` subject; none when no file names it.
+    pub fn program(&self, subject: &Subject) -> Option<&ProgramState> {
+        self.programs.state(subject)
     }
 
     fn places(&self, changes: Vec<Change>) -> Vec<Resolved> {
         let place = |change: Change| (change.subject, self.hierarchy.places(change.cgroups));
         changes.into_iter().map(place).collect()
     }
+}
+
+/// Those that are not told by somebody else.
+fn in_cgroups(subjects: &[Subject]) -> Vec<Subject> {
+    subjects.iter().filter(|subject| !Programs::is_program(subject)).cloned().collect()
 }

@@ -124,7 +124,7 @@ impl Hierarchy {
 
     /// The names of the cgroups right below a path; none when it is gone. Names that are not UTF-8 belong to no
     /// unit and to no path of a schedule.
-    pub(super) fn children(&self, path: &str) -> Result<Vec<String>, CgroupError> {
+    pub fn children(&self, path: &str) -> Result<Vec<String>, CgroupError> {
         let directory = self.directory(path);
         let names = std::fs::read_dir(&directory).and_then(|entries| {
             entries

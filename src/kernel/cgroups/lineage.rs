@@ -1,7 +1,10 @@
-//! From a cgroup upwards: which subjects it belongs to by the names of its path.
+//! Up and down from a cgroup: which subjects it belongs to by the names of its path, what lies below it, which
+//! processes are in it.
+
+use std::io;
 
 use super::CgroupError;
-use super::hierarchy::{Cgroup, Hierarchy, is_slice_chain, units_of};
+use super::hierarchy::{Cgroup, Hierarchy, is_slice_chain, join, units_of};
 use crate::model::Subject;
 
 impl Hierarchy {
@@ -9,15 +12,49 @@ impl Hierarchy {
     /// it stands for by its name. `None` when one of them is gone.
     pub fn lineage(&self, path: &str) -> Result<Option<Vec<(Cgroup, Vec<Subject>)>>, CgroupError> {
         let path = path.trim_end_matches('/');
-        let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
         let mut lineage = Vec::new();
-        for end in ends.filter(|end| *end > 0) {
+        for end in ends(path) {
             let Some(cgroup) = self.cgroup(&path[..end])? else { return Ok(None) };
             let subjects = meanings(&cgroup.path);
             lineage.push((cgroup, subjects));
         }
         Ok(Some(lineage))
     }
+
+    /// Returns every cgroup but the root, at most so many; those that go meanwhile are left out.
+    pub fn all(&self, most: usize) -> Result<Vec<Cgroup>, CgroupError> {
+        let mut found = Vec::new();
+        let mut waiting = vec!["/".to_owned()];
+        while let Some(parent) = waiting.pop() {
+            for name in self.children(&parent)? {
+                if found.len() >= most {
+                    return Ok(found);
+                }
+                let path = join(&parent, &name);
+                found.extend(self.cgroup(&path)?);
+                waiting.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the processes that are in a cgroup itself. `EOPNOTSUPP`: it is threaded (cgroups(7)).
+    pub fn processes(&self, path: &str) -> io::Result<Vec<u32>> {
+        let text = std::fs::read_to_string(self.directory(path).join("cgroup.procs"))?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+}
+
+/// Returns the subjects that a cgroup belongs to by the names of its path, whether it exists or not.
+pub fn subjects_by_name(path: &str) -> Vec<Subject> {
+    let path = path.trim_end_matches('/');
+    ends(path).flat_map(|end| meanings(&path[..end])).collect()
+}
+
+/// Where the cgroups of a path end in it, the root left out, outermost first.
+fn ends(path: &str) -> impl Iterator<Item = usize> {
+    let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
+    ends.filter(|end| *end > 0)
 }
 
 /// The subjects that a path stands for: itself, and below slices the unit of that name and its template.

@@ -21,7 +21,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -217,6 +217,19 @@ impl Lab {
         self.at_provider(command).ok();
     }
 
+    /// Runs any command as a process of a unit of the host.
+    pub fn in_unit(&self, unit: &Unit, command: &[&str]) -> Cli {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo $$ > \"$0/cgroup.procs\"; exec \"$@\""]).arg(unit.dir()).args(command);
+        self.on_host(shell)
+    }
+
+    /// Starts a server on the provider's side; it is stopped on drop.
+    pub fn serve_at_provider(&self, mut command: Command) -> Running {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.provider.run(|| Running(command.spawn().expect("the program is installed")))
+    }
+
     /// Runs any command in the provider's network namespace.
     pub fn at_provider(&self, command: Command) -> Cli {
         self.provider.run(|| Cli::run(command))
@@ -360,6 +373,23 @@ runtime = "{dir}/{runtime}"
         self.host.run(|| Daemon::start(command, notify, log))
     }
 
+    /// Starts `picoseg-execd` and waits until it holds executions.
+    pub fn execd(&self) -> Daemon {
+        let start = self.started.get() + 1;
+        self.started.set(start);
+        let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_picoseg-execd"));
+        command.arg("--config").arg(self.config());
+        let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        Daemon::start(command, notify, log)
+            .unwrap_or_else(|failed| panic!("picoseg-execd: exit {:?}\n{}", failed.code, failed.log))
+    }
+
+    /// Starts any command in the host's network namespace.
+    pub fn spawn_on_host(&self, mut command: Command) -> Child {
+        self.host.run(|| command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+
     /// Runs `picosegd --unload`.
     pub fn unload(&self) -> Cli {
         let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
@@ -496,6 +526,16 @@ runtime = "{dir}/{runtime}"
             fs::create_dir_all(self.dir.path().join(dir)).expect("a directory of ours");
         }
         self.settings("");
+    }
+}
+
+/// A program that runs beside the test.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -1,0 +1,53 @@
+//! Which programs the running processes are.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::mover::is_ours;
+use super::stamp::{FileId, Stamp};
+use crate::kernel::cgroups;
+
+/// How many processes run each of these files outside of the cgroups that we make. A script is not seen here: its
+/// process runs the interpreter. Needs CAP_SYS_PTRACE for the processes of others.
+pub fn outside(files: impl Iterator<Item = FileId>) -> BTreeMap<FileId, u32> {
+    let mut counts: BTreeMap<FileId, u32> = files.map(|file| (file, 0)).collect();
+    if counts.is_empty() {
+        return counts;
+    }
+    for pid in pids() {
+        let Ok(stamp) = Stamp::at(&format!("/proc/{pid}/exe")) else { continue };
+        let Some(count) = counts.get_mut(&stamp.file) else { continue };
+        let path = cgroups::path_of(pid).ok().flatten();
+        if path.is_some_and(|path| !path.split('/').any(is_ours)) {
+            *count += 1;
+        }
+    }
+    counts
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The files that this process runs on: itself, the loader, its libraries.
+pub fn own_files() -> Vec<FileId> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let mapped = maps.lines().filter_map(|line| line.split_once('/').map(|(_, path)| format!("/{path}")));
+    let mut files: Vec<_> = mapped.chain(["/proc/self/exe".to_owned()]).collect();
+    files.sort();
+    files.dedup();
+    files.iter().filter_map(|path| Some(Stamp::at(path).ok()?.file)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_runs_its_own_file_outside_of_our_cgroups() {
+        let own = Stamp::at("/proc/self/exe").unwrap().file;
+        assert!(own_files().contains(&own));
+        assert!(outside([own].into_iter())[&own] >= 1);
+    }
+}
