@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::shared::{Rule, chain, goto, jump, lookup};
-use super::{Governing, Input, Place, names};
+use super::{Governing, Input, Place, fresh, names};
 use crate::model::{Family, PortRange, Service, Subject};
 use crate::ruleset::{Account, Element, Field, Key, Load, Part, Ruleset, Set, Side, Statement, protocol};
 
@@ -19,7 +19,7 @@ use crate::ruleset::{Account, Element, Field, Key, Load, Part, Ruleset, Set, Sid
 pub const PREFIX: &str = "dns ";
 
 /// Cgroups deeper than this are not looked for: a chain asks each depth once, whatever the subjects are.
-const DEEPEST: u32 = 8;
+pub const DEEPEST: u32 = 8;
 
 /// The most questions under way.
 const QUESTIONS: u32 = 65_536;
@@ -34,7 +34,7 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset)
         return;
     }
     for level in 1..=DEEPEST {
-        ruleset.sets.insert(set(level), Set::plain(&[Field::Cgroup]));
+        ruleset.sets.insert(naming_set(level), Set::plain(&[Field::Cgroup]));
     }
     for (set, elements) in cgroups(subjects.iter().flat_map(|subject| places(input, subject))) {
         if let Some(set) = ruleset.sets.get_mut(&set) {
@@ -81,7 +81,7 @@ fn places<'a>(input: &Input<'a>, subject: &Subject) -> &'a [Place] {
     input.resolution.get(subject).map_or(&[], Vec::as_slice)
 }
 
-fn set(level: u32) -> String {
+pub fn naming_set(level: u32) -> String {
     format!("naming-l{level}")
 }
 
@@ -92,7 +92,7 @@ fn cgroups<'a>(places: impl Iterator<Item = &'a Place>) -> BTreeMap<String, BTre
             && (1..=DEEPEST).contains(&place.level)
         {
             let element = Element { comment: Some(place.path.clone()), ..Element::default() };
-            sets.entry(set(place.level))
+            sets.entry(naming_set(place.level))
                 .or_default()
                 .insert(Key::builder().cgroup(place.id).build(), element);
         }
@@ -112,7 +112,9 @@ fn add_asking_of(input: &Input<'_>, subjects: &BTreeSet<&Subject>, ruleset: &mut
     if subjects.iter().any(|subject| subject.is_any_process()) {
         out.push(vec![noted()]);
     } else {
-        out.extend((1..=DEEPEST).map(|level| vec![lookup(&[Load::Cgroup { level }], set(level)), noted()]));
+        out.extend(
+            (1..=DEEPEST).map(|level| vec![lookup(&[Load::Cgroup { level }], naming_set(level)), noted()]),
+        );
         out.extend(accounts(input, subjects).into_iter().map(|owner| vec![owner, noted()]));
     }
     chain(ruleset, "dns-out", out);
@@ -130,12 +132,15 @@ fn add_questions(input: &Input<'_>, ruleset: &mut Ruleset) {
             key: key(Side::Destination, Side::Source).to_vec(),
             limit: None,
         }]);
-        let group = input.settings.attempts.answers_group();
-        let log = Statement::LogWhole { prefix: PREFIX.to_owned(), group };
-        answered.push(vec![lookup(&key(Side::Source, Side::Destination), questions), log]);
+        answered.push(vec![lookup(&key(Side::Source, Side::Destination), questions), goto("dns-answered")]);
     }
     chain(ruleset, "dns-asked", asked);
     chain(ruleset, "dns-in", answered);
+    let group = input.settings.attempts.answers_group();
+    let mut learned = vec![vec![Statement::LogWhole { prefix: PREFIX.to_owned(), group }]];
+    learned.extend(fresh::note());
+    chain(ruleset, "dns-answered", learned);
+    fresh::add(ruleset);
 }
 
 /// A rule for each user and group: only questions to name servers come here.

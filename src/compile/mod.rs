@@ -14,8 +14,10 @@
 //! table in a list.
 
 mod accounts;
+mod addresses;
 mod failsafe;
 mod flows;
+mod fresh;
 mod grants;
 mod learning;
 mod names;
@@ -31,6 +33,7 @@ use std::net::IpAddr;
 use crate::model::{Record, Service, ServiceState, Settings, Subject, Time};
 use crate::ruleset::{Part, Ruleset};
 
+pub use addresses::{Listing, add as address_part, network};
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::{CountSets, count_sets, opening_sets};
 

@@ -77,7 +77,7 @@ pub fn dispatch(key: &[Load], map: impl Into<Name>) -> Statement {
     Statement::Dispatch { key: key.to_vec(), map: map.into() }
 }
 
-fn update(set: impl Into<Name>, key: &[Load]) -> Statement {
+pub fn update(set: impl Into<Name>, key: &[Load]) -> Statement {
     Statement::Update { set: set.into(), key: key.to_vec(), limit: None }
 }
 
@@ -99,7 +99,8 @@ fn endpoint(family: Family, remote: Side, port: Side) -> [Load; 3] {
     [Load::Address(family, remote), Load::Protocol, Load::Port(port)]
 }
 
-fn add_maps(family: Family, ruleset: &mut Ruleset) {
+/// Adds the maps from remote addresses to policies and services, empty.
+pub fn add_maps(family: Family, ruleset: &mut Ruleset) {
     let digit = names::digit(family);
     let endpoint = [Field::Address(family), Field::Protocol, Field::Port];
     let address = [Field::Address(family)];

@@ -11,9 +11,10 @@ use crate::kernel::clock;
 use crate::kernel::commit::CommitError;
 use crate::kernel::nflog;
 use crate::kernel::sockets::{SocketTable, TimeWait};
-use crate::model::HostName;
+use crate::model::{HostName, ServiceName};
 use crate::names::News;
 use crate::reconcile::World;
+use crate::ruleset::Part;
 
 impl Engine {
     /// Takes news of names in. What cannot be committed is not known either: the next answer brings it again.
@@ -104,13 +105,58 @@ impl Engine {
     }
 
     fn put_hosts_in_force(&mut self, next: World, changed: &BTreeSet<HostName>) -> Result<(), CommitError> {
-        if next.services_of(changed).iter().any(|service| next.moved(&self.world, service)) {
-            self.put_in_force(next, &BTreeSet::new())?;
-        } else {
-            self.take(next);
+        let mut moved = next.services_of(changed);
+        moved.retain(|service| next.moved(&self.world, service));
+        match moved.is_empty() {
+            true => self.take(next),
+            false => drop(self.put_addresses_in_force(next, &moved, None)?),
         }
         self.unwritten_hosts.extend(changed.iter().cloned());
         Ok(())
+    }
+}
+
+impl Engine {
+    /// Puts in force what follows the addresses of these services, beside a `part` that follows something else.
+    pub(super) fn put_addresses_in_force(
+        &mut self,
+        next: World,
+        moved: &BTreeSet<ServiceName>,
+        part: Option<Part>,
+    ) -> Result<bool, CommitError> {
+        self.follow(&next, moved);
+        let owners = &self.owners;
+        let listing = |single| owners.listing(single).cloned().collect();
+        let governed = |first, last| owners.is_any_between(first, last);
+        let committed = match next.compile_addresses(moved, &self.world, &listing, &governed) {
+            Some(addresses) => {
+                let mut all = part.unwrap_or_else(|| Part::new(&self.in_force.table));
+                all.wanted.chains.extend(addresses.wanted.chains);
+                all.elements.extend(addresses.elements);
+                let before = self.world.clone();
+                self.put_part_in_force(next.clone(), all).map_err(|error| (error, before))
+            }
+            None => {
+                let before = self.world.clone();
+                self.put_in_force(next.clone(), &BTreeSet::new()).map_err(|error| (error, before))
+            }
+        };
+        committed.map_err(|(error, before)| {
+            for service in moved {
+                if let (Some(now), Some(then)) = (next.standing(service), before.standing(service)) {
+                    self.owners.follow(now.service, then.service);
+                }
+            }
+            error
+        })
+    }
+
+    fn follow(&mut self, next: &World, moved: &BTreeSet<ServiceName>) {
+        for service in moved {
+            if let (Some(before), Some(now)) = (self.world.standing(service), next.standing(service)) {
+                self.owners.follow(before.service, now.service);
+            }
+        }
     }
 }
 

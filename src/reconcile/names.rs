@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::World;
-use crate::compile;
-use crate::model::{HostName, Service, ServiceName, ServiceState, Subject, Time};
+use crate::compile::{self, Listing, Standing};
+use crate::model::{HostName, Prefix, Service, ServiceName, ServiceState, Subject, Time};
 use crate::names::{self, Name, News, Scope};
 use crate::ruleset::Part;
 
@@ -156,4 +156,52 @@ impl World {
         let standings = self.standings_of(self.index.with_subject(subject));
         standings.iter().any(|standing| compile::naming(standing.service).any(|naming| naming == subject))
     }
+
+    /// Returns only what follows the single addresses of these services, which in the world `before` had others;
+    /// `None` when that takes more than a few elements. `listing`: who lists an address by itself now; `governed`:
+    /// whether anything is, from one address to another.
+    pub fn compile_addresses(
+        &self,
+        moved: &BTreeSet<ServiceName>,
+        before: &Self,
+        listing: &dyn Fn(Prefix) -> Vec<ServiceName>,
+        governed: &dyn Fn(IpAddr, IpAddr) -> bool,
+    ) -> Option<Part> {
+        let mut part = Part::new(&self.settings.enforcement.table);
+        let mut changed = BTreeSet::new();
+        for service in moved {
+            let (now, old) = (self.services.get(service)?, before.services.get(service)?);
+            changed.extend(changed_addresses(&old.service, &now.service)?);
+        }
+        for single in changed {
+            let now = listing(single);
+            let all: BTreeSet<&ServiceName> = now.iter().chain(moved).collect();
+            let lists = |standing: &Standing<'_>| standing.service.prefixes().any(|prefix| prefix == single);
+            let mut old = before.standings_of(all);
+            old.retain(lists);
+            let listing = Listing { single, before: old, now: self.standings_of(&now) };
+            let (first, last) = compile::network(single.address()?);
+            if !compile::address_part(&self.input(&[]), &listing, governed(first, last), &mut part) {
+                return None;
+            }
+        }
+        Some(part)
+    }
+}
+
+/// The addresses that a service lists otherwise than before; `None` when it differs in more than single addresses.
+fn changed_addresses(before: &Service, now: &Service) -> Option<BTreeSet<Prefix>> {
+    let mut changed = BTreeSet::new();
+    let mut compare = |before: &[Prefix], now: &[Prefix]| {
+        let (before, now): (BTreeSet<_>, BTreeSet<_>) = (before.iter().collect(), now.iter().collect());
+        changed.extend(before.symmetric_difference(&now).map(|prefix| **prefix));
+    };
+    if before.policies.len() != now.policies.len() {
+        return None;
+    }
+    for (before, now) in before.policies.iter().zip(&now.policies) {
+        compare(&before.prefixes, &now.prefixes);
+    }
+    compare(&before.watched, &now.watched);
+    changed.iter().all(|prefix| prefix.address().is_some()).then_some(changed)
 }
