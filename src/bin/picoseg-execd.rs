@@ -26,7 +26,6 @@ fn main() -> ExitCode {
         )
         .init();
     let arguments = Arguments::parse();
-    let options =
-        picoseg::execd::Options { config: arguments.config, responder_of: arguments.responder_of };
+    let options = picoseg::execd::Options { config: arguments.config, responder_of: arguments.responder_of };
     picoseg::execd::main(&options)
 }

@@ -140,10 +140,5 @@ impl Flows {
 /// The remote and the local end of a packet whose remote end stands on this side.
 pub fn flow(family: Family, remote: Side) -> [Load; 4] {
     let local = other(remote);
-    [
-        Load::Address(family, remote),
-        Load::Port(remote),
-        Load::Address(family, local),
-        Load::Port(local),
-    ]
+    [Load::Address(family, remote), Load::Port(remote), Load::Address(family, local), Load::Port(local)]
 }

@@ -288,7 +288,11 @@ impl Mover {
 
     fn want(&mut self, mut wanted: Vec<Program>) {
         if wanted.len() > MAX_PROGRAMS {
-            tracing::error!(programs = wanted.len(), MAX_PROGRAMS, "too many programs: the rest is unresolved");
+            tracing::error!(
+                programs = wanted.len(),
+                MAX_PROGRAMS,
+                "too many programs: the rest is unresolved"
+            );
             wanted.truncate(MAX_PROGRAMS);
         }
         let before = std::mem::take(&mut self.programs);

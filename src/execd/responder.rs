@@ -84,9 +84,7 @@ fn die_of_panics() {
 /// Each held execution takes two descriptors, and one that cannot be opened is denied by the kernel.
 fn raise_descriptors() {
     let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
-    if let Err(error) =
-        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-    {
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "cannot raise the number of descriptors");
     }
 }
@@ -129,9 +127,9 @@ impl Responder {
     /// Lets everything go whose time is over.
     fn let_go(&mut self) {
         let now = Instant::now();
-        while let Some((_, hold)) = self.held.pop_front_if(|(deadline, hold)| {
-            *deadline <= now || hold.strong_count() == 0
-        }) {
+        while let Some((_, hold)) =
+            self.held.pop_front_if(|(deadline, hold)| *deadline <= now || hold.strong_count() == 0)
+        {
             if let Some(hold) = hold.upgrade()
                 && hold.release()
             {

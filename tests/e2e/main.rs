@@ -9,6 +9,7 @@ mod lab;
 
 mod attempts;
 mod closing;
+mod explain;
 mod failsafe;
 mod findings;
 mod forward;
