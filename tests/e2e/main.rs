@@ -11,6 +11,7 @@ mod accounts;
 mod attempts;
 mod closing;
 mod containers;
+mod explain;
 mod failsafe;
 mod findings;
 mod forward;
