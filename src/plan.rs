@@ -113,14 +113,31 @@ pub fn plan(in_force: &Ruleset, wanted: &Ruleset, rearm: &BTreeSet<String>) -> O
 /// Returns the step that puts a part in place of what is in force; all else stays.
 pub fn plan_part(in_force: &Ruleset, part: &Part) -> Option<Changeset> {
     let mut draft = Draft::default();
+    let counters = part.wanted.counters.difference(&in_force.counters);
+    draft.add_objects.extend(counters.cloned().map(Step::AddCounter));
     for (name, set) in &part.wanted.sets {
         draft.set(name, in_force.sets.get(name), set, &BTreeSet::new());
     }
     for (name, chain) in &part.wanted.chains {
         draft.chain(name, in_force.chains.get(name), chain);
     }
+    for (name, elements) in &part.elements {
+        if let Some(set) = in_force.sets.get(name) {
+            draft.some_elements(name, set, elements);
+        }
+    }
+    for name in part.gone_chains.iter().filter(|name| in_force.chains.contains_key(*name)) {
+        draft.rules.push(Step::FlushChain(name.clone()));
+        draft.delete_objects.push(Step::DeleteChain(name.clone()));
+    }
     let gone = part.gone.iter().filter(|name| in_force.sets.contains_key(*name));
     draft.delete_objects.extend(gone.cloned().map(Step::DeleteSet));
+    for name in part.gone_chains.iter().filter(|name| in_force.chains.contains_key(*name)) {
+        draft.rules.push(Step::FlushChain(name.clone()));
+        draft.delete_objects.push(Step::DeleteChain(name.clone()));
+    }
+    let gone = part.gone_counters.iter().filter(|name| in_force.counters.contains(*name));
+    draft.delete_objects.extend(gone.cloned().map(Step::DeleteCounter));
     draft.finish(&in_force.table)
 }
 
@@ -258,6 +275,26 @@ impl Draft {
         }
         if !gone.is_empty() {
             self.delete_elements.push(Step::DeleteElements(name.to_owned(), declaration(), gone));
+        }
+    }
+
+    fn some_elements(&mut self, name: &str, set: &Set, elements: &BTreeMap<Key, Option<Element>>) {
+        let (mut added, mut gone) = (Vec::new(), Vec::new());
+        for (key, wanted) in elements {
+            let held = set.elements.get(key);
+            if let (Some(held), Some(wanted)) = (held, wanted)
+                && same_element(held, wanted)
+            {
+                continue;
+            }
+            gone.extend(held.map(|held| (key.clone(), held.last.clone())));
+            added.extend(wanted.as_ref().map(|wanted| (key.clone(), wanted.clone())));
+        }
+        if !added.is_empty() {
+            self.add_elements.push(Step::AddElements(name.to_owned(), set.declaration(), added));
+        }
+        if !gone.is_empty() {
+            self.delete_elements.push(Step::DeleteElements(name.to_owned(), set.declaration(), gone));
         }
     }
 

@@ -14,11 +14,17 @@
 //! table in a list.
 
 mod accounts;
+mod addresses;
+mod counts;
 mod failsafe;
 mod flows;
+mod fresh;
 mod grants;
+mod learning;
 mod names;
+mod nests;
 mod refusal;
+mod segments;
 mod shared;
 mod subjects;
 mod tls;
@@ -27,10 +33,13 @@ mod windows;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::model::{Record, Service, ServiceState, Settings, Subject, Time};
+use crate::model::{Record, Segment, SegmentName, Service, ServiceState, Settings, Subject, Time};
 use crate::ruleset::{Part, Ruleset};
 
-pub use names::{CountSets, count_sets, opening_sets};
+pub use addresses::{Listing, add as address_part, network};
+pub use counts::{Charged, CountSets, Half, count_sets};
+pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
+pub use names::opening_sets;
 
 /// What the kernel can tell a subject by, right now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +108,9 @@ pub struct Input<'a> {
     pub settings: &'a Settings,
     /// Sorted by name.
     pub services: &'a [Standing<'a>],
+    pub segments: &'a BTreeMap<SegmentName, Segment>,
+    /// Whom segments may ask for names.
+    pub resolvers: &'a [IpAddr],
     pub resolution: &'a Resolution,
     pub now: Time,
     pub openings: Openings,
@@ -137,8 +149,11 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     tls::add(&services, &mut ruleset);
     accounts::add_sets(&services, &mut ruleset);
     subjects::add(input, &mut ruleset);
+    learning::add(input, &services, &mut ruleset);
     grants::add(input, &services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
+    segments::add(input, &mut ruleset);
+    nests::add(input, &mut ruleset);
     ruleset
 }
 
@@ -147,6 +162,12 @@ pub fn window_sets(input: &Input<'_>) -> Part {
     let mut part = Part::new(&input.settings.enforcement.table);
     windows::add(input, &governing(input, input.services), &mut part.wanted);
     part
+}
+
+/// Returns the maps and chains of the wanted table that lead from the places of all enclosed subjects to what encloses
+/// them.
+pub fn enclosures(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
+    nests::add_part(input, in_force, part);
 }
 
 /// Returns the chains of the wanted table that follow where this subject is. The input needs no other services than
@@ -158,6 +179,11 @@ pub fn subject_chains(input: &Input<'_>, subject: &Subject, part: &mut Part) {
             grants::add_policy_chains(input, &governing, policy, &mut part.wanted);
         }
     }
+}
+
+/// Adds the chain that tells whose questions to name servers are noted. The input needs all services that name hosts.
+pub fn asking_chain(input: &Input<'_>, part: &mut Part) {
+    learning::add_asking(input, &governing(input, input.services), &mut part.wanted);
 }
 
 /// Returns all of the wanted table that follows the state of the input's services, which need not be all there are,

@@ -37,16 +37,28 @@ impl Ruleset {
     }
 }
 
-/// Some sets and chains of a table as they are wanted, and sets that nothing asks for any more; all else stays.
+/// Some objects of a table as they are wanted, and sets, chains and counters that nothing asks for any more; all else
+/// stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub wanted: Ruleset,
+    /// Sets.
     pub gone: BTreeSet<String>,
+    pub gone_chains: BTreeSet<String>,
+    pub gone_counters: BTreeSet<String>,
+    /// Elements of sets whose other elements stay; `None`: the element goes.
+    pub elements: BTreeMap<String, BTreeMap<Key, Option<Element>>>,
 }
 
 impl Part {
     pub fn new(table: &str) -> Self {
-        Self { wanted: Ruleset::new(table), gone: BTreeSet::new() }
+        Self {
+            wanted: Ruleset::new(table),
+            gone: BTreeSet::new(),
+            gone_chains: BTreeSet::new(),
+            gone_counters: BTreeSet::new(),
+            elements: BTreeMap::new(),
+        }
     }
 }
 
@@ -55,6 +67,22 @@ impl Ruleset {
     pub fn take_over(&mut self, part: Part) {
         for name in &part.gone {
             self.sets.remove(name);
+        }
+        for name in &part.gone_chains {
+            self.chains.remove(name);
+        }
+        for name in &part.gone_counters {
+            self.counters.remove(name);
+        }
+        self.counters.extend(part.wanted.counters);
+        for (name, elements) in part.elements {
+            let Some(set) = self.sets.get_mut(&name) else { continue };
+            for (key, element) in elements {
+                match element {
+                    Some(element) => drop(set.elements.insert(key, element)),
+                    None => drop(set.elements.remove(&key)),
+                }
+            }
         }
         self.sets.extend(part.wanted.sets);
         self.chains.extend(part.wanted.chains);
@@ -214,6 +242,8 @@ pub enum Load {
     Port(Side),
     Time,
     EchoId(Family),
+    /// The identifier of a DNS message behind a UDP header, 2 bytes.
+    DnsId,
     /// Always this number: for rules that share a set and not its elements.
     Number(u32),
 }
@@ -311,6 +341,11 @@ pub enum Statement {
     Count(String),
     /// Sends the packet's first 128 bytes to an NFLOG group.
     Log {
+        prefix: String,
+        group: u16,
+    },
+    /// Sends as much of the packet as the reader wants to an NFLOG group.
+    LogWhole {
         prefix: String,
         group: u16,
     },

@@ -300,6 +300,8 @@ proptest! {
         let ruleset = compile::compile(&Input {
             settings: &settings,
             services: &standings,
+            segments: &BTreeMap::new(),
+            resolvers: &[],
             resolution: &resolution,
             now: instant(compiled_at),
             openings: Openings::Armed,
@@ -352,6 +354,7 @@ proptest! {
                         }
                     }
                 }
+                Explanation::Isolate { segment } => panic!("no segment {segment}"),
                 Explanation::Refuse { service, reason } => {
                     let way = match attempt.direction {
                         Direction::Egress => "out",

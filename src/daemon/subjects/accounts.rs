@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Names that no file has change without a sign: they are asked for again.
 const AGAIN: Duration = Duration::from_secs(10);
 
-pub fn is_account(subject: &Subject) -> bool {
+fn is_account(subject: &Subject) -> bool {
     matches!(subject, Subject::User(_) | Subject::Group(_))
 }
 

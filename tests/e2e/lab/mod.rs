@@ -11,6 +11,7 @@ mod cli;
 pub mod clock;
 mod daemon;
 pub mod dns;
+pub mod engine;
 mod netns;
 pub mod schedule;
 mod skip;
@@ -147,6 +148,11 @@ impl Lab {
         self.slice.unit(&format!("{name}-{}.service", self.id))
     }
 
+    /// A cgroup of exactly this name.
+    pub fn scope(&self, name: &str) -> Unit {
+        self.slice.unit(name)
+    }
+
     /// A process of the host, in the cgroup of a unit.
     pub fn process(&self, unit: &Unit) -> Agent {
         self.process_of(unit, 0)
@@ -266,6 +272,12 @@ impl Lab {
         self.host.ip(&ours);
     }
 
+    /// Lets the provider have every address of a network, and the host a route there.
+    pub fn everywhere(&self, network: &str) {
+        self.provider.ip(&format!("route add local {network} dev lo\n"));
+        self.host.ip(&format!("route add {network} via {}\n", self.provider4(0)));
+    }
+
     /// Starts a name server at an address of the provider.
     pub fn name_server(&self, number: u8) -> dns::NameServer {
         let address = at(self.provider4(number), 53);
@@ -311,6 +323,16 @@ impl Lab {
         fs::remove_file(self.etc(&format!("services.d/{name}.toml"))).expect("the schedule was there");
     }
 
+    /// Writes `segments.d/NAME.toml`.
+    pub fn segment(&self, name: &str, text: &str) {
+        put(&self.etc(&format!("segments.d/{name}.toml")), text);
+    }
+
+    /// Removes `segments.d/NAME.toml`.
+    pub fn remove_segment(&self, name: &str) {
+        fs::remove_file(self.etc(&format!("segments.d/{name}.toml"))).expect("the segment was there");
+    }
+
     /// Writes `lists/NAME.txt`.
     pub fn list(&self, name: &str, text: &str) {
         put(&self.etc(&format!("lists/{name}.txt")), text);
@@ -352,6 +374,11 @@ runtime = "{dir}/{runtime}"
         )
     }
 
+    /// What container engines keep in `/var/lib`, as the daemon sees it.
+    pub fn engines(&self) -> PathBuf {
+        self.dir.path().join("var-lib")
+    }
+
     // Programs
 
     /// Starts `picosegd` and waits until its ruleset is in force.
@@ -375,7 +402,28 @@ runtime = "{dir}/{runtime}"
         command.arg("--config").arg(config);
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
         let command = self.with_resolvers(command);
-        self.host.run(|| Daemon::start(command, notify, log))
+        let engines = self.engines();
+        self.host.run(|| {
+            engine::see_state(&engines);
+            Daemon::start(command, notify, log)
+        })
+    }
+
+    /// Starts `picoseg-execd` and waits until it holds executions.
+    pub fn execd(&self) -> Daemon {
+        let start = self.started.get() + 1;
+        self.started.set(start);
+        let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_picoseg-execd"));
+        command.arg("--config").arg(self.config());
+        let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        Daemon::start(command, notify, log)
+            .unwrap_or_else(|failed| panic!("picoseg-execd: exit {:?}\n{}", failed.code, failed.log))
+    }
+
+    /// Starts any command in the host's network namespace.
+    pub fn spawn_on_host(&self, mut command: Command) -> Child {
+        self.host.run(|| command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
     }
 
     /// Starts a `picosegd` that sees another directory at `/etc`.
