@@ -20,9 +20,11 @@
 
 mod answer;
 mod attempts;
+mod counts;
 mod engine;
 mod findings;
 mod hearing;
+mod isolation;
 mod names;
 mod record;
 mod run;

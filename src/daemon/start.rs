@@ -1,6 +1,6 @@
 //! Everything that has to be there before the first transaction, and clear words for what is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
 use crate::model::{Record, Segment, SegmentName, Service, ServiceName, Settings, Subject, Time};
 use crate::reconcile::{Outcome, World};
+use crate::resolvers;
 use crate::store::accepted::{self, Accepted, AcceptedError};
 use crate::store::{Keeper, LedgerKind, Opened, StoreError};
 
@@ -148,14 +149,14 @@ async fn assemble(
     outcome: Outcome,
 ) -> Result<Engine, StartError> {
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
-    let mut subjects = Subjects::new(hierarchy.clone(), &subjects)?;
+    let mut subjects = Subjects::new(hierarchy.clone(), &world.settings().paths.runtime, &subjects)?;
     for (subject, places) in subjects.resolved() {
         world.resolve_at(subject, places, clock::now());
     }
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;
     let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
-    let attempts = Attempts::new(baselines);
+    let attempts = Attempts::new(baselines, &sets_found(&mut table)?);
     let mut engine = Engine::new(
         world,
         table,
@@ -183,6 +184,12 @@ async fn baselines(table: &mut Table, keeper: &Keeper) -> Result<Vec<crate::stor
         tracing::error!(%error, "counts begin anew");
         Vec::new()
     }))
+}
+
+/// The names of the sets that a former daemon left.
+fn sets_found(table: &mut Table) -> Result<BTreeSet<String>, CommitError> {
+    let found = table.inventory()?.unwrap_or_default();
+    Ok(found.sets.into_iter().map(|(name, _)| name).collect())
 }
 
 fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
@@ -297,6 +304,8 @@ async fn world(
         world.set_openings(Openings::Never);
     }
     let outcome = world.apply(loaded.settings.clone(), loaded.services.clone(), now);
+    world.enclose(loaded.segments.clone());
+    world.set_resolvers(resolvers::read());
     (world, outcome)
 }
 
@@ -349,6 +358,7 @@ impl Engine {
     /// Tears down what ended while no daemon ran, and records the start.
     async fn started(&mut self, outcome: &Outcome) {
         let mut facts = record::facts(outcome);
+        super::isolation::sweep(&self.world, &self.hierarchy).await;
         let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy).await;
         let closing = outcome.closing();
         for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {

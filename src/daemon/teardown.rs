@@ -19,10 +19,10 @@ use crate::owners::Owners;
 use crate::reconcile::World;
 
 /// The longest that a teardown looks for what is left. An order returns within two seconds.
-const LIMIT: Duration = Duration::from_millis(1200);
+pub const LIMIT: Duration = Duration::from_millis(1200);
 
 /// Between two looks while something is left.
-const PAUSE: Duration = Duration::from_millis(20);
+pub const PAUSE: Duration = Duration::from_millis(20);
 
 /// What was cut, by the service it belonged to.
 pub type Proofs = BTreeMap<ServiceName, Teardown>;
@@ -127,13 +127,13 @@ fn doomed(
         .collect()
 }
 
-fn is_connected(socket: &Socket) -> bool {
+pub fn is_connected(socket: &Socket) -> bool {
     let idle = matches!(socket.state, TcpState::Listen | TcpState::Closed | TcpState::TimeWait);
     !idle && socket.remote.port() != 0
 }
 
 /// Nobody wrote down who opened it, so either way counts.
-fn packets(socket: &Socket) -> [Packet; 2] {
+pub fn packets(socket: &Socket) -> [Packet; 2] {
     let protocol = match socket.protocol {
         sockets::Protocol::Tcp => Protocol::Tcp,
         sockets::Protocol::Udp => Protocol::Udp,
@@ -146,7 +146,7 @@ fn packets(socket: &Socket) -> [Packet; 2] {
 }
 
 /// True when a cgroup path is one of the subject's places or below one.
-fn is_subject(world: &World, subject: &Subject, path: Option<&str>) -> bool {
+pub fn is_subject(world: &World, subject: &Subject, path: Option<&str>) -> bool {
     subject.is_any_process()
         || path.is_some_and(|path| {
             world.places(subject).iter().any(|place| match place {
@@ -159,7 +159,7 @@ fn is_subject(world: &World, subject: &Subject, path: Option<&str>) -> bool {
 }
 
 /// Every cgroup's path, as nft names it, by id.
-fn cgroup_paths(mount: &Path) -> HashMap<u64, String> {
+pub fn cgroup_paths(mount: &Path) -> HashMap<u64, String> {
     use std::os::unix::fs::MetadataExt;
     let base = Path::new("/sys/fs/cgroup");
     let mut paths = HashMap::new();
