@@ -66,14 +66,14 @@ fn hook(input: &Input<'_>, ruleset: &mut Ruleset) {
                 *rule = returning.into();
             }
         }
-        if strict && !base.rules.is_empty() {
+        let loopback = || match way {
+            Direction::Egress => Statement::LeavesByLoopback,
+            Direction::Ingress => Statement::ArrivesByLoopback,
+        };
+        if strict {
             // Behind the fail-safe, which stays first: in front of the two gates.
-            base.rules.remove(0);
+            base.rules.retain(|rule| rule.first() != Some(&loopback()));
             let at = base.rules.len().saturating_sub(2);
-            let loopback = || match way {
-                Direction::Egress => Statement::LeavesByLoopback,
-                Direction::Ingress => Statement::ArrivesByLoopback,
-            };
             base.rules.insert(at, vec![loopback(), accept()].into());
             base.rules.insert(at, vec![loopback(), jump(subjects_chain(way))].into());
         }

@@ -7,6 +7,7 @@
 mod agent;
 mod lab;
 
+mod accounts;
 mod attempts;
 mod closing;
 mod containers;
