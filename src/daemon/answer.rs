@@ -30,7 +30,9 @@ pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     };
     tokio::spawn(async move {
         let found = findings::find(name, world, hierarchy).await;
-        answer.body["findings"] = json!(found.findings);
+        if let Some(findings) = answer.body["findings"].as_array_mut() {
+            findings.extend(found.findings.iter().map(|finding| json!(finding)));
+        }
         answer.body["findings_error"] = json!(found.error);
         let _ = reply.send(answer);
     });
@@ -112,8 +114,28 @@ fn explain(engine: &Engine, question: &Question) -> body::Explained {
 async fn show(engine: &mut Engine, name: &ServiceName) -> Answer {
     let counts = counts(engine).await;
     match view::show(&engine.world, name, &counts) {
-        Some(show) => done(&show),
+        Some(mut show) => {
+            tell_programs(engine, name, &mut show);
+            done(&show)
+        }
         None => unknown(name),
+    }
+}
+
+/// Adds what the helper says of programs.
+fn tell_programs(engine: &Engine, name: &ServiceName, show: &mut body::Show) {
+    let Some(standing) = engine.world.standing(name) else { return };
+    for (policy, now) in standing.service.policies.iter().zip(&mut show.subjects) {
+        let Some(program) = engine.subjects.program(&policy.subject) else { continue };
+        now.reason = program.unresolved.clone().or(now.reason.take());
+        show.findings.extend((program.outside > 0).then(|| body::Finding {
+            policy: policy.id.to_string(),
+            what: format!(
+                "{} running processes of {} were started before picoseg-execd watched it: their packets are refused",
+                program.outside, policy.subject
+            ),
+            remedy: "start them anew".to_owned(),
+        }));
     }
 }
 
