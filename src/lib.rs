@@ -13,6 +13,7 @@
 //! | [`plan`] | two tables to the changeset between them |
 //! | [`owners`] | which service a remote address belongs to |
 //! | [`explain`] | would this packet pass, and why |
+//! | [`names`] | the addresses that host names have and had |
 //! | [`reconcile`] | the state machine |
 //! | [`ranges`] | overlapping ranges to disjoint ones |
 //!
@@ -37,6 +38,7 @@ pub mod explain;
 pub mod files;
 pub mod kernel;
 pub mod model;
+pub mod names;
 pub mod owners;
 pub mod plan;
 pub mod ranges;

@@ -16,6 +16,7 @@
 
 mod agenda;
 mod index;
+mod names;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use crate::model::{
     Cause, Decommissioned, FileState, Order, OrderKind, Record, Service, ServiceName, ServiceState, Settings,
     Span, Subject, Time,
 };
+use crate::names::Names;
 use crate::ruleset::{Part, Ruleset};
 use crate::schedule;
 use agenda::{Agenda, Entry};
@@ -39,6 +41,7 @@ pub struct World {
     services: Arc<BTreeMap<ServiceName, Arc<Known>>>,
     index: Arc<Index>,
     resolution: Arc<Resolution>,
+    names: Names,
     /// The latest time ever seen: turning the clock back does not turn this back.
     latest: Time,
     openings: Openings,
@@ -49,6 +52,9 @@ pub struct World {
 /// A service with what is remembered of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
+    /// As its file says it.
+    file: Arc<Service>,
+    /// With the addresses that its names have; the same as `file` where it names none.
     service: Arc<Service>,
     record: Record,
     /// Its file is gone; it stays for its watch.
@@ -113,6 +119,7 @@ impl World {
             services: Arc::default(),
             index: Arc::default(),
             resolution: Arc::default(),
+            names: Names::default(),
             latest,
             openings: Openings::Armed,
             cut_at: None,
@@ -123,7 +130,8 @@ impl World {
     /// Puts a service in as it is remembered, without happenings: what a former daemon knew.
     pub fn remember(&mut self, service: Arc<Service>, record: Record, departed: bool) {
         let name = service.name.clone();
-        self.put(Known { service, record, departed });
+        self.put(Known { file: Arc::clone(&service), service, record, departed });
+        self.refresh(&name);
         if let Some(entry) = self.entry(&name) {
             // Due at once: what happened since is told when files are applied.
             let entry = Entry { due: Some(self.latest), ..entry };
@@ -161,21 +169,22 @@ impl World {
     /// True when anything about the service is another than before.
     fn take_file(&mut self, service: Service) -> bool {
         let known = self.services.get(&service.name);
-        if known.is_some_and(|known| !known.departed && *known.service == service) {
+        if known.is_some_and(|known| !known.departed && *known.file == service) {
             return false;
         }
         let record = known.map(|known| known.record.clone()).unwrap_or_default();
-        self.put(Known { service: Arc::new(service), record, departed: false });
+        let file = Arc::new(service);
+        self.put(Known { service: Arc::clone(&file), file, record, departed: false });
         true
     }
 
     fn put(&mut self, known: Known) {
         let index = Arc::make_mut(&mut self.index);
-        let name = known.service.name.clone();
+        let name = known.file.name.clone();
         if let Some(old) = self.services.get(&name) {
-            index.remove(&old.service);
+            index.remove(&old.file);
         }
-        index.add(&known.service);
+        index.add(&known.file);
         Arc::make_mut(&mut self.services).insert(name, Arc::new(known));
     }
 
@@ -270,6 +279,7 @@ impl World {
         let mut outcome = Outcome::default();
         for name in &touched {
             self.settle_service(name, &mut outcome);
+            self.refresh(name);
         }
         outcome.touched = touched;
         outcome
@@ -385,7 +395,8 @@ impl World {
 
     /// Returns the table that follows from files and orders alone: the same on every host and at every restart.
     pub fn compile_lasting(&self) -> Ruleset {
-        let standings = self.standings();
+        let all = self.services.values().map(|known| Standing { service: &known.file, ..self.stand(known) });
+        let standings: Vec<_> = all.filter(|standing| standing.governs(self.latest)).collect();
         let resolution = Resolution::new();
         let input = self.input(&standings);
         compile::compile(&Input { resolution: &resolution, openings: Openings::Never, cut_at: None, ..input })
@@ -448,7 +459,7 @@ impl World {
     }
 
     /// True when some policy is about the subject.
-    pub fn names(&self, subject: &Subject) -> bool {
+    pub fn is_named(&self, subject: &Subject) -> bool {
         self.index.names(subject)
     }
 

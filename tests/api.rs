@@ -93,7 +93,8 @@ fn settings(directory: &Path) -> Settings {
 fn by_heart(ask: &Ask) -> Answer {
     let named = match ask {
         Ask::Show(name) | Ask::Order { service: name, .. } => name.as_str(),
-        Ask::Status | Ask::Services | Ask::Attempts { .. } | Ask::Settle(_) | Ask::Apply { .. } => "",
+        Ask::Status | Ask::Services | Ask::Attempts { .. } | Ask::Explain(_) => "",
+        Ask::Settle(_) | Ask::Apply { .. } => "",
     };
     let outcome = match named {
         "unknown" => Outcome::Unknown,
@@ -216,6 +217,11 @@ async fn what_is_not_understood_is_refused_and_never_reaches_the_loop() {
         ("/v1/apply", 405),
         ("/v1/attempts?since=yesterday", 400),
         ("/v1/attempts?services=stripe", 400),
+        ("/v1/explain?subject=x.service&remote=192.0.2.1:443/tcp", 400),
+        ("/v1/explain?subject=unit:x&remote=192.0.2.1:443/tcp", 400),
+        ("/v1/explain?subject=unit:x.service&remote=192.0.2.1:443", 400),
+        ("/v1/explain?subject=unit:x.service&remote=192.0.2.1:443/tcp&direction=both", 400),
+        ("/v1/explain?subject=unit:x.service&remote=192.0.2.1:443/tcp&at=now", 400),
         ("/v1/settle", 400),
         ("/v1/settle?cgroup=/a", 400),
         ("/v1/settle?cgroup=/a/../b&id=1", 400),
@@ -344,6 +350,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
     }
     let served = [
         ("get", "/v1/attempts"),
+        ("get", "/v1/explain"),
         ("get", "/v1/services"),
         ("get", "/v1/services/{name}"),
         ("get", "/v1/settle"),
@@ -357,6 +364,9 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
     for (method, path) in documented {
         let real = path.replace("{name}", "stripe");
         let (status, body) = match (method, path) {
+            ("get", "/v1/explain") => {
+                api.get("observe.sock", "/v1/explain?subject=unit:x.service&remote=192.0.2.1:443/tcp").await
+            }
             ("get", "/v1/settle") => api.get("observe.sock", "/v1/settle?cgroup=/a&id=1").await,
             ("get", _) => api.get("observe.sock", &real).await,
             (_, "/v1/apply") => api.post("control.sock", &real, "{}").await,

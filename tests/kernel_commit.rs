@@ -15,7 +15,7 @@ use picoseg::kernel::commit::{CommitError, Table};
 use picoseg::model::{Family, PortRange, Time};
 use picoseg::plan::{Changeset, Step};
 use picoseg::ruleset::{
-    Chain, Element, Field, Hook, Key, Load, Rule, Ruleset, Set, Side, Statement, Verdict, protocol, tcp,
+    Account, Chain, Element, Field, Hook, Key, Load, Rule, Ruleset, Set, Side, Statement, Verdict, protocol, tcp,
 };
 
 // ---- the stage ------------------------------------------------------------------------------------------------
@@ -330,6 +330,10 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
             "flows4",
             Set::dynamic(&[v4, Field::Port, v4, Field::Port], 65536, Some(Duration::from_secs(120)), false),
         ),
+        (
+            "owned6",
+            Set::dynamic(&[Field::Number, v6, Field::Port], 1024, Some(Duration::from_secs(432_000)), false),
+        ),
         ("refused4", Set::dynamic(&GRANT, 1024, None, true)),
         ("refused6", Set::dynamic(&[v6, Field::Protocol], 1024, Some(Duration::from_secs(3600)), true)),
         ("logged4", Set::dynamic(&[v4], 4096, Some(Duration::from_secs(60)), false)),
@@ -448,8 +452,12 @@ fn every_match() -> Vec<Vec<Statement>> {
         vec![flags(tcp::SYN | tcp::ACK, tcp::SYN, true), drop()],
         vec![flags(tcp::SYN | tcp::FIN | tcp::RST, tcp::RST, false), drop()],
         vec![HasPayload, drop()],
+        vec![Statement::ClientHello, drop()],
+        vec![Protocol(protocol::TCP), Statement::ClientHello, drop()],
         vec![Statement::ExtensionHeader, drop()],
         vec![Statement::FromProcess, drop()],
+        vec![Statement::Owner(Account::User(1000)), drop()],
+        vec![Statement::Owner(Account::Group(0)), drop()],
         vec![icmp(Family::V4, 3, 3), Statement::QuotesTcp(Family::V4), drop()],
         vec![icmp(Family::V6, 1, 4), Statement::QuotesTcp(Family::V6), drop()],
         vec![icmp(Family::V4, 8, 8), drop()],
@@ -486,6 +494,8 @@ fn every_update() -> Vec<Vec<Statement>> {
     let echo = |family| Load::EchoId(family);
     let ping = |family, kind| Statement::IcmpType { family, low: kind, high: kind };
     let update = |set: &str, key, limit| Statement::Update { set: set.into(), key, limit };
+    let flow4 = flow.clone();
+    let owned6 = vec![Load::Number(1000), from6, Load::Port(Source)];
     vec![
         vec![Statement::Protocol(protocol::UDP), update("flows4", flow, None)],
         vec![update("refused4", vec![from4, Load::Protocol, Load::Port(Destination)], None)],
@@ -495,6 +505,14 @@ fn every_update() -> Vec<Vec<Statement>> {
         vec![update("echoes4", vec![from4, echo(Family::V4)], None)],
         vec![update("echoes6", vec![from6, echo(Family::V6)], None)],
         vec![lookup(&[from6, echo(Family::V6)], "echoes6"), Statement::Verdict(Verdict::Drop)],
+        vec![Statement::UpdateFor {
+            set: "flows4".into(),
+            key: flow4.clone(),
+            timeout: Duration::from_secs(300),
+        }],
+        vec![Statement::Delete { set: "flows4".into(), key: flow4 }],
+        vec![update("owned6", owned6.clone(), None)],
+        vec![lookup(&owned6, "owned6"), Statement::Verdict(Verdict::Accept)],
     ]
 }
 

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module, and the modules of this crate that it may name.
-const CORE: [(&str, &[&str]); 10] = [
+const CORE: [(&str, &[&str]); 11] = [
     ("model", &[]),
+    ("names", &["model"]),
     ("ranges", &[]),
     ("ruleset", &["model"]),
     ("config", &["model"]),
@@ -14,7 +15,7 @@ const CORE: [(&str, &[&str]); 10] = [
     ("compile", &["model", "ranges", "ruleset", "schedule"]),
     ("owners", &["compile", "model", "ranges", "schedule"]),
     ("explain", &["compile", "model", "schedule"]),
-    ("reconcile", &["compile", "model", "ruleset", "schedule"]),
+    ("reconcile", &["compile", "model", "names", "ruleset", "schedule"]),
 ];
 
 /// The helper runs with more rights than the rest: it is made of little.

@@ -248,6 +248,7 @@ fn service() -> Service {
         windows: Vec::new(),
         exceptions: Vec::new(),
         policies: Vec::new(),
+        watched: Vec::new(),
         watch: Watch::Forever,
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use super::explain::Question;
 use crate::model::{OrderKind, ServiceName, Time};
 
 /// One question or order.
@@ -15,6 +16,7 @@ pub enum Ask {
         service: Option<ServiceName>,
         since: Option<Time>,
     },
+    Explain(Question),
     /// Waits until a cgroup is in force.
     Settle(Settle),
     /// Loads the files.

@@ -174,6 +174,25 @@ pub struct Opening {
     pub closes_at: Time,
 }
 
+/// Whether a packet passes, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    pub schema: u32,
+    /// The instant that the answer is about.
+    pub at: Time,
+    /// `allow`, `refuse` or `ungoverned`.
+    pub verdict: String,
+    /// Of a refusal; `failsafe` where that admits.
+    pub reason: Option<String>,
+    /// Whose policy admits, or who refuses.
+    pub service: Option<String>,
+    pub policy: Option<String>,
+    /// The end of the opening, or the next one; `None`: time alone changes nothing.
+    pub until: Option<Time>,
+    /// `observe`: it is recorded and passes all the same.
+    pub mode: Option<String>,
+}
+
 /// Cgroups that are in force.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settled {

@@ -1,5 +1,8 @@
-//! Listeners that the system manager makes for a service (socket activation): they and every connection that they accept
-//! belong to the cgroup of their maker, so that an ingress policy for the service never meets them.
+//! Listeners that systemd makes for a service (socket activation): they and every connection that they accept belong to
+//! the cgroup of the socket unit, so that an ingress policy for the service never meets them.
+//!
+//! systemd makes them in a process that has entered that cgroup (`socket_address_listen_in_cgroup`), and only where it
+//! cannot use BPF by itself, in `init.scope`.
 //!
 //! Looks at unit files only. A service that is handed a socket in any other way is not noticed.
 
@@ -29,8 +32,9 @@ pub struct Activated {
 impl Activated {
     pub fn help(&self) -> String {
         format!(
-            "have {} make its listener itself, or name the maker's cgroup: subject = {{ unit = \"init.scope\" }}",
-            self.unit
+            "name the maker: subject = {{ unit = {:?} }} (\"init.scope\" where systemd cannot use BPF), or have {} make its \
+             listener itself",
+            self.socket, self.unit
         )
     }
 }
@@ -38,10 +42,7 @@ impl Activated {
 impl fmt::Display for Activated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { policy, unit, socket } = self;
-        write!(
-            f,
-            "{policy}: a listener that {socket} makes for {unit} belongs to the system manager, not to {unit}"
-        )
+        write!(f, "{policy}: a listener that systemd makes for {unit} belongs to {socket}, not to {unit}")
     }
 }
 
@@ -98,7 +99,9 @@ mod tests {
         let of = |direction, subject| of_policy(&policy(direction, subject), &directories);
         let found = of("ingress", "unit:web.service").unwrap().to_string();
         assert!(
-            found.starts_with("x/ingress/0: a listener that web.socket makes for web.service"),
+            found.starts_with(
+                "x/ingress/0: a listener that systemd makes for web.service belongs to web.socket"
+            ),
             "{found}"
         );
         for (direction, subject) in [

@@ -6,8 +6,10 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::when::When;
+use crate::api::explain::Remote;
 use crate::api::reason;
 use crate::files::SettingsFile;
+use crate::model::{Direction, Subject};
 
 /// Opens and closes third-party access on this host, by schedule, in the kernel.
 ///
@@ -93,6 +95,11 @@ pub enum Online {
     ///
     /// PORT is the remote port of egress and the local port of ingress.
     Attempts(Attempts),
+    /// Says whether a packet would pass, and why.
+    ///
+    /// A process of the subject is asked about; what encloses it right now (its slice, for example) counts too. Where no daemon answers,
+    /// the files answer: orders and learned addresses are not known then.
+    Explain(Explain),
     /// Waits until the unit's current cgroup is in force: for a unit's first `ExecStartPre=+/usr/bin/picoseg settle`.
     ///
     /// Done at once when no policy is about the unit. Fails when the cgroup is not in force within five seconds (1) and when
@@ -137,6 +144,22 @@ pub struct Attempts {
 }
 
 #[derive(Debug, Clone, Args)]
+pub struct Explain {
+    /// The process, as in a policy: unit:payments.service, cgroup:/a/b, exe:/usr/bin/x, user:x, group:x, container:x.
+    #[arg(long, value_name = "KIND:VALUE", value_parser = subject_of)]
+    pub subject: Subject,
+    /// 192.0.2.1:443/tcp, [2001:db8::1]:53/udp or 192.0.2.1/icmp; for ingress the port is the local one.
+    #[arg(long, value_name = "ADDR:PORT/PROTO")]
+    pub remote: Remote,
+    /// Who opens the connection: the process, or the remote side.
+    #[arg(long, value_name = "DIRECTION", default_value = "egress", value_parser = direction_of)]
+    pub direction: Direction,
+    /// RFC 3339 with an offset, or now.
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    pub at: When,
+}
+
+#[derive(Debug, Clone, Args)]
 pub struct Order {
     #[command(flatten)]
     pub target: Target,
@@ -155,6 +178,16 @@ pub struct Target {
     /// All services of this provider instead; upper and lower case are the same.
     #[arg(long, value_name = "TEXT")]
     pub provider: Option<String>,
+}
+
+fn subject_of(text: &str) -> Result<Subject, String> {
+    let kinds = || "write KIND:VALUE, for example unit:payments.service".to_owned();
+    Subject::parse(text).ok_or_else(kinds)?.map_err(|error| error.to_string())
+}
+
+fn direction_of(text: &str) -> Result<Direction, String> {
+    let found = Direction::ALL.into_iter().find(|direction| direction.as_str() == text);
+    found.ok_or_else(|| "write egress or ingress".to_owned())
 }
 
 fn reason_of(text: &str) -> Result<String, reason::ReasonError> {
@@ -208,8 +241,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_unknown() {
-        for word in ["plan", "confirm", "explain", "flows", "extend", "approve", "audit", "report", "suggest"]
-        {
+        for word in ["plan", "confirm", "flows", "extend", "approve", "audit", "report", "suggest"] {
             assert_eq!(
                 parse(&format!("picoseg {word}")).unwrap_err(),
                 ErrorKind::InvalidSubcommand,

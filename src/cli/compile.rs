@@ -57,7 +57,7 @@ fn ruleset(loaded: &Loaded, resolution: &Resolution, at: Time) -> String {
 }
 
 /// Where every subject is on this host right now; nowhere, where cgroups cannot be read.
-fn resolve(services: &BTreeMap<ServiceName, Service>, console: &mut Console<'_>) -> Resolution {
+pub fn resolve(services: &BTreeMap<ServiceName, Service>, console: &mut Console<'_>) -> Resolution {
     let subjects: BTreeSet<&Subject> =
         services.values().flat_map(|service| &service.policies).map(|policy| &policy.subject).collect();
     let mut resolution = Resolution::new();

@@ -5,6 +5,7 @@
 //! | `arguments` | what may be written |
 //! | `check`, `compile`, `timeline` | offline, from the files |
 //! | `activation` | listeners that the system manager makes for a service |
+//! | `explain` | asks the daemon, and works from the files where none answers |
 //! | `daemon` | which socket to ask |
 //! | `status`, `services`, `show`, `attempts`, `apply`, `order`, `settle` | one command or one family of them |
 //! | `console`, `table` | how something is said |
@@ -21,6 +22,7 @@ mod check;
 mod compile;
 mod console;
 mod daemon;
+mod explain;
 mod order;
 mod services;
 mod settle;
@@ -77,7 +79,7 @@ fn run(arguments: &Arguments, console: &mut Console<'_>) -> Result<(), Stop> {
             let daemon = Daemon::choose(arguments)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Stop::Failed(format!("cannot start: {error}")))?;
-            runtime.block_on(ask(command, &daemon, console))
+            runtime.block_on(ask(command, &daemon, &arguments.settings(), console))
         }
     }
 }
@@ -91,13 +93,19 @@ fn work(command: &Offline, settings: &SettingsFile, console: &mut Console<'_>) -
     }
 }
 
-async fn ask(command: &Online, daemon: &Daemon, console: &mut Console<'_>) -> Result<(), Stop> {
+async fn ask(
+    command: &Online,
+    daemon: &Daemon,
+    settings: &SettingsFile,
+    console: &mut Console<'_>,
+) -> Result<(), Stop> {
     match command {
         Online::Apply => apply::run(daemon, console).await,
         Online::Status => status::run(daemon, console).await,
         Online::Services => services::run(daemon, console).await,
         Online::Show { name } => show::run(daemon, name, console).await,
         Online::Attempts(wanted) => attempts::run(daemon, wanted, clock::now(), console).await,
+        Online::Explain(question) => explain::run(daemon, settings, question, console).await,
         Online::Settle { unit } => settle::run(daemon, unit.as_deref(), console).await,
         Online::Suspend(order) => order::run(daemon, OrderKind::Suspend, order, console).await,
         Online::Resume(order) => order::run(daemon, OrderKind::Resume, order, console).await,

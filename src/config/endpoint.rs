@@ -155,7 +155,9 @@ fn star(text: &str) -> Option<Mistake> {
         None => "write \"*.example.com\" for every name below example.com".to_owned(),
     };
     let message = match text.strip_prefix("*.") {
-        Some(top) if !top.contains(['.', '*']) => format!("{text:?} is too wide: a whole top level domain"),
+        Some(top) if !top.is_empty() && !top.contains(['.', '*']) => {
+            format!("{text:?} is too wide: a whole top level domain")
+        }
         Some(_) | None => {
             format!("{text:?}: a star stands for whole labels, once, in front of at least two others")
         }
@@ -181,7 +183,9 @@ fn range(text: &str) -> Option<Mistake> {
         (IpAddr::V4(_) | IpAddr::V6(_), _) => Vec::new(),
     };
     let help = match prefixes.as_slice() {
-        few @ [_, ..] if few.len() <= MOST_PREFIXES => format!("write its prefixes: {}", few.join(", ")),
+        few @ [_, ..] if few.len() <= MOST_PREFIXES && few.iter().all(|one| reads(one).is_some()) => {
+            format!("write its prefixes: {}", few.join(", "))
+        }
         _ => "write the prefixes that it consists of".to_owned(),
     };
     Some(Mistake::new(format!("{text:?} is a range, not a prefix"), help))
@@ -246,13 +250,13 @@ fn path(text: &str) -> Option<Mistake> {
 }
 
 fn single_label(text: &str) -> Option<Mistake> {
-    let label = text.strip_suffix('.').unwrap_or(text);
+    let label = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let is_label =
         !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     if !is_label || label.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    Some(match label.to_ascii_lowercase().as_str() {
+    Some(match label.as_str() {
         "any" | "all" | "anywhere" | "everywhere" => {
             Mistake::new(format!("{text:?} is no endpoint"), did_you_mean(ANY))
         }

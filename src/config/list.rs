@@ -99,13 +99,17 @@ fn parse_entry(entry: &str) -> Result<Line, Mistake> {
         let help = "a list holds no other list: name both in the schedule";
         return Err(Mistake::new(format!("{entry:?} cannot stand in a list"), help));
     }
+    let any = || {
+        let help = "for every address write \"any\" as the only entry of `to` or `from`";
+        Mistake::new(format!("{entry:?} cannot stand in a list"), help)
+    };
+    if entry.eq_ignore_ascii_case(endpoint::ANY) {
+        return Err(any());
+    }
     match endpoint::parse(entry)? {
         Entry::Prefix(prefix) => Ok(Line::Prefix(prefix)),
         Entry::Name(name) => Ok(Line::Name(name)),
-        Entry::Any => Err(Mistake::new(
-            "\"any\" cannot stand in a list",
-            "for every address write \"any\" as the only entry of `to` or `from`",
-        )),
+        Entry::Any => Err(any()),
     }
 }
 

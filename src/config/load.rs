@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::list::ByFile;
 use super::source::Source;
 use super::{Diagnostic, Files, MAX_FILE, Severity, overlap, segment, service, settings};
-use crate::model::{Endpoint, Segment, SegmentName, Service, ServiceName, Settings};
+use crate::model::{Endpoint, NameError, Segment, SegmentName, Service, ServiceName, Settings, Subject};
 
 /// A configuration without mistakes.
 #[derive(Debug, Clone)]
@@ -16,17 +16,18 @@ pub struct Loaded {
     pub services: BTreeMap<ServiceName, Service>,
     pub segments: BTreeMap<SegmentName, Segment>,
     /// What each service was read from.
-    pub texts: BTreeMap<ServiceName, ServiceText>,
+    pub texts: BTreeMap<ServiceName, FileText>,
+    /// What each segment was read from.
+    pub segment_texts: BTreeMap<SegmentName, FileText>,
     /// The settings file; `None` where there is none.
     pub settings_text: Option<String>,
     /// Sorted by file, line and column.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// What a service was read from: enough to read it again once its file is gone.
+/// What a service or a segment was read from: enough to read it again once its file is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceText {
-    /// The schedule.
+pub struct FileText {
     pub text: String,
     /// The lists that it uses, by name.
     pub lists: BTreeMap<String, Arc<str>>,
@@ -39,7 +40,8 @@ pub fn load(files: &Files) -> Result<Loaded, Vec<Diagnostic>> {
     let lists = ByFile::new(&files.lists);
     let drafts = read_services(&files.services, &lists, settings.as_ref(), &mut found);
     let texts = drafts.iter().map(|draft| draft.text(&lists)).collect();
-    let segments = read_segments(&files.segments, &lists, &mut found);
+    let enclosures = read_segments(&files.segments, &lists, &mut found);
+    let segment_texts = enclosures.iter().map(|one| one.text(&lists)).collect();
     found.extend(lists.finish());
     found.extend(shared_addresses(&drafts));
     found.sort();
@@ -48,8 +50,9 @@ pub fn load(files: &Files) -> Result<Loaded, Vec<Diagnostic>> {
         Some(settings) if found.iter().all(|one| one.severity == Severity::Warning) => Ok(Loaded {
             settings,
             services: drafts.into_iter().map(Draft::into_service).collect(),
-            segments,
+            segments: enclosures.into_iter().map(|one| (one.segment.name.clone(), one.segment)).collect(),
             texts,
+            segment_texts,
             settings_text: settings_text(files),
             warnings: found,
         }),
@@ -77,14 +80,28 @@ impl Draft {
         (self.service.name.clone(), self.service)
     }
 
-    fn text(&self, lists: &ByFile<'_>) -> (ServiceName, ServiceText) {
+    fn text(&self, lists: &ByFile<'_>) -> (ServiceName, FileText) {
         let endpoints = self.service.policies.iter().flat_map(|policy| &policy.endpoints);
         let used = endpoints.filter_map(|endpoint| match endpoint {
             Endpoint::List(name) => Some((name.as_str().to_owned(), lists.text(name.as_str())?)),
             Endpoint::Prefix(_) | Endpoint::Name(_) | Endpoint::Any => None,
         });
-        let text = ServiceText { text: self.text.clone(), lists: used.collect() };
+        let text = FileText { text: self.text.clone(), lists: used.collect() };
         (self.service.name.clone(), text)
+    }
+}
+
+/// A segment whose own file is in order.
+struct Enclosure {
+    segment: Segment,
+    text: String,
+}
+
+impl Enclosure {
+    fn text(&self, lists: &ByFile<'_>) -> (SegmentName, FileText) {
+        let used = service::lists_used(&self.text).into_iter();
+        let lists = used.filter_map(|name| Some((name.clone(), lists.text(&name)?))).collect();
+        (self.segment.name.clone(), FileText { text: self.text.clone(), lists })
     }
 }
 
@@ -117,7 +134,7 @@ fn read_services(
     let mut drafts = Vec::new();
     for source in sources {
         let stem = source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let name = service_name(source, &stem, found);
+        let name = file_name(source, "service", &stem, found);
         if let Some(first) = taken.get(&stem) {
             found.push(doubled(source, &stem, first));
         }
@@ -129,8 +146,8 @@ fn read_services(
 }
 
 /// The name by the file's stem. A file with another one is read too, for its other mistakes.
-fn service_name(source: &Source, stem: &str, found: &mut Vec<Diagnostic>) -> Option<ServiceName> {
-    let report = |error: crate::model::NameError| {
+fn file_name(source: &Source, kind: &str, stem: &str, found: &mut Vec<Diagnostic>) -> Option<ServiceName> {
+    let report = |_: NameError| {
         let guess: String = stem
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
@@ -141,7 +158,10 @@ fn service_name(source: &Source, stem: &str, found: &mut Vec<Diagnostic>) -> Opt
             Ok(name) => format!("rename the file, for example to {name}.toml"),
             Err(_) => "rename the file".to_owned(),
         };
-        found.push(Diagnostic::of_file(&source.path, error.to_string(), Some(help)));
+        let message = format!(
+            "{stem:?} is not a {kind} name: it takes 1 to 63 of a-z, 0-9 and -, and does not begin with -"
+        );
+        found.push(Diagnostic::of_file(&source.path, message, Some(help)));
     };
     ServiceName::new(stem).map_err(report).ok()
 }
@@ -172,22 +192,43 @@ fn read_service(
     })
 }
 
-fn read_segments(
-    sources: &[Source],
-    lists: &ByFile<'_>,
-    found: &mut Vec<Diagnostic>,
-) -> BTreeMap<SegmentName, Segment> {
-    let mut segments = BTreeMap::new();
+fn read_segments(sources: &[Source], lists: &ByFile<'_>, found: &mut Vec<Diagnostic>) -> Vec<Enclosure> {
+    let mut segments: BTreeMap<SegmentName, Enclosure> = BTreeMap::new();
+    let mut taken: BTreeMap<Subject, PathBuf> = BTreeMap::new();
     for source in sources {
         let stem = source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(name) = service_name(source, &stem, found) else { continue };
+        let name = file_name(source, "segment", &stem, found);
         let decoded = source.decode(MAX_FILE).map_err(|mistake| found.push(mistake));
         let Ok((text, mistake)) = decoded else { continue };
-        let (segment, diagnostics) = segment::read(&source.path, &name, &text, lists);
-        add(found, diagnostics, mistake);
-        segments.extend(segment.map(|segment| (name, segment)));
+        let Some(label) = name.clone().or_else(|| SegmentName::new("unnamed").ok()) else { continue };
+        let read = segment::read(&source.path, &label, &text, lists);
+        add(found, read.diagnostics, mistake);
+        let (Some(name), Some(segment)) = (name, read.segment) else { continue };
+        match taken.get(&segment.subject) {
+            Some(first) => found.push(enclosed_twice(source, read.subject, &segment.subject, first)),
+            None => {
+                taken.insert(segment.subject.clone(), source.path.clone());
+            }
+        }
+        segments.insert(name, Enclosure { segment, text: text.into_owned() });
     }
-    segments
+    segments.into_values().collect()
+}
+
+fn enclosed_twice(
+    source: &Source,
+    (line, column): (usize, usize),
+    subject: &Subject,
+    first: &Path,
+) -> Diagnostic {
+    Diagnostic {
+        file: source.path.clone(),
+        line,
+        column,
+        message: format!("{subject} is already enclosed by {}", first.display()),
+        help: Some("one subject has one segment: put the rules of both into one of the two files".to_owned()),
+        severity: Severity::Error,
+    }
 }
 
 fn shared_addresses(drafts: &[Draft]) -> Vec<Diagnostic> {

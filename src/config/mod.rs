@@ -31,7 +31,7 @@ mod window;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use list::{Listed, parse_list};
-pub use load::{Loaded, ServiceText, load};
+pub use load::{FileText, Loaded, load};
 pub use segment::parse_segment;
 pub use service::{lists_used, parse_service};
 pub use settings::parse_settings;

@@ -4,15 +4,35 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::list::Lists;
-use super::reader::{Table, Value};
+use super::reader::{Keys, Misplaced, Table, Value, later};
 use super::remote::{self, Remote};
+use super::subject::Use;
 use super::time::Mistake;
 use super::window::Windows;
 use super::{nearest, subject};
-use crate::model::{Direction, Policy, PolicyId, Port, PortError, Prefix, ServiceName, Settings};
+use crate::model::{Direction, Policy, PolicyId, Port, PortError, Prefix, Protocol, ServiceName, Settings};
 
-const EGRESS_KEYS: [&str; 5] = ["subject", "to", "ports", "tls", "windows"];
-const INGRESS_KEYS: [&str; 4] = ["subject", "from", "ports", "windows"];
+const EGRESS_KEYS: Keys<'_> = Keys {
+    valid: &["subject", "to", "ports", "tls", "windows"],
+    misplaced: &[Misplaced::new(
+        "from",
+        Some("to"),
+        "the local process connects to the provider: write `to`",
+    )],
+};
+
+const INGRESS_KEYS: Keys<'_> = Keys {
+    valid: &["subject", "from", "ports", "windows"],
+    misplaced: &[
+        Misplaced::new("to", Some("from"), "the provider connects to the local process: write `from`"),
+        Misplaced::new(
+            "tls",
+            None,
+            "remove it: only what the local process sends is judged, and here the provider is the client; the listener \
+             itself has to insist on TLS",
+        ),
+    ],
+};
 
 /// What policies refer to.
 pub(super) struct Context<'c> {
@@ -31,8 +51,8 @@ pub(super) struct Placed {
 
 /// Reads every policy, egress first; reports when there is none.
 pub(super) fn policies(root: &Table<'_>, context: &Context<'_>) -> Vec<Placed> {
-    let egress = root.get("egress").map(|value| value.tables("[[egress]]", &EGRESS_KEYS));
-    let ingress = root.get("ingress").map(|value| value.tables("[[ingress]]", &INGRESS_KEYS));
+    let egress = root.get("egress").map(|value| value.tables("[[egress]]", EGRESS_KEYS));
+    let ingress = root.get("ingress").map(|value| value.tables("[[ingress]]", INGRESS_KEYS));
     if egress.is_none() && ingress.is_none() {
         let help = "write at least one [[egress]] or [[ingress]]: a schedule says who may exchange packets";
         root.missing(&["egress", "ingress"], "the schedule has no policy".to_owned(), help);
@@ -48,10 +68,10 @@ fn read_all(tables: Vec<Table<'_>>, direction: Direction, context: &Context<'_>)
 }
 
 fn read(table: &Table<'_>, direction: Direction, index: usize, context: &Context<'_>) -> Option<Placed> {
-    let tls = table.get("tls").and_then(|value| value.word(&[("required", true)])).is_some();
-    let subject = subject::read(table);
+    let subject = subject::read(table, Use::Policy(direction));
     let remote = remote::read(table, direction, context.lists);
     let ports = ports(table);
+    let tls = tls(table, ports.as_deref().unwrap_or_default());
     let windows = windows(table, context.windows);
     let Remote { at, endpoints, prefixes, names } = remote?;
     let id = PolicyId { service: context.service.clone(), direction, index };
@@ -59,6 +79,29 @@ fn read(table: &Table<'_>, direction: Direction, index: usize, context: &Context
     let policy = Policy { id, subject, endpoints, prefixes, names, tls, ports, windows };
     warn_about_failsafe(table, &policy, context.settings);
     Some(Placed { policy, endpoints: at })
+}
+
+/// True for `tls = "required"`.
+fn tls(table: &Table<'_>, ports: &[Port]) -> bool {
+    let Some(value) = table.get("tls") else { return false };
+    let help = "write tls = \"required\", or leave the key out";
+    let Some(text) = value.as_string() else {
+        value.wrong_type::<()>("a string", help);
+        return false;
+    };
+    if text != "required" {
+        value.error(format!("{text:?} is no value of `tls`"), help);
+    }
+    let others: Vec<String> =
+        ports.iter().filter(|port| port.protocol != Protocol::Tcp).map(ToString::to_string).collect();
+    if let (false, Some(ports)) = (others.is_empty(), table.get("ports")) {
+        let are = if others.len() == 1 { "is" } else { "are" };
+        let others = others.join(", ");
+        let message = format!("tls = \"required\" is for tcp, and {others} {are} not");
+        let help = format!("split the policy: one with `tls` for the tcp ports, one without for {others}");
+        table.report().error(later(value.at(), ports.at()), message, help);
+    }
+    true
 }
 
 pub(super) fn ports(table: &Table<'_>) -> Option<Vec<Port>> {
@@ -149,7 +192,10 @@ fn warn_about_failsafe(table: &Table<'_>, policy: &Policy, settings: Option<&Set
     let is_from = |prefix: &Prefix| failsafe.from.iter().any(|from| overlap(*from, *prefix));
     let covered = failsafe.ports.iter().filter(|safe| policy.ports.iter().any(|port| share(**safe, *port)));
     let covered: Vec<String> = covered.map(ToString::to_string).collect();
-    if covered.is_empty() || !policy.prefixes.iter().any(is_from) {
+    // What a name will resolve to is not known here.
+    let meets =
+        policy.prefixes.iter().any(is_from) || (!policy.names.is_empty() && !failsafe.from.is_empty());
+    if covered.is_empty() || !meets {
         return;
     }
     if let Some(value) = table.get("ports") {

@@ -36,6 +36,39 @@ pub(super) fn parse<'t>(report: &Report<'t>) -> DeTable<'t> {
     root.into_inner()
 }
 
+/// The keys that a table may have, and more than "unknown" about some that it may not.
+#[derive(Clone, Copy)]
+pub(super) struct Keys<'k> {
+    pub valid: &'k [&'k str],
+    pub misplaced: &'k [Misplaced],
+}
+
+/// A key that means something elsewhere.
+pub(super) struct Misplaced {
+    pub word: &'static str,
+    /// The valid key that was meant: it is not reported as missing, too.
+    pub meant: Option<&'static str>,
+    pub help: &'static str,
+}
+
+impl Misplaced {
+    pub const fn new(word: &'static str, meant: Option<&'static str>, help: &'static str) -> Self {
+        Self { word, meant, help }
+    }
+}
+
+impl<'k> From<&'k [&'k str]> for Keys<'k> {
+    fn from(valid: &'k [&'k str]) -> Self {
+        Self { valid, misplaced: &[] }
+    }
+}
+
+impl<'k, const N: usize> From<&'k [&'k str; N]> for Keys<'k> {
+    fn from(valid: &'k [&'k str; N]) -> Self {
+        Self { valid, misplaced: &[] }
+    }
+}
+
 /// A table and the place of its header; the place of the top level is empty.
 #[derive(Clone)]
 pub(super) struct Table<'r> {
@@ -50,7 +83,7 @@ pub(super) struct Table<'r> {
 
 impl<'r> Table<'r> {
     /// The top level, which has only these keys.
-    pub fn root(report: &'r Report<'r>, entries: &'r DeTable<'r>, keys: &[&str]) -> Self {
+    pub fn root<'k>(report: &'r Report<'r>, entries: &'r DeTable<'r>, keys: impl Into<Keys<'k>>) -> Self {
         let mut root = Self {
             report,
             entries,
@@ -58,7 +91,7 @@ impl<'r> Table<'r> {
             place: "at the top level".to_owned(),
             misspelt: Vec::new(),
         };
-        root.check_keys(keys);
+        root.check_keys(keys.into());
         root
     }
 
@@ -104,18 +137,23 @@ impl<'r> Table<'r> {
         values.filter(|value| !value.is_lost())
     }
 
-    fn check_keys(&mut self, keys: &[&str]) {
+    fn check_keys(&mut self, keys: Keys<'_>) {
         for key in self.entries.keys() {
             let word = key.get_ref().as_ref();
-            if keys.contains(&word) {
+            if keys.valid.contains(&word) {
                 continue;
             }
             if self.report.is_full() {
                 return;
             }
             let message = format!("unknown key {word:?} {}", self.place);
-            self.report.error(&key.span(), message, nearest::help(word, keys));
-            let meant = nearest::nearest(word, keys);
+            if let Some(one) = keys.misplaced.iter().find(|one| one.word == word) {
+                self.report.error(&key.span(), message, one.help);
+                self.misspelt.extend(one.meant.map(str::to_owned));
+                continue;
+            }
+            self.report.error(&key.span(), message, nearest::help(word, keys.valid));
+            let meant = nearest::nearest(word, keys.valid);
             self.misspelt.extend(meant.first().map(|key| (*key).to_owned()));
         }
     }
@@ -285,9 +323,9 @@ impl<'r> Value<'r> {
     }
 
     /// A table with only these keys.
-    pub fn table(&self, name: &'static str, keys: &[&str]) -> Option<Table<'r>> {
+    pub fn table<'k>(&self, name: &'static str, keys: impl Into<Keys<'k>>) -> Option<Table<'r>> {
         let mut table = self.open_table(name)?;
-        table.check_keys(keys);
+        table.check_keys(keys.into());
         Some(table)
     }
 
@@ -306,7 +344,8 @@ impl<'r> Value<'r> {
     }
 
     /// The tables of an array of tables, `[[name]]`, each with only these keys.
-    pub fn tables(&self, name: &'static str, keys: &[&str]) -> Vec<Table<'r>> {
+    pub fn tables<'k>(&self, name: &'static str, keys: impl Into<Keys<'k>>) -> Vec<Table<'r>> {
+        let keys = keys.into();
         if let DeValue::Table(_) = self.value {
             let message = format!("`{}` is a table, but there may be several", self.name);
             self.error(message, format!("write {name} with double brackets"));

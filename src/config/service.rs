@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::list::{ByFunction, Lists};
 use super::policy::{self, Context};
-use super::reader::{self, MAX_TEXT, Table};
+use super::reader::{self, Keys, MAX_TEXT, Misplaced, Table};
 use super::repair::repair;
 use super::report::Report;
 use super::source::too_large;
@@ -17,21 +17,35 @@ use super::window;
 use super::{Diagnostic, MAX_FILE};
 use crate::model::{FileState, ListName, Mode, Service, ServiceName, Settings, Watch};
 
-const KEYS: [&str; 13] = [
-    "provider",
-    "owner",
-    "description",
-    "ticket",
-    "compliance",
-    "mode",
-    "state",
-    "lifetime",
-    "window",
-    "except",
-    "egress",
-    "ingress",
-    "teardown",
-];
+const OF_SEGMENTS: &str = "segments are files of their own, in segments.d";
+
+const KEYS: Keys<'_> = Keys {
+    valid: &[
+        "provider",
+        "owner",
+        "description",
+        "ticket",
+        "compliance",
+        "mode",
+        "state",
+        "lifetime",
+        "window",
+        "except",
+        "egress",
+        "ingress",
+        "teardown",
+    ],
+    misplaced: &[
+        Misplaced::new(
+            "subject",
+            None,
+            "each [[egress]] and [[ingress]] has its own; segments are files in segments.d",
+        ),
+        Misplaced::new("allow", None, OF_SEGMENTS),
+        Misplaced::new("loopback", None, OF_SEGMENTS),
+        Misplaced::new("dns", None, OF_SEGMENTS),
+    ],
+};
 
 /// The longest description, in characters.
 const MAX_DESCRIPTION: usize = 1024;
@@ -113,7 +127,7 @@ fn read_text(
     settings: Option<&Settings>,
 ) -> (Option<Service>, Vec<(usize, usize)>) {
     let document = reader::parse(report);
-    let root = Table::root(report, &document, &KEYS);
+    let root = Table::root(report, &document, KEYS);
     let lifetime = window::lifetime(&root);
     let windows = window::windows(&root);
     let exceptions = window::exceptions(&root);
@@ -140,6 +154,7 @@ fn read_text(
         windows: windows.into_windows(),
         exceptions: exceptions.iter().map(|one| one.span).collect(),
         policies: policies.into_iter().map(|one| one.policy).collect(),
+        watched: Vec::new(),
         lifetime: match lifetime {
             Some(lifetime) => lifetime.span,
             None => return (None, endpoints),

@@ -7,6 +7,7 @@ use super::engine::{ChangeError, Changed, Engine};
 use super::settle;
 use crate::api::ask::{Answer, Ask, Outcome};
 use crate::api::body::{self, SCHEMA};
+use crate::api::explain::{self, Facts, Question};
 use crate::api::view::{self, Counts};
 use crate::config::Diagnostic;
 use crate::files::{self, SettingsFile};
@@ -24,6 +25,7 @@ pub async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> A
         }
         Ask::Show(name) => show(engine, &name).await,
         Ask::Attempts { service, since } => attempts(engine, service, since).await,
+        Ask::Explain(question) => done(&explain(engine, &question)),
         Ask::Settle(place) => settle::look(engine, &place).into(),
         Ask::Apply { by } => apply(engine, settings, &by).await,
         Ask::Order { service, kind, by, reason } => order(engine, service, kind, by, reason).await,
@@ -71,6 +73,18 @@ async fn status(engine: &mut Engine) -> Answer {
         weaker: engine.weaker.clone(),
     };
     done(&status)
+}
+
+fn explain(engine: &Engine, question: &Question) -> body::Explained {
+    let world = &engine.world;
+    let facts = Facts {
+        settings: world.settings(),
+        services: &world.standings(),
+        places: &|subject| world.places(subject).to_vec(),
+        hierarchy: Some(&engine.hierarchy),
+        now: world.now().max(clock::now()),
+    };
+    explain::answer(question, &facts)
 }
 
 async fn show(engine: &mut Engine, name: &ServiceName) -> Answer {

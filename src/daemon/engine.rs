@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::attempts::Attempts;
+use super::names::Hosts;
 use super::subjects::{Resolved, Subjects};
 use super::teardown::{self, Proofs};
 use super::{record, snapshot};
@@ -18,7 +19,7 @@ use crate::config::{Diagnostic, Loaded};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
-use crate::model::{Order, OrderKind, ServiceName, Settings, Subject, Time};
+use crate::model::{HostName, Order, OrderKind, ServiceName, Settings, Subject, Time};
 use crate::owners::Owners;
 use crate::plan::{self, Changeset};
 use crate::reconcile::{Happening, OrderError, Outcome, What, World};
@@ -41,6 +42,9 @@ pub struct Engine {
     pub table: Table,
     pub keeper: Keeper,
     pub subjects: Subjects,
+    pub hosts: Hosts,
+    /// Names whose addresses are not written down yet.
+    pub unwritten_hosts: BTreeSet<HostName>,
     pub hierarchy: Hierarchy,
     pub attempts: Attempts,
     pub accepted: Accepted,
@@ -103,6 +107,7 @@ impl Engine {
         let in_force = Ruleset::new(&world.settings().enforcement.table);
         let in_force_since = world.now();
         let owners = Owners::new(&world.standings());
+        let hosts = Hosts::new(world.hosts().cloned().collect());
         Self {
             world,
             owners,
@@ -111,6 +116,8 @@ impl Engine {
             table,
             keeper,
             subjects,
+            hosts,
+            unwritten_hosts: BTreeSet::new(),
             hierarchy,
             attempts,
             accepted,
@@ -145,6 +152,7 @@ impl Engine {
         }
         next.forget_unused_subjects();
         let table = self.put_in_force(next, &BTreeSet::new())?;
+        self.hosts.set(self.world.hosts().cloned().collect());
         self.accept(&loaded);
         let proofs = self.teardown(true).await;
         let entry = record::note(
@@ -194,9 +202,7 @@ impl Engine {
     /// Without a ledger only files that leave every service as it is, or take services away, are accepted.
     fn may_open(&self, loaded: &Loaded) -> Result<(), ChangeError> {
         let Some(error) = &self.store_error else { return Ok(()) };
-        let same = |name: &ServiceName, service| {
-            self.world.standing(name).is_some_and(|standing| standing.service == service)
-        };
+        let same = |name: &ServiceName, service| self.world.file(name).is_some_and(|file| file == service);
         match loaded.services.iter().all(|(name, service)| same(name, service)) {
             true => Ok(()),
             false => Err(ChangeError::NoLedger(error.clone())),
@@ -289,7 +295,11 @@ impl Engine {
         self.subjects.confirm(|subject| world.places(subject));
     }
 
-    fn put_in_force(&mut self, next: World, rearm: &BTreeSet<String>) -> Result<bool, CommitError> {
+    pub(super) fn put_in_force(
+        &mut self,
+        next: World,
+        rearm: &BTreeSet<String>,
+    ) -> Result<bool, CommitError> {
         let wanted = next.compile();
         let changeset = plan::plan(&self.in_force, &wanted, rearm);
         let changed = changeset.as_ref().is_some_and(Changeset::outlasts_time);
@@ -309,7 +319,9 @@ impl Engine {
         touched: &BTreeSet<ServiceName>,
     ) -> Result<bool, CommitError> {
         let governs = |world: &World, name| world.standing(name).is_some_and(|s| s.governs(world.now()));
-        if touched.iter().any(|name| governs(&next, name) != governs(&self.world, name)) {
+        let others =
+            |name| governs(&next, name) != governs(&self.world, name) || next.moved(&self.world, name);
+        if touched.iter().any(others) {
             return self.put_in_force(next, &BTreeSet::new());
         }
         let part = next.compile_services(touched, self.owners.ties(touched), &self.in_force);
@@ -342,7 +354,7 @@ impl Engine {
         Ok(changed)
     }
 
-    fn take(&mut self, next: World) {
+    pub(super) fn take(&mut self, next: World) {
         if next.now() > self.world.now() {
             self.seen_at = Instant::now();
         }

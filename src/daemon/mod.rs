@@ -7,6 +7,8 @@
 //! | `engine` | changes of the world, committed and recorded |
 //! | `subjects` | where subjects are right now |
 //! | `settle` | who waits until a cgroup is in force |
+//! | `names` | asks the host's resolvers what names stand for |
+//! | `hearing` | news of names, committed and kept |
 //! | `teardown` | cuts what is connected, and proves that nothing is left |
 //! | `tally` | pure: kernel counts and log records to rows |
 //! | `attempts` | reads counts and records, writes rows |
@@ -18,6 +20,8 @@
 mod answer;
 mod attempts;
 mod engine;
+mod hearing;
+mod names;
 mod record;
 mod run;
 mod settle;

@@ -17,7 +17,8 @@ use crate::files::SettingsFile;
 use crate::kernel::clock::{self, ClockWatch, Tick};
 use crate::kernel::nflog::Reader;
 use crate::kernel::wait::Waiting;
-use crate::model::Time;
+use crate::model::{HostName, Time};
+use crate::names::News;
 use crate::store::LedgerKind;
 
 /// Requests that may wait for the loop.
@@ -32,6 +33,9 @@ const QUIET: Duration = Duration::from_secs(30);
 /// How often the latest time is remembered, old attempts go, and a broken store is tried again.
 const UPKEEP: Duration = Duration::from_secs(60);
 const HEAL: Duration = Duration::from_secs(2);
+
+/// How often names lose what they had for long enough, and what they have is written down.
+const AGEING: Duration = Duration::from_secs(2);
 
 /// The inputs of the loop that have a file descriptor.
 struct Inputs {
@@ -96,6 +100,8 @@ enum Woken {
     /// An opening ended by elapsed time.
     Elapsed(Time),
     Subjects,
+    Names(Vec<(HostName, News)>),
+    Ageing,
     Log,
     Asked(Asked),
     /// Somebody waits for a cgroup.
@@ -117,6 +123,8 @@ async fn turn(
     let mut settling = Settling::default();
     let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
     let mut heal = interval_at(Instant::now() + HEAL, HEAL);
+    let mut ageing = interval_at(Instant::now() + AGEING, AGEING);
+    ageing.set_missed_tick_behavior(MissedTickBehavior::Delay);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -130,12 +138,14 @@ async fn turn(
             _ = inputs.interrupt.recv() => Woken::Stop,
             _ = inputs.clock.readable() => Woken::Clock,
             () = engine.subjects.changed() => Woken::Subjects,
+            news = engine.hosts.next() => Woken::Names(news),
             at = reached(elapsed) => Woken::Elapsed(at),
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
             () = settling.due() => Woken::Settling,
             () = sleep_until(counts_at) => Woken::Counts,
             () = logged(&mut inputs.log) => Woken::Log,
+            _ = ageing.tick() => Woken::Ageing,
             _ = heal.tick(), if engine.store_error.is_some() => Woken::Heal,
             _ = upkeep.tick() => Woken::Upkeep,
         };
@@ -144,6 +154,8 @@ async fn turn(
             Woken::Clock => on_clock(engine, inputs).await,
             Woken::Elapsed(at) => tick(engine, at, false).await,
             Woken::Subjects => on_subjects(engine),
+            Woken::Names(news) => engine.on_names(&news).await,
+            Woken::Ageing => engine.on_ageing().await,
             Woken::Hangup => reload(engine, settings).await,
             Woken::Asked(Asked { ask: Ask::Settle(place), reply }) => {
                 settling.add(place, reply);
@@ -297,6 +309,7 @@ async fn on_upkeep(engine: &mut Engine) {
 }
 
 async fn stop(engine: &mut Engine) {
+    engine.write_hosts().await;
     for _ in 0..2 {
         on_counts(engine).await;
     }

@@ -97,7 +97,7 @@ pub fn look(engine: &mut Engine, place: &Settle) -> Look {
     }
     let mut wanted = Vec::new();
     for (above, subjects) in &lineage {
-        let named = subjects.iter().filter(|subject| engine.world.names(subject));
+        let named = subjects.iter().filter(|subject| engine.world.is_named(subject));
         wanted.extend(named.map(|subject| (subject.clone(), above.id)));
     }
     wanted.extend(told_by_others(engine, &lineage));

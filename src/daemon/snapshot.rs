@@ -1,4 +1,4 @@
-//! What stands in the snapshot of accepted files: the texts, and which services are decommissioned.
+//! What stands in the snapshot of accepted files: the texts of services and segments, and which services are decommissioned.
 //!
 //! Decommissions stand here beside the database's records, so that a database that was removed brings no service back.
 
@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use crate::config::Loaded;
 use crate::model::ServiceName;
 use crate::reconcile::World;
-use crate::store::accepted::{Accepted, AcceptedService, Departed};
+use crate::store::accepted::{Accepted, AcceptedSegment, AcceptedService, Departed};
 
-/// The accepted texts: those of the files, and those of services that went and are still watched.
+/// The accepted texts: those of the files, and those of services that went and are still watched. A segment whose file went
+/// encloses nobody any more.
 pub fn merged(before: &Accepted, loaded: &Loaded, world: &World) -> Accepted {
     let mut services: BTreeMap<ServiceName, AcceptedService> = loaded
         .texts
@@ -25,7 +26,11 @@ pub fn merged(before: &Accepted, loaded: &Loaded, world: &World) -> Accepted {
             services.entry(name.clone()).or_insert_with(|| old.clone());
         }
     }
-    let mut accepted = Accepted { settings_text: loaded.settings_text.clone(), services };
+    let segments = loaded.segment_texts.iter().map(|(name, text)| {
+        (name.clone(), AcceptedSegment { text: text.text.clone(), lists: text.lists.clone() })
+    });
+    let segments = segments.collect();
+    let mut accepted = Accepted { settings_text: loaded.settings_text.clone(), services, segments };
     note_decommissions(&mut accepted, world);
     accepted
 }

@@ -12,12 +12,12 @@ use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
 use super::{record, snapshot};
 use crate::compile::Openings;
-use crate::config::{self, Diagnostic, Loaded, ServiceText};
+use crate::config::{self, Diagnostic, FileText, Loaded};
 use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::{CgroupError, Hierarchy};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
-use crate::model::{Record, Service, ServiceName, Settings, Subject, Time};
+use crate::model::{Record, Segment, SegmentName, Service, ServiceName, Settings, Subject, Time};
 use crate::reconcile::{Outcome, World};
 use crate::store::accepted::{self, Accepted, AcceptedError};
 use crate::store::{Keeper, LedgerKind, Opened, StoreError};
@@ -220,14 +220,22 @@ fn reload(accepted: &Accepted, wanted: impl Fn(bool) -> bool) -> Option<Loaded> 
     let mut texts = BTreeMap::new();
     for (name, old) in accepted.services.iter().filter(|(_, old)| wanted(old.departed.is_some())) {
         services.insert(name.clone(), parse(name, old, &settings)?);
-        let text = ServiceText { text: old.text.clone(), lists: old.lists.clone() };
+        let text = FileText { text: old.text.clone(), lists: old.lists.clone() };
         texts.insert(name.clone(), text);
+    }
+    let mut segments = BTreeMap::new();
+    let mut segment_texts = BTreeMap::new();
+    for (name, old) in &accepted.segments {
+        segments.insert(name.clone(), parse_segment(name, old)?);
+        let text = FileText { text: old.text.clone(), lists: old.lists.clone() };
+        segment_texts.insert(name.clone(), text);
     }
     Some(Loaded {
         settings,
         services,
-        segments: BTreeMap::new(),
+        segments,
         texts,
+        segment_texts,
         warnings: vec![],
         settings_text: accepted.settings_text.clone(),
     })
@@ -236,11 +244,21 @@ fn reload(accepted: &Accepted, wanted: impl Fn(bool) -> bool) -> Option<Loaded> 
 fn parse(name: &ServiceName, old: &accepted::AcceptedService, settings: &Settings) -> Option<Service> {
     let path = PathBuf::from(format!("accepted/{name}.toml"));
     let lists = |list: &str| old.lists.get(list).cloned();
-    let (service, diagnostics) = config::parse_service(&path, name, &old.text, &lists, settings);
-    for diagnostic in diagnostics.iter().filter(|_| service.is_none()) {
+    said(config::parse_service(&path, name, &old.text, &lists, settings))
+}
+
+fn parse_segment(name: &SegmentName, old: &accepted::AcceptedSegment) -> Option<Segment> {
+    let path = PathBuf::from(format!("accepted/segments/{name}.toml"));
+    let lists = |list: &str| old.lists.get(list).cloned();
+    said(config::parse_segment(&path, name, &old.text, &lists))
+}
+
+/// What was parsed; says why not.
+fn said<T>((parsed, diagnostics): (Option<T>, Vec<Diagnostic>)) -> Option<T> {
+    for diagnostic in diagnostics.iter().filter(|_| parsed.is_none()) {
         tracing::error!(%diagnostic, "an accepted file does not parse any more");
     }
-    service
+    parsed
 }
 
 /// What the former daemon knew, then the files of now on top.
@@ -257,6 +275,12 @@ async fn world(
     };
     let latest = latest_seen(keeper, now).await;
     let mut world = World::new(loaded.settings.clone(), latest);
+    for (host, name) in keeper.store().load_names().await.unwrap_or_else(|error| {
+        tracing::error!(%error, "what names stood for is forgotten: they are refused until they resolve");
+        BTreeMap::new()
+    }) {
+        world.remember_host(host, name);
+    }
     for (name, old) in before.map(|accepted| &accepted.services).into_iter().flatten() {
         let record = remembered(&records, name, old.departed.as_ref());
         if let Some(service) = parse(name, old, &loaded.settings) {

@@ -41,6 +41,8 @@ pub struct Service {
     pub exceptions: Vec<Span>,
     /// At least one; egress first, each direction in file order.
     pub policies: Vec<Policy>,
+    /// Addresses that its names had and that no policy admits any more, sorted: governed, hence refused.
+    pub watched: Vec<Prefix>,
     pub watch: Watch,
 }
 
@@ -86,8 +88,14 @@ impl Policy {
 }
 
 impl Service {
-    /// Every prefix that any policy lists: what the service governs.
+    /// Every prefix that any policy lists, and what is watched: what the service governs.
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.policies.iter().flat_map(|policy| policy.prefixes.iter().copied())
+        let listed = self.policies.iter().flat_map(|policy| &policy.prefixes);
+        listed.chain(&self.watched).copied()
+    }
+
+    /// The names of all its policies.
+    pub fn names(&self) -> impl Iterator<Item = &HostName> {
+        self.policies.iter().flat_map(|policy| &policy.names)
     }
 }

@@ -5,7 +5,8 @@ use std::fmt;
 /// Which local process a policy is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
-    /// A unit of the system manager: `x.service`, `x.slice`, or a template `x@.service`, which means all its instances.
+    /// A unit of the system manager: `x.service`, `x.slice`, or a template `x@.service`, which means all its instances;
+    /// also `x.socket`, in whose cgroup systemd makes the listeners of that unit.
     Unit(String),
     /// A path below the cgroup2 root, normalised: begins with `/`, no empty, `.` or `..` part, none at the end.
     /// `/` is any process of this host.
@@ -61,8 +62,9 @@ pub enum SubjectError {
 }
 
 impl Subject {
-    /// The unit types that own processes.
-    const UNIT_TYPES: [&str; 3] = [".service", ".scope", ".slice"];
+    /// The unit types that own processes or sockets. A process of systemd enters the cgroup of a `.socket` only to make
+    /// its internet sockets (systemd, `socket_address_listen_in_cgroup`); they keep it.
+    const UNIT_TYPES: [&str; 4] = [".service", ".scope", ".slice", ".socket"];
 
     pub fn unit(name: &str) -> Result<Self, SubjectError> {
         let stem = Self::UNIT_TYPES.iter().find_map(|t| name.strip_suffix(t));
@@ -174,11 +176,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_have_a_type_that_owns_processes() {
-        for good in ["payments.service", "a-b.slice", "getty@.service", "getty@tty1.service"] {
+    fn units_have_a_type_that_owns_processes_or_sockets() {
+        for good in ["payments.service", "a-b.slice", "getty@.service", "getty@tty1.service", "x.socket"] {
             assert!(Subject::unit(good).is_ok(), "{good}");
         }
-        for bad in ["payments", ".service", "@.service", "x.socket", "a/b.service", "a b.service"] {
+        for bad in ["payments", ".service", "@.service", "x.timer", "a/b.service", "a b.service"] {
             assert!(Subject::unit(bad).is_err(), "{bad}");
         }
     }

@@ -1,15 +1,16 @@
-//! From a subject or a set of openings to the services that name it.
+//! From a subject, a set of openings or a host name to the services that name it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compile;
-use crate::model::{Service, ServiceName, Subject};
+use crate::model::{HostName, Service, ServiceName, Subject};
 
 /// Follows the services' texts: orders and time change nothing in it.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     by_subject: BTreeMap<Subject, BTreeSet<ServiceName>>,
     by_opening_set: BTreeMap<String, BTreeSet<ServiceName>>,
+    by_host: BTreeMap<HostName, BTreeSet<ServiceName>>,
 }
 
 impl Index {
@@ -20,6 +21,9 @@ impl Index {
         for set in compile::opening_sets(service) {
             self.by_opening_set.entry(set).or_default().insert(service.name.clone());
         }
+        for host in service.names() {
+            self.by_host.entry(host.clone()).or_default().insert(service.name.clone());
+        }
     }
 
     pub fn remove(&mut self, service: &Service) {
@@ -28,6 +32,9 @@ impl Index {
         }
         for set in compile::opening_sets(service) {
             remove(&mut self.by_opening_set, &set, &service.name);
+        }
+        for host in service.names() {
+            remove(&mut self.by_host, host, &service.name);
         }
     }
 
@@ -42,6 +49,15 @@ impl Index {
     /// The services with a policy about the subject.
     pub fn with_subject(&self, subject: &Subject) -> impl Iterator<Item = &ServiceName> {
         self.by_subject.get(subject).into_iter().flatten()
+    }
+
+    pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
+        self.by_host.keys()
+    }
+
+    /// The services with a policy about the name.
+    pub fn with_host(&self, host: &HostName) -> impl Iterator<Item = &ServiceName> {
+        self.by_host.get(host).into_iter().flatten()
     }
 
     /// The services that ask for the set.

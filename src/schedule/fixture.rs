@@ -55,6 +55,7 @@ pub fn service(windows: Vec<Window>) -> Service {
         windows,
         exceptions: Vec::new(),
         policies: Vec::new(),
+        watched: Vec::new(),
         watch: Watch::Forever,
     }
 }

@@ -35,6 +35,7 @@ mod keeper;
 mod kind;
 mod ledger;
 mod line;
+mod names;
 mod records;
 mod text;
 

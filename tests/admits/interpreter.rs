@@ -1,10 +1,12 @@
 //! Runs a packet through a ruleset value as nf_tables would: enough of it for what our rules say.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use picoseg::model::{Family, Prefix, Time};
 use picoseg::ruleset::{
-    Element, Hook, Key, KeyBuilder, Load, Ruleset, Set, Side, Statement, Verdict, protocol,
+    Account, Element, Hook, Key, KeyBuilder, Load, Ruleset, Set, Side, Statement, Verdict, protocol,
 };
 
 /// A packet in one hook.
@@ -18,11 +20,15 @@ pub struct Packet {
     pub destination_port: u16,
     pub tcp_flags: u8,
     pub payload: bool,
+    /// The payload begins with a ClientHello.
+    pub hello: bool,
     pub icmp_type: u8,
     pub echo_id: u16,
     pub fragment: bool,
     /// The ids of the socket's cgroup by level, the root at 0; none without a full socket.
     pub cgroups: Option<Vec<u64>>,
+    /// The user and the group of the socket's owner.
+    pub owner: Option<[u32; 2]>,
 }
 
 /// What became of it.
@@ -36,6 +42,8 @@ pub struct Fate {
 pub struct Interpreter<'a> {
     ruleset: &'a Ruleset,
     now: Time,
+    /// What packets have put into dynamic sets.
+    learned: RefCell<BTreeSet<(String, Key)>>,
 }
 
 enum Flow {
@@ -46,10 +54,10 @@ enum Flow {
 
 impl<'a> Interpreter<'a> {
     pub fn new(ruleset: &'a Ruleset, now: Time) -> Self {
-        Self { ruleset, now }
+        Self { ruleset, now, learned: RefCell::default() }
     }
 
-    /// The fate of a packet; no dynamic set holds anything.
+    /// The fate of a packet; dynamic sets hold what earlier ones have put in since [`Self::forget`].
     pub fn run(&self, packet: &Packet) -> Fate {
         let base =
             self.ruleset.chains.iter().find(|(_, chain)| chain.base.is_some_and(|b| b.0 == packet.hook));
@@ -62,6 +70,11 @@ impl<'a> Interpreter<'a> {
             None => true,
         };
         Fate { passed, counted }
+    }
+
+    /// Empties the dynamic sets.
+    pub fn forget(&self) {
+        self.learned.take();
     }
 
     fn chain(&self, name: &str, packet: &Packet, counted: &mut Vec<String>) -> Flow {
@@ -97,7 +110,8 @@ impl<'a> Interpreter<'a> {
             Statement::Arriving => yes(packet.hook != Hook::Output),
             Statement::Lookup { key, set, negated } => {
                 let key = self.key(key, packet)?;
-                yes(self.find(set, &key).is_some() != *negated)
+                let known = || self.learned.borrow().contains(&(set.to_string(), key.clone()));
+                yes((self.find(set, &key).is_some() || known()) != *negated)
             }
             Statement::InCgroup { level, id, .. } => {
                 yes(packet.cgroups.as_ref()?.get(*level as usize) == Some(id))
@@ -117,6 +131,14 @@ impl<'a> Interpreter<'a> {
                 yes(tcp && (packet.tcp_flags & mask == *value) != *negated)
             }
             Statement::HasPayload => yes(packet.payload),
+            Statement::ClientHello => yes(packet.payload && packet.hello),
+            Statement::Owner(account) => {
+                let [user, group] = packet.owner.filter(|_| packet.hook == Hook::Output)?;
+                yes(match account {
+                    Account::User(id) => user == *id,
+                    Account::Group(id) => group == *id,
+                })
+            }
             Statement::FullSocket | Statement::AnySocket => yes(packet.cgroups.is_some()),
             Statement::IcmpType { family, low, high } => {
                 let number = match family {
@@ -131,8 +153,17 @@ impl<'a> Interpreter<'a> {
             Statement::Fragment(family) => yes(packet.fragment && family_of(packet) == *family),
             Statement::Before(instant) => yes(self.now < *instant),
             Statement::From(instant) => yes(*instant <= self.now),
-            // A limit is never reached by one packet; sets stay empty.
-            Statement::Update { key, .. } => yes(self.key(key, packet).is_some()),
+            // A limit is never reached by one packet.
+            Statement::Update { set, key, .. } | Statement::UpdateFor { set, key, .. } => {
+                let key = self.key(key, packet)?;
+                self.learned.borrow_mut().insert((set.to_string(), key));
+                Some(Flow::Next)
+            }
+            Statement::Delete { set, key } => {
+                let key = self.key(key, packet)?;
+                self.learned.borrow_mut().remove(&(set.to_string(), key));
+                Some(Flow::Next)
+            }
             Statement::Count(name) => {
                 counted.push(name.clone());
                 Some(Flow::Next)
@@ -185,6 +216,7 @@ impl<'a> Interpreter<'a> {
             Load::Protocol => key.protocol(packet.protocol),
             Load::Port(side) => (!packet.fragment).then(|| key.port(port(packet, side)))?,
             Load::Time => key.time(self.now),
+            Load::Number(number) => key.number(number),
             Load::EchoId(family) => same(family).then(|| key.port(packet.echo_id))?,
         })
     }

@@ -11,11 +11,12 @@ use picoseg::compile::{self, Input, Openings, Place, Resolution, Standing, Unres
 use picoseg::config;
 use picoseg::explain::{self, Explanation};
 use picoseg::model::{
-    Cause, Decommissioned, Direction, Mode, Protocol, Record, Service, ServiceName, Settings, Subject,
-    Suspended, Time,
+    Cause, Decommissioned, Direction, Mode, Protocol, Record, Service, ServiceName, ServiceState, Settings,
+    Subject, Suspended, Time,
 };
 use picoseg::owners::Owners;
 use picoseg::ruleset::{Hook, protocol, tcp};
+use picoseg::schedule;
 use proptest::prelude::*;
 
 const HOST: [&str; 2] = ["192.0.2.1", "2001:db8:ffff::1"];
@@ -58,11 +59,15 @@ fn ports() -> impl Strategy<Value = Vec<&'static str>> {
 }
 
 fn policy() -> impl Strategy<Value = String> {
-    (any::<bool>(), subject(), endpoints(), ports(), prop::option::of(0..2usize)).prop_map(
-        |(egress, subject, endpoints, ports, window)| {
+    let window = prop::option::of(0..2usize);
+    (any::<bool>(), subject(), endpoints(), ports(), window, prop::bool::weighted(0.4)).prop_map(
+        |(egress, subject, endpoints, ports, window, tls)| {
             let (table, key) = if egress { ("egress", "to") } else { ("ingress", "from") };
             let windows = window.map(|w| format!("windows = [\"w{w}\"]\n")).unwrap_or_default();
-            format!("[[{table}]]\nsubject = {subject}\n{key} = {endpoints:?}\nports = {ports:?}\n{windows}")
+            let tls = if tls && egress { "tls = \"required\"\n" } else { "" };
+            format!(
+                "[[{table}]]\nsubject = {subject}\n{key} = {endpoints:?}\nports = {ports:?}\n{windows}{tls}"
+            )
         },
     )
 }
@@ -113,6 +118,8 @@ struct Attempt {
     remote: IpAddr,
     protocol: Protocol,
     port: u16,
+    /// A connection that begins with a ClientHello.
+    hello: bool,
     /// Where the process lives: an index into [`PLACES`], or nowhere.
     place: Option<usize>,
 }
@@ -134,8 +141,10 @@ fn attempt() -> impl Strategy<Value = Attempt> {
         prop::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Icmp]),
         prop::sample::select(vec![22u16, 53, 440, 443, 450, 451, 65535]),
         prop::option::of(0..PLACES.len()),
+        any::<bool>(),
     )
-        .prop_map(|(direction, remote, protocol, port, place)| Attempt {
+        .prop_map(|(direction, remote, protocol, port, place, hello)| Attempt {
+            hello,
             direction,
             remote: remote.parse().unwrap(),
             protocol,
@@ -189,11 +198,25 @@ fn packet(attempt: &Attempt) -> Packet {
         destination_port: attempt.port,
         tcp_flags: tcp::SYN,
         payload: false,
+        hello: attempt.hello,
         icmp_type: if attempt.remote.is_ipv6() { 128 } else { 8 },
         echo_id: 7,
         fragment: false,
         cgroups: Some(cgroups(attempt.place)),
+        owner: None,
     }
+}
+
+/// The first that is said once the connection is there.
+fn first_data(attempt: &Attempt) -> Packet {
+    Packet { tcp_flags: tcp::ACK, payload: true, ..packet(attempt) }
+}
+
+/// The services without the policies that insist on TLS.
+fn without_tls(services: &[Service]) -> Vec<Service> {
+    let mut services = services.to_vec();
+    services.iter_mut().for_each(|service| service.policies.retain(|policy| !policy.tls));
+    services
 }
 
 fn cgroups(place: Option<usize>) -> Vec<u64> {
@@ -261,9 +284,16 @@ proptest! {
             unresolved: Unresolved::Silent,
             cut_at: None,
         });
+        let plain_services = without_tls(&services);
+        let plain_standings: Vec<_> = plain_services
+            .iter()
+            .zip(&standings)
+            .map(|(service, standing)| Standing { service, ..*standing })
+            .collect();
         let owners = Owners::new(&standings);
         let interpreter = Interpreter::new(&ruleset, at);
         for attempt in attempts {
+            interpreter.forget();
             let fate = interpreter.run(&packet(&attempt));
             let plain = explain::Packet {
                 direction: attempt.direction,
@@ -281,6 +311,24 @@ proptest! {
             match explain::explain(&standings, &plain, &is, at) {
                 Explanation::Allow { .. } | Explanation::Ungoverned => {
                     prop_assert!(fate.passed && fate.counted.is_empty(), "{attempt:?} {fate:?}");
+                    if (attempt.direction, attempt.protocol) == (Direction::Egress, Protocol::Tcp) {
+                        let fate = interpreter.run(&first_data(&attempt));
+                        // Whoever lists the address still does.
+                        let plain = matches!(
+                            explain::explain(&plain_standings, &plain, &is, at),
+                            Explanation::Allow { .. }
+                        ) || owners.owner(&standings, attempt.remote, at).is_none();
+                        prop_assert_eq!(fate.passed, plain || attempt.hello, "{:?} {:?}", attempt, fate);
+                        let owner = owners.owner(&standings, attempt.remote, at);
+                        let insists = owner.is_some_and(|owner| {
+                            let owner = &standings[owner.index];
+                            let open = schedule::state(owner.service, owner.record, owner.approved, at);
+                            open == ServiceState::Open && owner.service.policies.iter().any(|p| p.tls)
+                        });
+                        if !fate.passed && insists {
+                            prop_assert_eq!(&fate.counted, &["out-plaintext"], "{:?}", attempt);
+                        }
+                    }
                 }
                 Explanation::Refuse { service, reason } => {
                     let way = match attempt.direction {

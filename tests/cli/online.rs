@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
+use picoseg::api::explain::Question;
 use picoseg::api::server::{Server, serve};
-use picoseg::model::{OrderKind, Settings};
+use picoseg::model::{Direction, OrderKind, Settings};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -78,6 +79,7 @@ fn ordinary(ask: &Ask) -> Answer {
                 {"file": "f", "line": 1, "column": 2, "message": "m", "help": null, "severity": "warning"}
             ], "recorded": true,
         })),
+        Ask::Explain(question) => done(explained(question)),
         Ask::Settle(Settle { cgroup, id }) => done(json!({
             "schema": 1, "cgroups": [{"cgroup": cgroup, "id": id, "subjects": ["unit:payments.service"]}],
         })),
@@ -147,6 +149,16 @@ fn attempt(remote: &str, count: u64) -> Value {
         "verdict": "refused", "protocol": "tcp", "remote": remote, "remote_port": 443, "local": null,
         "local_port": null, "subject": null, "uid": 1000, "also": [], "count": count,
         "first_seen": "2026-11-21T00:00:00Z", "last_seen": "2026-11-22T00:00:00.5Z",
+    })
+}
+
+/// Refused by `stripe`, but for port 443.
+fn explained(question: &Question) -> Value {
+    let fits = question.remote.port == 443;
+    json!({
+        "schema": 1, "at": "2026-11-22T00:00:00Z", "verdict": if fits { "allow" } else { "refuse" },
+        "reason": (!fits).then_some("closed"), "service": "stripe", "policy": fits.then_some("stripe/egress/0"),
+        "until": "2026-11-22T18:00:00Z", "mode": "observe",
     })
 }
 
@@ -238,6 +250,58 @@ fn show_says_what_each_subject_is_right_now() {
     assert!(said.stdout.contains("the cgroup in which its socket was created"), "{}", said.stdout);
     assert!(daemon.run(&["show", "strype"]).exits(1).stderr.contains("strype"));
     daemon.run(&["show", "../status"]).exits(1);
+}
+
+#[test]
+fn explain_asks_the_daemon_and_says_until_when_it_holds() {
+    let daemon = Daemon::start(ordinary);
+    let explain = |remote: &str, more: &[&str]| {
+        let arguments = ["explain", "--subject", "unit:payments.service", "--remote", remote];
+        daemon.run(&[&arguments[..], more].concat()).exits(0)
+    };
+    assert_eq!(
+        explain("198.51.100.7:443/tcp", &[]).stdout,
+        "unit:payments.service to 198.51.100.7:443/tcp: allowed by stripe/egress/0 until 2026-11-22T18:00:00Z\n"
+    );
+    let said =
+        explain("[2001:db8::1]:80/tcp", &["--direction", "ingress", "--at", "2026-11-22T01:00:00+01:00"]);
+    assert_eq!(
+        said.stdout,
+        "[2001:db8::1]:80/tcp to unit:payments.service: refused by stripe, closed; it will pass from \
+         2026-11-22T18:00:00Z on; in observe mode: it is recorded and passes\n"
+    );
+    let Some(Ask::Explain(question)) = daemon.asked().pop() else { panic!("explain") };
+    assert_eq!(question.direction, Direction::Ingress);
+    assert_eq!(question.at, Some("2026-11-22T00:00:00Z".parse().unwrap()));
+    assert_eq!(explain("192.0.2.1/icmp", &["--json"]).json()["verdict"], "refuse");
+    for bad in [
+        ["--subject", "payments.service", "--remote", "192.0.2.1:1/tcp"],
+        ["--subject", "unit:payments.service", "--remote", "192.0.2.1:1"],
+        ["--subject", "unit:payments.service", "--remote", "api.example:443/tcp"],
+    ] {
+        daemon.run(&[&["explain"][..], &bad].concat()).exits(2);
+    }
+}
+
+#[test]
+fn without_a_daemon_explain_works_from_the_files_and_says_so() {
+    let etc = Etc::with_stripe();
+    let explain = |remote: &str, at: &str| {
+        let subject = ["--subject", "unit:picoseg-test-of-no-host.service"];
+        etc.run(&[&["explain", "--json", "--remote", remote, "--at", at], &subject[..]].concat()).exits(0)
+    };
+    let said = explain("198.51.100.7:443/tcp", "2026-11-23T10:00:00Z");
+    assert!(said.stderr.contains("orders and learned addresses are not known"), "{}", said.stderr);
+    let expected = json!({
+        "schema": 1, "at": "2026-11-23T10:00:00Z", "verdict": "allow", "reason": null, "service": "stripe",
+        "policy": "stripe/egress/0", "until": "2026-11-23T18:00:00Z", "mode": "enforce",
+    });
+    assert_eq!(said.json(), expected);
+    let closed = explain("198.51.100.7:443/tcp", "2026-11-22T10:00:00Z").json();
+    assert_eq!((&closed["reason"], &closed["until"]), (&json!("closed"), &json!("2026-11-23T09:00:00Z")));
+    assert_eq!(explain("192.0.2.1:443/tcp", "now").json()["verdict"], "ungoverned");
+    etc.write("services.d/stripe.toml", "nonsense");
+    etc.run(&["explain", "--subject", "user:root", "--remote", "192.0.2.1/icmp"]).exits(78);
 }
 
 #[test]

@@ -117,7 +117,18 @@ fn samples() -> BTreeMap<&'static str, Value> {
     let applied =
         body::Applied { schema: SCHEMA, changed: false, services: 0, warnings: Vec::new(), recorded: true };
     let settled = body::SettledCgroup { cgroup: String::new(), id: 0, subjects: Vec::new() };
+    let explained = body::Explained {
+        schema: SCHEMA,
+        at,
+        verdict: String::new(),
+        reason: None,
+        service: None,
+        policy: None,
+        until: None,
+        mode: None,
+    };
     BTreeMap::from([
+        ("Explained", value(explained)),
         ("Settled", value(body::Settled { schema: SCHEMA, cgroups: Vec::new() })),
         ("SettledCgroup", value(settled)),
         ("Status", value(status)),
@@ -182,6 +193,7 @@ fn the_bodies_have_the_keys_that_users_were_promised() {
             "service, provider, policy, direction, reason, verdict, protocol, remote, remote_port, local, local_port, \
              subject, uid, also, count, first_seen, last_seen",
         ),
+        ("Explained", "verdict, reason, service, policy, until"),
         ("Diagnostics", "schema, diagnostics"),
         ("Diagnostic", "file, line, column, message, help"),
         ("Teardown", "sockets_closed, flows_removed, residue, completed_at"),

@@ -14,6 +14,7 @@ mod forward;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod names;
 mod observe;
 mod opening;
 mod orders;

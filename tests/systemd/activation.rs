@@ -1,4 +1,4 @@
-//! Listeners that systemd makes for a service: they and all that they accept belong to systemd's own cgroup.
+//! Listeners that systemd makes for a service: they and all that they accept belong to the socket unit.
 
 use crate::agent::unit;
 use crate::clock::until;
@@ -31,12 +31,18 @@ fn a_listener_of_systemd_is_refused_and_show_says_why() {
     assert!(!machine.outside().talks_to(PORT, v4(0)), "the policy is for the service");
     let said = machine.picoseg(&["show", "provider"]).ok().stdout;
     assert!(said.contains("hook.socket"), "{said}");
-    machine.picoseg(&["check"]).ok().explains(&["init.scope"]);
+    machine.picoseg(&["check"]).ok().explains(&["hook.socket\" }"]);
 
-    // One remedy: the maker is the subject.
-    machine.put(&file("provider"), &schedule(&[ingress("init.scope", &[v4(0)], "8443/tcp")]));
+    // The remedy: the maker is the subject.
+    machine.put(&file("provider"), &schedule(&[ingress("hook.socket", &[v4(0)], "8443/tcp")]));
     machine.apply();
     assert!(machine.outside().talks_to(PORT, v4(0)));
+    // Both units get new cgroups, the service makes none.
+    machine.restart("hook.service");
+    assert!(machine.outside().talks_to(PORT, v4(0)));
+    machine.systemctl(&["stop", "hook.service", "hook.socket"]).ok();
+    machine.start("hook.socket");
+    until("the new listener is followed", MOMENT, || machine.outside().talks_to(PORT, v4(0)));
     assert!(!machine.picoseg(&["check"]).ok().stderr.contains("hook.socket"));
 }
 

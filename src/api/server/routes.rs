@@ -19,8 +19,9 @@ use super::failure::Refused;
 use super::peer::{self, Groups};
 use crate::api::ask::{Answer, Ask, Asked, Line, Outcome, Settle};
 use crate::api::body::OrderRequest;
+use crate::api::explain::{Question, RemoteError};
 use crate::api::reason;
-use crate::model::{OrderKind, ServiceName, Subject, Time};
+use crate::model::{Direction, OrderKind, ServiceName, Subject, Time};
 
 /// The largest body of a request.
 const MAX_BODY: usize = 64 << 10;
@@ -63,6 +64,7 @@ pub fn router(api: Api, uid: u32) -> Router {
         .route("/v1/services/{name}/resume", post(resume))
         .route("/v1/services/{name}/decommission", post(decommission))
         .route("/v1/attempts", get(attempts))
+        .route("/v1/explain", get(explain))
         .route("/v1/settle", get(settle))
         .route("/v1/apply", post(apply))
         .fallback(|uri: Uri| async move { Refused::NoSuchRoute(uri.path().to_owned()) })
@@ -93,8 +95,34 @@ struct Which {
 async fn attempts(State(client): State<Client>, which: Result<Query<Which>, QueryRejection>) -> Reply {
     let Query(which) = which.map_err(|error| Refused::BadRequest(error.body_text()))?;
     let service = which.service.as_deref().map(service_name).transpose()?;
-    let since = which.since.as_deref().map(instant).transpose()?;
+    let since = which.since.as_deref().map(|text| instant("since", text)).transpose()?;
     client.ask(Ask::Attempts { service, since }, ANSWER).await
+}
+
+/// The query of `explain`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Packet {
+    subject: String,
+    remote: String,
+    direction: Option<String>,
+    at: Option<String>,
+}
+
+async fn explain(State(client): State<Client>, packet: Result<Query<Packet>, QueryRejection>) -> Reply {
+    let Query(packet) = packet.map_err(|error| Refused::BadRequest(error.body_text()))?;
+    let bad = |what: String| Refused::BadRequest(what);
+    let subject = Subject::parse(&packet.subject)
+        .ok_or_else(|| bad(format!("subject: {:?}: write KIND:VALUE", packet.subject)))?
+        .map_err(|error| bad(error.to_string()))?;
+    let remote = packet.remote.parse().map_err(|error: RemoteError| bad(error.to_string()))?;
+    let direction = match packet.direction.as_deref() {
+        None | Some("egress") => Direction::Egress,
+        Some("ingress") => Direction::Ingress,
+        Some(other) => return Err(bad(format!("direction: {other:?} is neither egress nor ingress"))),
+    };
+    let at = packet.at.as_deref().map(|text| instant("at", text)).transpose()?;
+    client.ask(Ask::Explain(Question { subject, remote, direction, at }), ANSWER).await
 }
 
 /// The query of `settle`.
@@ -181,9 +209,9 @@ fn service_name(text: &str) -> Result<ServiceName, Refused> {
     ServiceName::new(text).map_err(|error| Refused::Unknown(error.to_string()))
 }
 
-fn instant(text: &str) -> Result<Time, Refused> {
+fn instant(key: &str, text: &str) -> Result<Time, Refused> {
     let parsed = chrono::DateTime::parse_from_rfc3339(text);
-    parsed.map(|at| at.to_utc()).map_err(|error| Refused::BadRequest(format!("since: {text:?}: {error}")))
+    parsed.map(|at| at.to_utc()).map_err(|error| Refused::BadRequest(format!("{key}: {text:?}: {error}")))
 }
 
 /// Reads a body to its end, within size and time.

@@ -9,15 +9,26 @@ impl Hierarchy {
     /// it stands for by its name. `None` when one of them is gone.
     pub fn lineage(&self, path: &str) -> Result<Option<Vec<(Cgroup, Vec<Subject>)>>, CgroupError> {
         let path = path.trim_end_matches('/');
-        let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
         let mut lineage = Vec::new();
-        for end in ends.filter(|end| *end > 0) {
+        for end in ends(path) {
             let Some(cgroup) = self.cgroup(&path[..end])? else { return Ok(None) };
             let subjects = meanings(&cgroup.path);
             lineage.push((cgroup, subjects));
         }
         Ok(Some(lineage))
     }
+}
+
+/// Returns the subjects that a cgroup belongs to by the names of its path, whether it exists or not.
+pub fn subjects_by_name(path: &str) -> Vec<Subject> {
+    let path = path.trim_end_matches('/');
+    ends(path).flat_map(|end| meanings(&path[..end])).collect()
+}
+
+/// Where the cgroups of a path end in it, the root left out, outermost first.
+fn ends(path: &str) -> impl Iterator<Item = usize> {
+    let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
+    ends.filter(|end| *end > 0)
 }
 
 /// The subjects that a path stands for: itself, and below slices the unit of that name and its template.

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 pub use child::{ChildCgroup, path_of, put};
 pub use hierarchy::{Cgroup, Hierarchy};
+pub use lineage::subjects_by_name;
 pub use watch::{Change, Watcher};
 
 #[derive(Debug, thiserror::Error)]

@@ -7,8 +7,8 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Accepted, AcceptedService, Departed, SCHEMA};
-use crate::model::{Cause, ServiceName, Time};
+use super::{Accepted, AcceptedSegment, AcceptedService, Departed, SCHEMA};
+use crate::model::{Cause, SegmentName, ServiceName, Time};
 use crate::store::text::hex;
 
 #[derive(Deserialize)]
@@ -26,6 +26,8 @@ pub(super) struct Document {
     settings_text: Option<String>,
     lists: BTreeMap<String, Arc<str>>,
     services: BTreeMap<String, ServiceText>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    segments: BTreeMap<String, SegmentText>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -34,6 +36,13 @@ struct ServiceText {
     text: String,
     lists: BTreeMap<String, String>,
     departed: Option<DepartedText>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SegmentText {
+    text: String,
+    lists: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,12 +60,18 @@ impl Document {
             .iter()
             .map(|(name, service)| (name.to_string(), ServiceText::of(service, &mut shelf)))
             .collect();
+        let segments = accepted.segments.iter().map(|(name, segment)| {
+            let text = SegmentText { text: segment.text.clone(), lists: shelf.put_all(&segment.lists) };
+            (name.to_string(), text)
+        });
+        let segments = segments.collect();
         Self {
             _sha256: IgnoredAny,
             schema: SCHEMA,
             settings_text: accepted.settings_text.clone(),
             lists: shelf.texts,
             services,
+            segments,
         }
     }
 
@@ -69,7 +84,13 @@ impl Document {
                 Ok((name, service.into_service(&self.lists)?))
             })
             .collect::<Result<_, String>>()?;
-        Ok(Accepted { settings_text: self.settings_text, services })
+        let segments = self.segments.into_iter().map(|(name, segment)| {
+            let name = SegmentName::new(&name).map_err(|error| error.to_string())?;
+            let lists = take_all(segment.lists, &self.lists)?;
+            Ok((name, AcceptedSegment { text: segment.text, lists }))
+        });
+        let segments = segments.collect::<Result<_, String>>()?;
+        Ok(Accepted { settings_text: self.settings_text, services, segments })
     }
 }
 
@@ -88,13 +109,29 @@ impl Shelf {
         self.texts.entry(digest.clone()).or_insert_with(|| Arc::clone(text));
         digest
     }
+
+    fn put_all(&mut self, lists: &BTreeMap<String, Arc<str>>) -> BTreeMap<String, String> {
+        lists.iter().map(|(name, text)| (name.clone(), self.put(text))).collect()
+    }
+}
+
+/// The texts of lists by their digests.
+fn take_all(
+    lists: BTreeMap<String, String>,
+    texts: &BTreeMap<String, Arc<str>>,
+) -> Result<BTreeMap<String, Arc<str>>, String> {
+    let texts = lists.into_iter().map(|(name, digest)| {
+        let text = texts.get(&digest).ok_or_else(|| format!("the text of list {name:?} is missing"))?;
+        Ok((name, Arc::clone(text)))
+    });
+    texts.collect()
 }
 
 impl ServiceText {
     fn of(service: &AcceptedService, shelf: &mut Shelf) -> Self {
         Self {
             text: service.text.clone(),
-            lists: service.lists.iter().map(|(name, text)| (name.clone(), shelf.put(text))).collect(),
+            lists: shelf.put_all(&service.lists),
             departed: service
                 .departed
                 .as_ref()
@@ -103,18 +140,9 @@ impl ServiceText {
     }
 
     fn into_service(self, texts: &BTreeMap<String, Arc<str>>) -> Result<AcceptedService, String> {
-        let lists = self
-            .lists
-            .into_iter()
-            .map(|(name, digest)| {
-                let text =
-                    texts.get(&digest).ok_or_else(|| format!("the text of list {name:?} is missing"))?;
-                Ok((name, Arc::clone(text)))
-            })
-            .collect::<Result<_, String>>()?;
         Ok(AcceptedService {
             text: self.text,
-            lists,
+            lists: take_all(self.lists, texts)?,
             departed: self.departed.map(DepartedText::into_departed).transpose()?,
         })
     }

@@ -6,9 +6,11 @@
 //!
 //! ```text
 //! {"sha256":"HEX","schema":1,"settings_text":TEXT|null,"lists":{HEX:TEXT},
-//!  "services":{NAME:{"text":TEXT,"lists":{LIST:HEX},"departed":null|{"at":TIME,"cause":"removed"}}}}
+//!  "services":{NAME:{"text":TEXT,"lists":{LIST:HEX},"departed":null|{"at":TIME,"cause":"removed"}}},
+//!  "segments":{NAME:{"text":TEXT,"lists":{LIST:HEX}}}}
 //! ```
 //!
+//! `segments` is missing where there are none, as in files of versions that knew none.
 //! A list's text stands once, under its SHA-256, however many services use it. All calls block.
 
 mod document;
@@ -24,7 +26,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use super::text::hex;
-use crate::model::{Cause, ServiceName, Time};
+use crate::model::{Cause, SegmentName, ServiceName, Time};
 use document::{Document, Version};
 
 /// The file's name in the state directory.
@@ -41,6 +43,7 @@ pub struct Accepted {
     /// `picoseg.toml`; `None` where there was none.
     pub settings_text: Option<String>,
     pub services: BTreeMap<ServiceName, AcceptedService>,
+    pub segments: BTreeMap<SegmentName, AcceptedSegment>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,13 @@ pub struct AcceptedService {
     pub lists: BTreeMap<String, Arc<str>>,
     /// Its file is not in force any more, and its provider is still watched.
     pub departed: Option<Departed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptedSegment {
+    pub text: String,
+    /// The endpoint lists it uses, by name.
+    pub lists: BTreeMap<String, Arc<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

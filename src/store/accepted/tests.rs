@@ -17,6 +17,13 @@ fn service(lists: &[(&str, &Arc<str>)]) -> AcceptedService {
     }
 }
 
+fn segment(lists: &[(&str, &Arc<str>)]) -> AcceptedSegment {
+    AcceptedSegment {
+        text: "subject = { unit = \"payments.service\" }\n".to_owned(),
+        lists: lists.iter().map(|(name, text)| ((*name).to_owned(), Arc::clone(text))).collect(),
+    }
+}
+
 fn sample() -> Accepted {
     let list: Arc<str> = "192.0.2.1\n".into();
     let mut gone = service(&[("api", &list)]);
@@ -26,6 +33,7 @@ fn sample() -> Accepted {
         settings_text: Some("[paths]\n".to_owned()),
         services: [(name("gone"), gone), (name("stripe"), service(&[("api", &list), ("other", &list)]))]
             .into(),
+        segments: [(name("payments"), segment(&[("api", &list)]))].into(),
     }
 }
 
@@ -64,6 +72,7 @@ fn equal_lists_stand_once_and_are_shared_when_read() {
     let read = read(directory.path()).unwrap().unwrap();
     let list = |service: &str| &read.services[&name(service)].lists["api"];
     assert!(Arc::ptr_eq(list("stripe"), list("third")));
+    assert!(Arc::ptr_eq(list("stripe"), &read.segments[&name("payments")].lists["api"]));
 }
 
 #[test]
@@ -133,6 +142,24 @@ fn contents_that_do_not_belong_together_are_damage() {
         let text = decode(Path::new(FILE), &with(services)).unwrap_err().to_string();
         assert!(text.contains(cause), "{text}");
     }
+}
+
+#[test]
+fn a_file_without_segments_is_as_it_was_before_there_were_any() {
+    let without = Accepted { segments: BTreeMap::new(), ..sample() };
+    let bytes = encode(Path::new(FILE), &without, MAX).unwrap();
+    assert!(!String::from_utf8(bytes.clone()).unwrap().contains("segments"));
+    assert_eq!(decode(Path::new(FILE), &bytes), Ok(without));
+}
+
+#[test]
+fn a_segment_without_the_text_of_its_list_is_damage() {
+    let bytes = signed(
+        "\"schema\":1,\"settings_text\":null,\"lists\":{},\"services\":{},\
+         \"segments\":{\"a\":{\"text\":\"\",\"lists\":{\"api\":\"00\"}}}}",
+    );
+    let text = decode(Path::new(FILE), &bytes).unwrap_err().to_string();
+    assert!(text.contains("the text of list \"api\" is missing"), "{text}");
 }
 
 proptest! {

@@ -10,6 +10,7 @@ mod cgroup;
 mod cli;
 pub mod clock;
 mod daemon;
+pub mod dns;
 mod netns;
 pub mod schedule;
 mod skip;
@@ -233,6 +234,45 @@ impl Lab {
         self.provider.run(|| put(range, &format!("{first} {last}")));
     }
 
+    /// Gives the provider addresses that may stand in the public DNS, and the host routes to them.
+    pub fn public(&self, count: u8) {
+        let (mut theirs, mut ours) = (String::new(), String::new());
+        for number in 0..count {
+            let (v4, v6) = (public4(number), public6(number));
+            writeln!(theirs, "addr add {v4}/32 dev wire0\naddr add {v6}/128 dev wire0 nodad")
+                .expect("to a string");
+        }
+        writeln!(ours, "route add 203.0.113.0/24 via {}", self.provider4(0)).expect("to a string");
+        writeln!(ours, "route add 2001:db8:5::/64 via {}", self.provider6(0)).expect("to a string");
+        self.provider.ip(&theirs);
+        self.host.ip(&ours);
+    }
+
+    /// Starts a name server at an address of the provider.
+    pub fn name_server(&self, number: u8) -> dns::NameServer {
+        let address = at(self.provider4(number), 53);
+        dns::NameServer::start(self.provider.run(|| std::net::UdpSocket::bind(address).expect("port 53")))
+    }
+
+    /// Lets the daemon and what [`Lab::with_resolvers`] runs see these resolvers in `/etc/resolv.conf`.
+    pub fn resolvers(&self, addresses: &[IpAddr]) {
+        let lines: String = addresses.iter().map(|address| format!("nameserver {address}\n")).collect();
+        put(&self.dir.path().join("resolv.conf"), &(lines + "options timeout:1 attempts:1\n"));
+    }
+
+    /// The same program, with a `/etc/resolv.conf` of its own where there is one.
+    fn with_resolvers(&self, command: Command) -> Command {
+        let resolvers = self.dir.path().join("resolv.conf");
+        if !resolvers.exists() {
+            return command;
+        }
+        let mut wrapped = Command::new("unshare");
+        let mount = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        wrapped.args(["--mount", "--propagation", "private", "sh", "-c", mount]).arg(&resolvers);
+        wrapped.arg(command.get_program()).args(command.get_args());
+        wrapped
+    }
+
     // Files
 
     pub fn dir(&self) -> &Path {
@@ -316,6 +356,7 @@ runtime = "{dir}/{runtime}"
         let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
         command.arg("--config").arg(config);
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        let command = self.with_resolvers(command);
         self.host.run(|| Daemon::start(command, notify, log))
     }
 
@@ -506,6 +547,15 @@ impl Beyond {
     pub fn addresses(&self) -> [IpAddr; 2] {
         self.addresses
     }
+}
+
+/// One of the addresses of [`Lab::public`]: documentation's (RFC 5737, RFC 3849), which count as public.
+pub fn public4(number: u8) -> IpAddr {
+    Ipv4Addr::new(203, 0, 113, 10 + number).into()
+}
+
+pub fn public6(number: u8) -> IpAddr {
+    Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 0x10 + u16::from(number)).into()
 }
 
 /// `remote` with a port.

@@ -1,0 +1,53 @@
+//! What names stand for, asked of the host's resolvers. What is found goes to the loop as news.
+
+mod config;
+mod resolver;
+mod schedule;
+
+use std::collections::BTreeSet;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::model::HostName;
+use crate::names::News;
+
+/// News that may wait for the loop; while it is full, nobody asks.
+const WAITING: usize = 1024;
+
+/// The most news that become one change.
+const TOGETHER: usize = 256;
+
+/// The names that are asked for, and what was found.
+pub struct Hosts {
+    wanted: watch::Sender<BTreeSet<HostName>>,
+    news: mpsc::Receiver<(HostName, News)>,
+}
+
+impl Hosts {
+    /// Starts to ask for these names, in the tokio runtime in which it is called.
+    pub fn new(wanted: BTreeSet<HostName>) -> Self {
+        let (wanted, names) = watch::channel(wanted);
+        let (send, news) = mpsc::channel(WAITING);
+        tokio::spawn(resolver::run(names, send));
+        Self { wanted, news }
+    }
+
+    /// Asks for these names from now on.
+    pub fn set(&self, wanted: BTreeSet<HostName>) {
+        self.wanted.send_if_modified(|now| {
+            let other = *now != wanted;
+            *now = wanted;
+            other
+        });
+    }
+
+    /// Waits for news; returns all that are there. Safe in `select!`.
+    pub async fn next(&mut self) -> Vec<(HostName, News)> {
+        let mut news = Vec::new();
+        if self.news.recv_many(&mut news, TOGETHER).await == 0 {
+            // The task has ended: only at the end of the runtime.
+            std::future::pending::<()>().await;
+        }
+        news
+    }
+}

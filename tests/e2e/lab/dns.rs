@@ -1,0 +1,133 @@
+//! A name server that answers what a test tells it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use hickory_resolver::proto::op::{Message, OpCode, Query, ResponseCode};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+
+/// What stands behind a name.
+#[derive(Clone)]
+enum Entry {
+    Addresses(Vec<IpAddr>, u32),
+    Alias(String),
+}
+
+pub struct NameServer {
+    zone: Arc<Mutex<BTreeMap<String, Entry>>>,
+    answers: Arc<AtomicBool>,
+    ends: Arc<AtomicBool>,
+    asked: Arc<AtomicU32>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl NameServer {
+    pub fn start(socket: UdpSocket) -> Self {
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket of ours");
+        let mut server = Self {
+            zone: Arc::default(),
+            answers: Arc::new(AtomicBool::new(true)),
+            ends: Arc::default(),
+            asked: Arc::default(),
+            thread: None,
+        };
+        let (zone, answers) = (Arc::clone(&server.zone), Arc::clone(&server.answers));
+        let (ends, asked) = (Arc::clone(&server.ends), Arc::clone(&server.asked));
+        server.thread = Some(thread::spawn(move || {
+            let mut buffer = [0; 1500];
+            while !ends.load(Ordering::Relaxed) {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+                let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
+                asked.fetch_add(1, Ordering::Relaxed);
+                if answers.load(Ordering::Relaxed) {
+                    let answer = answer(&question, &zone.lock().expect("no panic inside"));
+                    let _ = socket.send_to(&answer.to_vec().expect("an answer of ours"), from);
+                }
+            }
+        }));
+        server
+    }
+
+    /// What the name stands for from now on.
+    pub fn set(&self, name: &str, addresses: &[IpAddr], ttl: u32) {
+        self.put(name, Entry::Addresses(addresses.to_vec(), ttl));
+    }
+
+    pub fn alias(&self, name: &str, target: &str) {
+        self.put(name, Entry::Alias(target.to_owned()));
+    }
+
+    fn put(&self, name: &str, entry: Entry) {
+        self.zone.lock().expect("no panic inside").insert(name.to_owned(), entry);
+    }
+
+    /// From now on it hears and does not answer, or does again.
+    pub fn mute(&self, mute: bool) {
+        self.answers.store(!mute, Ordering::Relaxed);
+    }
+
+    /// Questions that came in.
+    pub fn asked(&self) -> u32 {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn answer(question: &Message, zone: &BTreeMap<String, Entry>) -> Message {
+    let mut answer = Message::response(question.metadata.id, OpCode::Query);
+    answer.metadata.recursion_available = true;
+    answer.metadata.recursion_desired = true;
+    let Some(query) = question.queries.first() else { return answer };
+    answer.add_query(query.clone());
+    let mut name = query.name().clone();
+    for _ in 0..8 {
+        let plain = name.to_ascii().trim_end_matches('.').to_ascii_lowercase();
+        match zone.get(&plain) {
+            Some(Entry::Alias(target)) => {
+                let target = Name::from_ascii(format!("{target}.")).expect("a name");
+                answer.add_answer(Record::from_rdata(name, 60, RData::CNAME(CNAME(target.clone()))));
+                name = target;
+            }
+            Some(Entry::Addresses(addresses, ttl)) => {
+                for address in addresses {
+                    match (address, query.query_type()) {
+                        (IpAddr::V4(v4), RecordType::A) => {
+                            answer.add_answer(Record::from_rdata(name.clone(), *ttl, RData::A(A(*v4))));
+                        }
+                        (IpAddr::V6(v6), RecordType::AAAA) => {
+                            answer.add_answer(Record::from_rdata(name.clone(), *ttl, RData::AAAA(AAAA(*v6))));
+                        }
+                        _ => {}
+                    }
+                }
+                return answer;
+            }
+            None => {
+                answer.metadata.response_code = ResponseCode::NXDomain;
+                return answer;
+            }
+        }
+    }
+    answer
+}
+
+/// A question as a process asks it.
+pub fn question(id: u16, name: &str, record: RecordType) -> Vec<u8> {
+    let mut message = Message::new(id, hickory_resolver::proto::op::MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(format!("{name}.")).expect("a name"), record));
+    message.to_vec().expect("a question of ours")
+}
