@@ -15,7 +15,8 @@ use picoseg::kernel::commit::{CommitError, Table};
 use picoseg::model::{Family, PortRange, Time};
 use picoseg::plan::{Changeset, Step};
 use picoseg::ruleset::{
-    Account, Chain, Element, Field, Hook, Key, Load, Rule, Ruleset, Set, Side, Statement, Verdict, protocol, tcp,
+    Account, Chain, Element, Field, Hook, Key, Load, Rule, Ruleset, Set, Side, Statement, Verdict, protocol,
+    tcp,
 };
 
 // ---- the stage ------------------------------------------------------------------------------------------------

@@ -168,6 +168,22 @@ fn a_program_that_a_program_starts_is_its_own_when_it_has_a_name() {
 }
 
 #[test]
+fn a_process_that_did_not_become_the_program_goes_back() {
+    let Some(case) = case() else { return };
+    let copy = case.lab.dir().join("copy");
+    copy_to(&case.built, &copy);
+    let (_helper, _daemon) = case.run();
+    let unit = case.lab.unit("payments");
+    let mut running = Running::start(&case.lab, &unit, &copy);
+    running.fail_to_become(&case.program);
+    until("it was moved", MOMENT, || running.knock(case.remote).cgroup.contains("picoseg-exe-"));
+    until("it is back", Duration::from_secs(5), || {
+        let knock = running.knock(case.remote);
+        !knock.is_ok() && knock.cgroup == unit.path().to_str().expect("plain")
+    });
+}
+
+#[test]
 fn a_restarted_unit_is_followed() {
     let Some(case) = case() else { return };
     let (_helper, _daemon) = case.run();
