@@ -1,11 +1,13 @@
 //! Would this packet pass at this instant, and why? The same meaning as [`crate::compile`], written independently:
 //! a plain look at every service, without tables. Property tests hold the two against each other.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::compile::Standing;
 use crate::model::{
-    Direction, PolicyId, Port, Protocol, Reason, ServiceName, ServiceState, Settings, Subject, Time,
+    Direction, PolicyId, Port, Protocol, Reason, Segment, SegmentName, ServiceName, ServiceState, Settings,
+    Subject, Time,
 };
 use crate::schedule;
 
@@ -26,7 +28,9 @@ pub enum Explanation {
     Allow { policy: PolicyId, until: Time },
     /// It is refused, or would be if its service were not in observe mode.
     Refuse { service: ServiceName, reason: Reason },
-    /// No service lists the address.
+    /// Nothing grants or governs it, and a segment around the process does not allow it; of several the first by name.
+    Isolate { segment: SegmentName },
+    /// Nothing governs it.
     Ungoverned,
 }
 
@@ -44,6 +48,41 @@ pub fn explain(
         Some((service, state)) => Explanation::Refuse { service, reason: state.reason() },
         None => Explanation::Ungoverned,
     }
+}
+
+/// The same with segments around the process. Traffic on loopback is asked of segments only, and only of those that do
+/// not let it pass: use [`allows`] for it.
+pub fn explain_enclosed(
+    services: &[Standing<'_>],
+    segments: &BTreeMap<SegmentName, Segment>,
+    resolvers: &[IpAddr],
+    packet: &Packet,
+    is: &dyn Fn(&Subject) -> bool,
+    at: Time,
+) -> Explanation {
+    let explanation = explain(services, packet, is, at);
+    let refuses = |segment: &&Segment| is(&segment.subject) && !allows(segment, resolvers, packet);
+    match (&explanation, segments.values().find(refuses)) {
+        (Explanation::Ungoverned, Some(segment)) => Explanation::Isolate { segment: segment.name.clone() },
+        (_, Some(_) | None) => explanation,
+    }
+}
+
+/// True when the segment's own file lets a packet of its subject pass.
+pub fn allows(segment: &Segment, resolvers: &[IpAddr], packet: &Packet) -> bool {
+    let dns = segment.dns
+        && packet.direction == Direction::Egress
+        && packet.protocol != Protocol::Icmp
+        && packet.port == 53
+        && resolvers.contains(&packet.remote);
+    let listed = segment.allow.iter().filter(|allow| allow.direction == packet.direction).any(|allow| {
+        (allow.any || allow.prefixes.iter().any(|prefix| prefix.contains(packet.remote)))
+            && allow.ports.iter().any(|port| {
+                port.protocol == packet.protocol
+                    && (port.protocol == Protocol::Icmp || port.range.contains(packet.port))
+            })
+    });
+    dns || listed
 }
 
 fn grant(

@@ -15,6 +15,7 @@
 //! kernel, and only then kept.
 
 mod agenda;
+mod enclosures;
 mod index;
 mod names;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::names::Names;
 use crate::ruleset::{Part, Ruleset};
 use crate::schedule;
 use agenda::{Agenda, Entry};
+use enclosures::Enclosures;
 use index::Index;
 
 /// Everything that decides what may pass.
@@ -40,7 +42,10 @@ pub struct World {
     settings: Arc<Settings>,
     services: Arc<BTreeMap<ServiceName, Arc<Known>>>,
     index: Arc<Index>,
+    enclosures: Arc<Enclosures>,
     resolution: Arc<Resolution>,
+    /// When the places of each subject last changed.
+    since: Arc<BTreeMap<Subject, Time>>,
     names: Names,
     /// The latest time ever seen: turning the clock back does not turn this back.
     latest: Time,
@@ -118,7 +123,9 @@ impl World {
             settings: Arc::new(settings),
             services: Arc::default(),
             index: Arc::default(),
+            enclosures: Arc::default(),
             resolution: Arc::default(),
+            since: Arc::default(),
             names: Names::default(),
             latest,
             openings: Openings::Armed,
@@ -240,15 +247,26 @@ impl World {
         self.settle(self.agenda.due(self.latest))
     }
 
-    /// Takes over where subjects are right now.
+    /// Takes over where a subject is right now, as of the latest time seen.
     pub fn resolve(&mut self, subject: Subject, places: Vec<Place>) {
+        self.resolve_at(subject, places, self.latest);
+    }
+
+    /// Takes over where a subject is since an instant.
+    pub fn resolve_at(&mut self, subject: Subject, places: Vec<Place>, at: Time) {
+        if self.resolution.get(&subject) != Some(&places) {
+            Arc::make_mut(&mut self.since).insert(subject.clone(), at);
+        }
         Arc::make_mut(&mut self.resolution).insert(subject, places);
     }
 
-    /// Forgets subjects that no policy names any more.
+    /// Forgets subjects that neither a policy nor a segment names any more.
     pub fn forget_unused_subjects(&mut self) {
-        if self.resolution.keys().any(|subject| !self.index.names(subject)) {
-            Arc::make_mut(&mut self.resolution).retain(|subject, _| self.index.names(subject));
+        let (index, enclosures) = (Arc::clone(&self.index), Arc::clone(&self.enclosures));
+        let used = |subject: &Subject| index.names(subject) || enclosures.names(subject);
+        if !self.resolution.keys().all(used) {
+            Arc::make_mut(&mut self.resolution).retain(|subject, _| used(subject));
+            Arc::make_mut(&mut self.since).retain(|subject, _| used(subject));
         }
     }
 
@@ -366,9 +384,12 @@ impl World {
         compile::window_sets(&self.input(&standings))
     }
 
-    /// Returns only the chains that follow where these subjects are.
-    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>) -> Part {
+    /// Returns only what follows where these subjects are.
+    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, in_force: &Ruleset) -> Part {
         let mut part = Part::new(&self.settings.enforcement.table);
+        if subjects.iter().any(|subject| self.enclosures.names(subject)) {
+            compile::enclosures(&self.input(&[]), in_force, &mut part);
+        }
         for subject in subjects {
             let standings = self.standings_of(self.index.with_subject(subject));
             compile::subject_chains(&self.input(&standings), subject, &mut part);
@@ -399,13 +420,21 @@ impl World {
         let standings: Vec<_> = all.filter(|standing| standing.governs(self.latest)).collect();
         let resolution = Resolution::new();
         let input = self.input(&standings);
-        compile::compile(&Input { resolution: &resolution, openings: Openings::Never, cut_at: None, ..input })
+        compile::compile(&Input {
+            resolution: &resolution,
+            resolvers: &[],
+            openings: Openings::Never,
+            cut_at: None,
+            ..input
+        })
     }
 
     fn input<'a>(&'a self, services: &'a [Standing<'a>]) -> Input<'a> {
         Input {
             settings: &self.settings,
             services,
+            segments: self.enclosures.segments(),
+            resolvers: self.enclosures.resolvers(),
             resolution: &self.resolution,
             now: self.latest,
             openings: self.openings,
@@ -455,16 +484,21 @@ impl World {
     }
 
     pub fn subjects(&self) -> BTreeSet<&Subject> {
-        self.index.subjects().collect()
+        self.index.subjects().chain(self.enclosures.subjects()).collect()
     }
 
-    /// True when some policy is about the subject.
+    /// True when some policy or segment is about the subject.
     pub fn is_named(&self, subject: &Subject) -> bool {
-        self.index.names(subject)
+        self.index.names(subject) || self.enclosures.names(subject)
     }
 
     pub fn places(&self, subject: &Subject) -> &[Place] {
         self.resolution.get(subject).map_or(&[], Vec::as_slice)
+    }
+
+    /// Since when the subject is where it is, or nowhere; `None` where nobody looked for it.
+    pub fn since(&self, subject: &Subject) -> Option<Time> {
+        self.since.get(subject).copied()
     }
 
     /// The next change of any service's state.

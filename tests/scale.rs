@@ -142,7 +142,7 @@ impl Host {
     fn moves_one(&mut self, name: &str) {
         let subject = unit(name);
         self.world.resolve(subject.clone(), vec![place(10_000_000)]);
-        let part = self.world.compile_subjects(&BTreeSet::from([subject]));
+        let part = self.world.compile_subjects(&BTreeSet::from([subject]), &self.in_force);
         let changeset = plan::plan_part(&self.in_force, &part).expect("a change");
         touches_only(&changeset, name, &[]);
         let flushed = changeset.steps.iter().filter(|step| matches!(step, Step::FlushChain(_))).count();

@@ -101,6 +101,18 @@ pub struct Show {
     pub decommissioned: Option<Ended>,
     /// Where each policy's subject is right now, in the order of the policies.
     pub subjects: Vec<Resolved>,
+    /// Sockets that are not what the policies suppose.
+    pub findings: Vec<Finding>,
+    /// Why there may be more findings than these.
+    pub findings_error: Option<String>,
+}
+
+/// Sockets of a subject that were made elsewhere, or such that stand in its place.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Finding {
+    pub policy: String,
+    pub what: String,
+    pub remedy: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -122,16 +134,26 @@ pub struct Ended {
 pub struct Resolved {
     pub policy: String,
     pub subject: String,
+    /// None: it is unresolved, hence refused, or any process.
     pub places: Vec<Place>,
+    /// When the places last became what they are; `None` for any process.
+    pub since: Option<Time>,
+    /// Why there is no place.
+    pub reason: Option<String>,
     /// Number of address prefixes, lists expanded.
     pub prefixes: usize,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What the kernel knows a subject by: a cgroup, a user, a group, or an address behind this host.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Place {
-    pub cgroup: String,
-    pub id: u64,
-    pub level: u32,
+    /// As nft names it: relative to /sys/fs/cgroup.
+    pub cgroup: Option<String>,
+    pub id: Option<u64>,
+    pub level: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub address: Option<IpAddr>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

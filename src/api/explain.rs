@@ -4,6 +4,7 @@
 //! Whether a process that is known by one subject is also another one follows from where the two are right now. Asked about
 //! several places (a template), what holds for all of them counts.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -12,7 +13,10 @@ use super::body::{Explained, SCHEMA};
 use crate::compile::{Place, Standing};
 use crate::explain::{self, Explanation, Packet};
 use crate::kernel::cgroups::{Hierarchy, subjects_by_name};
-use crate::model::{Direction, Mode, Policy, Protocol, Service, ServiceName, Settings, Subject, Time};
+use crate::model::{
+    Direction, Mode, Policy, Protocol, Reason, Segment, SegmentName, Service, ServiceName, Settings, Subject,
+    Time,
+};
 use crate::schedule;
 
 /// What is asked.
@@ -80,6 +84,8 @@ pub struct Facts<'a> {
     pub settings: &'a Settings,
     /// Those that govern, sorted by name.
     pub services: &'a [Standing<'a>],
+    pub segments: &'a BTreeMap<SegmentName, Segment>,
+    pub resolvers: &'a [IpAddr],
     /// Where a subject is, as far as that is known.
     pub places: &'a dyn Fn(&Subject) -> Vec<Place>,
     /// `None` where cgroups cannot be read.
@@ -112,7 +118,8 @@ pub fn answer(question: &Question, facts: &Facts<'_>) -> Explained {
         until: None,
         mode: None,
     };
-    match explain::explain(facts.services, &packet, &is, at) {
+    let Facts { services, segments, resolvers, .. } = facts;
+    match explain::explain_enclosed(services, segments, resolvers, &packet, &is, at) {
         Explanation::Allow { policy, until } => Explained {
             verdict: "allow".to_owned(),
             mode: mode(facts, &policy.service),
@@ -121,7 +128,9 @@ pub fn answer(question: &Question, facts: &Facts<'_>) -> Explained {
             until: Some(until),
             ..unknown
         },
-        Explanation::Refuse { .. } if explain::failsafe(facts.settings, facts.services, &packet) => {
+        Explanation::Refuse { .. } | Explanation::Isolate { .. }
+            if explain::failsafe(facts.settings, facts.services, &packet) =>
+        {
             Explained { verdict: "allow".to_owned(), reason: Some(FAILSAFE.to_owned()), ..unknown }
         }
         Explanation::Refuse { service, reason } => Explained {
@@ -132,14 +141,26 @@ pub fn answer(question: &Question, facts: &Facts<'_>) -> Explained {
             until: next_opening(facts, &packet, &is, at),
             ..unknown
         },
+        Explanation::Isolate { segment } => Explained {
+            verdict: "refuse".to_owned(),
+            reason: Some(Reason::Isolated.to_string()),
+            policy: Some(format!("segment/{segment}")),
+            mode: segments.get(&segment).map(|segment| in_force(facts, segment.mode)),
+            until: next_opening(facts, &packet, &is, at),
+            ..unknown
+        },
         Explanation::Ungoverned => unknown,
     }
 }
 
+fn in_force(facts: &Facts<'_>, mode: Mode) -> String {
+    let observes = [facts.settings.enforcement.mode, mode].contains(&Mode::Observe);
+    if observes { Mode::Observe } else { Mode::Enforce }.to_string()
+}
+
 fn mode(facts: &Facts<'_>, name: &ServiceName) -> Option<String> {
     let standing = facts.services.iter().find(|standing| standing.service.name == *name)?;
-    let observes = [facts.settings.enforcement.mode, standing.service.mode].contains(&Mode::Observe);
-    Some(if observes { Mode::Observe } else { Mode::Enforce }.to_string())
+    Some(in_force(facts, standing.service.mode))
 }
 
 /// When time alone will admit the packet: the first beginning of an opening at which the answer is another one.
@@ -292,7 +313,6 @@ pub fn in_words(question: &Question) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use std::path::Path;
 
     use crate::config;
@@ -349,6 +369,8 @@ ports = ["8443/tcp"]
         let facts = Facts {
             settings: &settings,
             services: &[Standing { service: &service, record: &record, approved: true }],
+            segments: &BTreeMap::new(),
+            resolvers: &[],
             places: &places,
             hierarchy: Some(&hierarchy),
             now: Time::UNIX_EPOCH,
@@ -410,7 +432,15 @@ ports = ["8443/tcp"]
             known.get(subject.to_string().as_str()).map(|uid| Place::User(*uid)).into_iter().collect()
         };
         let now = Time::UNIX_EPOCH;
-        let facts = Facts { settings: &settings, services: &[], places: &places, hierarchy: None, now };
+        let facts = Facts {
+            settings: &settings,
+            services: &[],
+            segments: &BTreeMap::new(),
+            resolvers: &[],
+            places: &places,
+            hierarchy: None,
+            now,
+        };
         let subject = |text: &str| Subject::parse(text).unwrap().unwrap();
         let web = Process::new(&subject("user:web"), &facts);
         assert!(web.is(&subject("user:33"), &facts) && !web.is(&subject("user:root"), &facts));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::body::{self, SCHEMA};
 use crate::compile::{Place, Standing};
-use crate::model::{Policy, Service, ServiceName, Subject};
+use crate::model::{Policy, ServiceName, Subject};
 use crate::reconcile::World;
 use crate::schedule;
 
@@ -72,24 +72,51 @@ pub fn show(world: &World, name: &ServiceName, attempts: &Counts) -> Option<body
         departed: world.is_departed(name),
         suspended,
         decommissioned,
-        subjects: subjects(world, service),
+        subjects: service.policies.iter().map(|policy| whereabouts(world, policy)).collect(),
+        findings: Vec::new(),
+        findings_error: None,
     })
 }
 
-fn subjects(world: &World, service: &Service) -> Vec<body::Resolved> {
-    let place = |place: &Place| match place {
-        Place::Cgroup(place) => {
-            Some(body::Place { cgroup: place.path.clone(), id: place.id, level: place.level })
-        }
-        Place::User(_) | Place::Group(_) | Place::Address(_) => None,
-    };
-    let resolved = |policy: &Policy| body::Resolved {
+fn whereabouts(world: &World, policy: &Policy) -> body::Resolved {
+    let subject = &policy.subject;
+    body::Resolved {
         policy: policy.id.to_string(),
-        subject: policy.subject.to_string(),
-        places: world.places(&policy.subject).iter().filter_map(place).collect(),
+        subject: subject.to_string(),
+        places: world.places(subject).iter().map(place).collect(),
+        since: world.since(subject).filter(|_| !subject.is_any_process()),
+        reason: (!resolved(world, subject)).then(|| why_unresolved(subject).to_owned()),
         prefixes: policy.prefixes.len(),
-    };
-    service.policies.iter().map(resolved).collect()
+    }
+}
+
+fn place(place: &Place) -> body::Place {
+    let none = body::Place::default();
+    match place {
+        Place::Cgroup(place) => body::Place {
+            cgroup: Some(place.path.clone()),
+            id: Some(place.id),
+            level: Some(place.level),
+            ..none
+        },
+        Place::User(uid) => body::Place { uid: Some(*uid), ..none },
+        Place::Group(gid) => body::Place { gid: Some(*gid), ..none },
+        Place::Address(address) => body::Place { address: Some(*address), ..none },
+    }
+}
+
+/// What it means that a subject has no place.
+fn why_unresolved(subject: &Subject) -> &'static str {
+    match subject {
+        Subject::Unit(_) => "no cgroup of this unit exists: it does not run",
+        Subject::Cgroup(_) => "there is no such cgroup",
+        Subject::Exe { .. } => {
+            "no process of it is known: none runs, the file is not what its digest says, or picoseg-execd does not answer"
+        }
+        Subject::User(_) => "this host has no such user",
+        Subject::Group(_) => "this host has no such group",
+        Subject::Container(_) => "no running container has this name or id",
+    }
 }
 
 /// Services by state, every state named.

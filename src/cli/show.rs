@@ -7,7 +7,7 @@ use super::services::next;
 use super::stop::Stop;
 use super::table::{Cell, plain};
 use super::when;
-use crate::api::body::{Ended, Ordered, Policy, Resolved, Show};
+use crate::api::body::{Ended, Finding, Ordered, Place, Policy, Resolved, Show};
 
 /// Said below every service: it is how the kernel knows processes, and surprises.
 const NOTE: &str = "A process is known by the cgroup in which its socket was created: a socket keeps its grant when its \
@@ -26,6 +26,11 @@ fn text(show: &Show, colour: bool) -> String {
     for (index, policy) in show.service.policies.iter().enumerate() {
         lines.push(String::new());
         lines.extend(policy_lines(policy, show.subjects.get(index)));
+        let findings = show.findings.iter().filter(|finding| finding.policy == policy.id);
+        lines.extend(findings.flat_map(finding_lines));
+    }
+    if let Some(error) = &show.findings_error {
+        lines.extend([String::new(), line("findings", &format!("incomplete: {error}"))]);
     }
     lines.extend([String::new(), NOTE.to_owned()]);
     lines.join("\n")
@@ -88,17 +93,38 @@ fn policy_lines(policy: &Policy, subject: Option<&Resolved>) -> Vec<String> {
     lines
 }
 
+fn finding_lines(finding: &Finding) -> [String; 2] {
+    [line("  found", &finding.what), line("  remedy", &finding.remedy)]
+}
+
 /// The subject that needs no cgroup.
 const ANY_PROCESS: &str = "cgroup:/";
 
-/// What a subject is right now, one place a line.
+/// What a subject is right now, one place a line, and since when.
 fn places(policy: &Policy, subject: Option<&Resolved>) -> Vec<String> {
     if policy.subject == ANY_PROCESS {
         return vec!["any process of this host".to_owned()];
     }
+    let since = subject.and_then(|subject| subject.since);
+    let since = since.map(|since| format!(", since {}", when::print(since))).unwrap_or_default();
     let places = subject.map_or(&[][..], |subject| subject.places.as_slice());
     match places.is_empty() {
-        true => vec!["does not exist: refused".to_owned()],
-        false => places.iter().map(|place| format!("cgroup /{} (id {})", place.cgroup, place.id)).collect(),
+        true => {
+            let reason = subject.and_then(|subject| subject.reason.as_deref());
+            vec![format!("unresolved, hence refused: {}{since}", reason.unwrap_or("it does not exist"))]
+        }
+        false => places.iter().map(|place| format!("{}{since}", place_text(place))).collect(),
     }
+}
+
+fn place_text(place: &Place) -> String {
+    let cgroup = place.cgroup.as_ref().map(|path| match place.id {
+        Some(id) => format!("cgroup /{path} (id {id})"),
+        None => format!("cgroup /{path}"),
+    });
+    let user = place.uid.map(|uid| format!("user {uid}"));
+    let group = place.gid.map(|gid| format!("group {gid}"));
+    let address = place.address.map(|address| format!("forwarded from and to {address}"));
+    let known = [cgroup, user, group, address].into_iter().flatten();
+    known.collect::<Vec<_>>().join(", ")
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::shared::{Rule, accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
-use super::{Governing, Input, names, subjects, tls};
+use super::{Governing, Input, accounts, names, subjects, tls};
 use crate::model::{Direction, Family, Policy, PortRange, Protocol};
 use crate::ranges::{self, Segment};
 use crate::ruleset::{Element, Key, Load, Name, Ruleset, Statement, Verdict, protocol};
@@ -33,7 +33,7 @@ pub fn add_policy_chains(
     let protocols: BTreeSet<_> = policy.ports.iter().map(|port| port.protocol).collect();
     for protocol in protocols {
         let rules = match governing.shut {
-            None => policy_rules(input, governing, policy, protocol),
+            None => policy_rules(input, governing, policy, protocol, ruleset),
             Some(_) => vec![],
         };
         chain(ruleset, names::policy_chain(policy, protocol), rules);
@@ -46,6 +46,7 @@ fn policy_rules(
     governing: &Governing<'_>,
     policy: &Policy,
     protocol: Protocol,
+    ruleset: &mut Ruleset,
 ) -> Vec<Rule> {
     let open = match &policy.windows {
         None => governing.open.clone(),
@@ -53,6 +54,7 @@ fn policy_rules(
     };
     let mut rules = vec![vec![not_in(&[Load::Time], open), back()]];
     rules.extend(match protocol {
+        _ if accounts::is_account(&policy.subject) => accounts::add_rules(input, policy, protocol, ruleset),
         Protocol::Tcp => segments(input, policy),
         Protocol::Udp => datagrams(input, policy),
         Protocol::Icmp => echo(input, policy),
@@ -213,7 +215,7 @@ fn key(family: Family, address: u128, protocol: u8, port: u16) -> Key {
     Key::builder().address(family, address).protocol(protocol).port(port).build()
 }
 
-fn number(protocol: Protocol, family: Family) -> u8 {
+pub fn number(protocol: Protocol, family: Family) -> u8 {
     match (protocol, family) {
         (Protocol::Tcp, _) => protocol::TCP,
         (Protocol::Udp, _) => protocol::UDP,

@@ -13,11 +13,15 @@
 //! elapsed time as well. Services with the same timetable share the set, because the kernel keeps the sets of a
 //! table in a list.
 
+mod accounts;
+mod counts;
 mod failsafe;
 mod flows;
 mod grants;
 mod names;
+mod nests;
 mod refusal;
+mod segments;
 mod shared;
 mod subjects;
 mod tls;
@@ -26,10 +30,11 @@ mod windows;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::model::{Record, Service, ServiceState, Settings, Subject, Time};
+use crate::model::{Record, Segment, SegmentName, Service, ServiceState, Settings, Subject, Time};
 use crate::ruleset::{Part, Ruleset};
 
-pub use names::{CountSets, count_sets, opening_sets};
+pub use counts::{Charged, CountSets, Half, count_sets};
+pub use names::opening_sets;
 
 /// What the kernel can tell a subject by, right now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +103,9 @@ pub struct Input<'a> {
     pub settings: &'a Settings,
     /// Sorted by name.
     pub services: &'a [Standing<'a>],
+    pub segments: &'a BTreeMap<SegmentName, Segment>,
+    /// Whom segments may ask for names.
+    pub resolvers: &'a [IpAddr],
     pub resolution: &'a Resolution,
     pub now: Time,
     pub openings: Openings,
@@ -134,9 +142,12 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     failsafe::add(input, &mut ruleset);
     windows::add(input, &services, &mut ruleset);
     tls::add(&services, &mut ruleset);
+    accounts::add_sets(&services, &mut ruleset);
     subjects::add(input, &mut ruleset);
     grants::add(input, &services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
+    segments::add(input, &mut ruleset);
+    nests::add(input, &mut ruleset);
     ruleset
 }
 
@@ -145,6 +156,12 @@ pub fn window_sets(input: &Input<'_>) -> Part {
     let mut part = Part::new(&input.settings.enforcement.table);
     windows::add(input, &governing(input, input.services), &mut part.wanted);
     part
+}
+
+/// Returns the maps and chains of the wanted table that lead from the places of all enclosed subjects to what encloses
+/// them.
+pub fn enclosures(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
+    nests::add_part(input, in_force, part);
 }
 
 /// Returns the chains of the wanted table that follow where this subject is. The input needs no other services than

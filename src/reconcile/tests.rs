@@ -104,7 +104,7 @@ impl Host {
             Event::Moves(unit, id) => {
                 let subject = Subject::unit(&format!("u{unit}.service")).unwrap();
                 next.resolve(subject.clone(), vec![Place::cgroup(id, 2, "p")]);
-                let part = next.compile_subjects(&BTreeSet::from([subject]));
+                let part = next.compile_subjects(&BTreeSet::from([subject]), &self.in_force);
                 self.world = next;
                 self.in_force.take_over(part);
             }

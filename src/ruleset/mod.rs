@@ -37,16 +37,25 @@ impl Ruleset {
     }
 }
 
-/// Some sets and chains of a table as they are wanted, and sets that nothing asks for any more; all else stays.
+/// Some objects of a table as they are wanted, and sets, chains and counters that nothing asks for any more; all else
+/// stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub wanted: Ruleset,
+    /// Sets.
     pub gone: BTreeSet<String>,
+    pub gone_chains: BTreeSet<String>,
+    pub gone_counters: BTreeSet<String>,
 }
 
 impl Part {
     pub fn new(table: &str) -> Self {
-        Self { wanted: Ruleset::new(table), gone: BTreeSet::new() }
+        Self {
+            wanted: Ruleset::new(table),
+            gone: BTreeSet::new(),
+            gone_chains: BTreeSet::new(),
+            gone_counters: BTreeSet::new(),
+        }
     }
 }
 
@@ -56,6 +65,13 @@ impl Ruleset {
         for name in &part.gone {
             self.sets.remove(name);
         }
+        for name in &part.gone_chains {
+            self.chains.remove(name);
+        }
+        for name in &part.gone_counters {
+            self.counters.remove(name);
+        }
+        self.counters.extend(part.wanted.counters);
         self.sets.extend(part.wanted.sets);
         self.chains.extend(part.wanted.chains);
     }

@@ -47,9 +47,16 @@ fn samples() -> BTreeMap<&'static str, Value> {
         attempts: 0,
         policies: Vec::new(),
     };
-    let place = body::Place { cgroup: String::new(), id: 0, level: 0 };
-    let resolved =
-        body::Resolved { policy: String::new(), subject: String::new(), places: Vec::new(), prefixes: 0 };
+    let place = body::Place::default();
+    let resolved = body::Resolved {
+        policy: String::new(),
+        subject: String::new(),
+        places: Vec::new(),
+        since: None,
+        reason: None,
+        prefixes: 0,
+    };
+    let finding = body::Finding { policy: String::new(), what: String::new(), remedy: String::new() };
     let suspended = body::Ordered { at, by: String::new(), reason: String::new() };
     let ended = body::Ended { at, cause: String::new(), by: None, reason: None };
     let show = body::Show {
@@ -62,6 +69,8 @@ fn samples() -> BTreeMap<&'static str, Value> {
         suspended: None,
         decommissioned: None,
         subjects: Vec::new(),
+        findings: Vec::new(),
+        findings_error: None,
     };
     let attempt = body::Attempt {
         service: None,
@@ -139,6 +148,7 @@ fn samples() -> BTreeMap<&'static str, Value> {
         ("Service", value(service)),
         ("Policy", value(policy)),
         ("Show", value(show)),
+        ("Finding", value(finding)),
         ("Suspended", value(suspended)),
         ("Decommissioned", value(ended)),
         ("Resolved", value(resolved)),

@@ -7,9 +7,12 @@
 mod agent;
 mod lab;
 
+mod accounts;
 mod attempts;
 mod closing;
+mod containers;
 mod failsafe;
+mod findings;
 mod forward;
 mod harness;
 mod hostile;
@@ -24,7 +27,10 @@ mod packets;
 mod programs;
 mod reload;
 mod restart;
+mod segments;
 mod settle;
 mod shipped;
 mod startup;
 mod tcp_cases;
+mod tls;
+mod tls_clients;
