@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::engine::{ChangeError, Changed, Engine};
-use super::{findings, settle};
+use super::{findings, programs, settle};
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
 use crate::api::body::{self, SCHEMA};
 use crate::api::explain::{self, Facts, Question};
@@ -19,20 +19,22 @@ use crate::store::{Attempt, AttemptFilter};
 pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     let Asked { ask, reply } = asked;
     let look = match &ask {
-        Ask::Show(name) => Some((name.clone(), engine.world.clone(), engine.hierarchy.clone())),
+        Ask::Show(name) => {
+            let strangers = programs::strangers(engine, name);
+            Some((name.clone(), engine.world.clone(), engine.hierarchy.clone(), strangers))
+        }
         _ => None,
     };
     let mut answer = answer(engine, ask, settings).await;
-    let Some((name, world, hierarchy)) = look.filter(|_| answer.outcome == Outcome::Done) else {
+    let Some((name, world, hierarchy, strangers)) = look.filter(|_| answer.outcome == Outcome::Done) else {
         // Whoever asked may have gone.
         let _ = reply.send(answer);
         return;
     };
     tokio::spawn(async move {
-        let found = findings::find(name, world, hierarchy).await;
-        if let Some(findings) = answer.body["findings"].as_array_mut() {
-            findings.extend(found.findings.iter().map(|finding| json!(finding)));
-        }
+        let mut found = findings::find(name, world, hierarchy).await;
+        found.findings.extend(strangers);
+        answer.body["findings"] = json!(found.findings);
         answer.body["findings_error"] = json!(found.error);
         let _ = reply.send(answer);
     });
@@ -115,27 +117,10 @@ async fn show(engine: &mut Engine, name: &ServiceName) -> Answer {
     let counts = counts(engine).await;
     match view::show(&engine.world, name, &counts) {
         Some(mut show) => {
-            tell_programs(engine, name, &mut show);
+            programs::explain(engine, name, &mut show);
             done(&show)
         }
         None => unknown(name),
-    }
-}
-
-/// Adds what the helper says of programs.
-fn tell_programs(engine: &Engine, name: &ServiceName, show: &mut body::Show) {
-    let Some(standing) = engine.world.standing(name) else { return };
-    for (policy, now) in standing.service.policies.iter().zip(&mut show.subjects) {
-        let Some(program) = engine.subjects.program(&policy.subject) else { continue };
-        now.reason = program.unresolved.clone().or(now.reason.take());
-        show.findings.extend((program.outside > 0).then(|| body::Finding {
-            policy: policy.id.to_string(),
-            what: format!(
-                "{} running processes of {} were started before picoseg-execd watched it: their packets are refused",
-                program.outside, policy.subject
-            ),
-            remedy: "start them anew".to_owned(),
-        }));
     }
 }
 
