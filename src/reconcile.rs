@@ -384,13 +384,14 @@ impl World {
         compile::window_sets(&self.input(&standings))
     }
 
-    /// Returns only what follows where these subjects are.
-    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, in_force: &Ruleset) -> Part {
+    /// Returns only what follows where these subjects are; `before`: the world whose table is in force.
+    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, before: &Self, in_force: &Ruleset) -> Part {
         let mut part = Part::new(&self.settings.enforcement.table);
         if subjects.iter().any(|subject| self.enclosures.names(subject)) {
             compile::enclosures(&self.input(&[]), in_force, &mut part);
         }
         for subject in subjects {
+            self.compile_learning(subject, before, &mut part);
             let standings = self.standings_of(self.index.with_subject(subject));
             compile::subject_chains(&self.input(&standings), subject, &mut part);
         }

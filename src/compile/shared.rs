@@ -98,7 +98,8 @@ fn endpoint(family: Family, remote: Side, port: Side) -> [Load; 3] {
     [Load::Address(family, remote), Load::Protocol, Load::Port(port)]
 }
 
-fn add_maps(family: Family, ruleset: &mut Ruleset) {
+/// Adds the maps from remote addresses to policies and services, empty.
+pub fn add_maps(family: Family, ruleset: &mut Ruleset) {
     let digit = names::digit(family);
     let endpoint = [Field::Address(family), Field::Protocol, Field::Port];
     let address = [Field::Address(family)];

@@ -22,6 +22,7 @@ mod answer;
 mod attempts;
 mod counts;
 mod engine;
+mod fallback;
 mod findings;
 mod hearing;
 mod isolation;

@@ -122,12 +122,26 @@ fn policy(name: &str, index: usize, subject: &str, resolved: bool) -> Value {
 }
 
 fn show() -> Value {
+    let address = |address: &str, resolved: bool, kept_until: Value| {
+        json!({
+            "address": address, "since": "2026-11-01T10:00:00Z", "resolved": resolved, "learned_until": null,
+            "left_at": null, "kept_until": kept_until,
+        })
+    };
+    let host = json!({
+        "name": "api.example.com", "ignored": ["10.0.0.1"], "answered_at": null, "error": "SERVFAIL", "failed_at": null,
+        "addresses": [
+            address("192.0.2.1", true, json!(null)),
+            address("192.0.2.2", false, json!(null)),
+            address("192.0.2.3", false, json!("2026-11-01T11:00:00Z")),
+        ],
+    });
     let mut show = service("stripe", "Stripe, Inc.", "decommissioned");
     let subject = |index: usize, subject: &str, places: Value, reason: Value| {
         let since = (index < 2).then_some("2026-11-01T10:00:00Z");
         json!({
             "policy": format!("stripe/egress/{index}"), "subject": subject, "places": places, "since": since,
-            "reason": reason, "prefixes": 4,
+            "reason": reason, "prefixes": 4, "names": [],
         })
     };
     let none = json!({"cgroup": null, "id": null, "level": null, "uid": null, "gid": null, "address": null});
@@ -155,6 +169,7 @@ fn show() -> Value {
         "findings_error": "too much",
     });
     show.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    show["subjects"][1]["names"] = json!([host]);
     show
 }
 
@@ -260,6 +275,9 @@ fn show_says_what_each_subject_is_right_now() {
         "  is now      group 34, since 2026-11-01T10:00:00Z",
         "  is now      forwarded from and to 172.17.0.2, since 2026-11-01T10:00:00Z",
         "  is now      unresolved, hence refused: it does not run, since 2026-11-01T10:00:00Z",
+        "  name        api.example.com: 192.0.2.1 (since 2026-11-01T10:00:00Z), 192.0.2.2 (since 2026-11-01T10:00:00Z, \
+         learned), 192.0.2.3 (since 2026-11-01T10:00:00Z, has left, kept until 2026-11-01T11:00:00Z); ignored because no \
+         prefix lists them: 10.0.0.1; cannot be resolved: SERVFAIL",
         "  found       a socket\\u{1b}[2J",
         "  remedy      restart it",
         "findings      incomplete: too much",

@@ -7,9 +7,11 @@
 mod agent;
 mod lab;
 
+mod accounts;
 mod attempts;
 mod closing;
 mod containers;
+mod explain;
 mod failsafe;
 mod findings;
 mod forward;

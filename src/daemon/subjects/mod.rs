@@ -1,5 +1,6 @@
 //! Where subjects are right now, whoever knows it: each source watches the subjects of its kinds.
 
+mod accounts;
 mod containers;
 mod programs;
 
@@ -11,6 +12,7 @@ use crate::kernel::cgroups::{CgroupError, Change, Hierarchy, Watcher};
 use crate::kernel::containers::Engines;
 use crate::kernel::wait::Waiting;
 use crate::model::Subject;
+use accounts::Accounts;
 use containers::Containers;
 use programs::Programs;
 
@@ -25,6 +27,7 @@ pub struct Subjects {
     cgroups: Waiting<Watcher>,
     programs: Programs,
     containers: Containers,
+    accounts: Accounts,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +47,9 @@ impl Subjects {
         programs.set(subjects);
         let mut containers = Containers::new(hierarchy.clone(), Engines::new("/"));
         containers.set(subjects);
-        Ok(Self { hierarchy, cgroups, programs, containers })
+        let mut accounts = Accounts::new();
+        accounts.set(subjects);
+        Ok(Self { hierarchy, cgroups, programs, containers, accounts })
     }
 
     /// Watches these subjects from now on; returns the new ones, and those of the others that moved.
@@ -57,6 +62,7 @@ impl Subjects {
         let mut resolved = self.places(changes);
         resolved.extend(self.programs.set(subjects));
         resolved.extend(self.containers.set(subjects));
+        resolved.extend(self.accounts.set(subjects));
         resolved
     }
 
@@ -68,6 +74,7 @@ impl Subjects {
             all.map(|(subject, cgroups)| (subject.clone(), hierarchy.places(cgroups))).collect();
         resolved.extend(self.programs.resolved());
         resolved.extend(self.containers.resolved());
+        resolved.extend(self.accounts.resolved());
         resolved
     }
 
@@ -78,6 +85,7 @@ impl Subjects {
             _ = self.cgroups.readable() => {}
             () = self.programs.changed() => {}
             () = self.containers.changed() => {}
+            () = self.accounts.changed() => {}
         }
     }
 
@@ -90,6 +98,7 @@ impl Subjects {
         let mut resolved = self.places(changes);
         resolved.extend(self.programs.next_changes());
         resolved.extend(self.containers.next_changes());
+        resolved.extend(self.accounts.next_changes());
         resolved
     }
 

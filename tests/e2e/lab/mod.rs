@@ -163,6 +163,11 @@ impl Lab {
         self.host.run(|| Agent::spawn(Some(unit.dir()), uid))
     }
 
+    /// The same as another user and group.
+    pub fn process_as(&self, unit: &Unit, uid: u32, gid: u32) -> Agent {
+        self.host.run(|| Agent::spawn_as(Some(unit.dir()), uid, gid))
+    }
+
     /// A process of the provider.
     pub fn provider(&self) -> Agent {
         self.provider.run(|| Agent::spawn(None, 0))
@@ -265,6 +270,12 @@ impl Lab {
         writeln!(ours, "route add 2001:db8:5::/64 via {}", self.provider6(0)).expect("to a string");
         self.provider.ip(&theirs);
         self.host.ip(&ours);
+    }
+
+    /// Lets the provider have every address of a network, and the host a route there.
+    pub fn everywhere(&self, network: &str) {
+        self.provider.ip(&format!("route add local {network} dev lo\n"));
+        self.host.ip(&format!("route add {network} via {}\n", self.provider4(0)));
     }
 
     /// Starts a name server at an address of the provider.
@@ -413,6 +424,20 @@ runtime = "{dir}/{runtime}"
     /// Starts any command in the host's network namespace.
     pub fn spawn_on_host(&self, mut command: Command) -> Child {
         self.host.run(|| command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+
+    /// Starts a `picosegd` that sees another directory at `/etc`.
+    pub fn daemon_seeing(&self, etc: &Path) -> Daemon {
+        let start = self.started.get() + 1;
+        self.started.set(start);
+        let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        command.arg("mount --bind \"$0\" /etc && exec \"$@\"").arg(etc);
+        command.arg(env!("CARGO_BIN_EXE_picosegd")).arg("--config").arg(self.config());
+        let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        let started = self.host.run(|| Daemon::start(command, notify, log));
+        started.unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
     }
 
     /// Runs `picosegd --unload`.
