@@ -62,7 +62,7 @@ fn the_unit_is_valid_and_hardened() {
     let mut verify = Command::new("systemd-analyze");
     verify.args(["verify", "--man=no"]).arg(&unit);
     let said = Cli::run(verify).ok();
-    assert!(!said.stderr.contains("picosegd.service:"), "{}", said.stderr);
+    assert!(!said.stderr.contains(&format!("{name}:")), "{}", said.stderr);
     let mut security = Command::new("systemd-analyze");
     security.args(["security", "--offline=true", "--threshold=30"]).arg(&unit);
     Cli::run(security).ok();
