@@ -44,6 +44,8 @@ pub struct World {
     index: Arc<Index>,
     enclosures: Arc<Enclosures>,
     resolution: Arc<Resolution>,
+    /// When the places of each subject last changed.
+    since: Arc<BTreeMap<Subject, Time>>,
     names: Names,
     /// The latest time ever seen: turning the clock back does not turn this back.
     latest: Time,
@@ -123,6 +125,7 @@ impl World {
             index: Arc::default(),
             enclosures: Arc::default(),
             resolution: Arc::default(),
+            since: Arc::default(),
             names: Names::default(),
             latest,
             openings: Openings::Armed,
@@ -244,8 +247,16 @@ impl World {
         self.settle(self.agenda.due(self.latest))
     }
 
-    /// Takes over where subjects are right now.
+    /// Takes over where a subject is right now, as of the latest time seen.
     pub fn resolve(&mut self, subject: Subject, places: Vec<Place>) {
+        self.resolve_at(subject, places, self.latest);
+    }
+
+    /// Takes over where a subject is since an instant.
+    pub fn resolve_at(&mut self, subject: Subject, places: Vec<Place>, at: Time) {
+        if self.resolution.get(&subject) != Some(&places) {
+            Arc::make_mut(&mut self.since).insert(subject.clone(), at);
+        }
         Arc::make_mut(&mut self.resolution).insert(subject, places);
     }
 
@@ -255,6 +266,7 @@ impl World {
         let used = |subject: &Subject| index.names(subject) || enclosures.names(subject);
         if !self.resolution.keys().all(used) {
             Arc::make_mut(&mut self.resolution).retain(|subject, _| used(subject));
+            Arc::make_mut(&mut self.since).retain(|subject, _| used(subject));
         }
     }
 
@@ -372,14 +384,15 @@ impl World {
         compile::window_sets(&self.input(&standings))
     }
 
-    /// Returns only what follows where these subjects are.
-    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, in_force: &Ruleset) -> Part {
+    /// Returns only what follows where these subjects are; `before`: the world whose table is in force.
+    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, before: &Self, in_force: &Ruleset) -> Part {
         let mut part = Part::new(&self.settings.enforcement.table);
         let judges = |subject| self.enclosures.names(subject) || self.index.is_anywhere(subject);
         if subjects.iter().any(judges) {
             self.compile_enclosures(in_force, &mut part);
         }
         for subject in subjects {
+            self.compile_learning(subject, before, &mut part);
             let standings = self.standings_of(self.index.with_subject(subject));
             compile::subject_chains(&self.input(&standings), subject, &mut part);
         }
@@ -492,6 +505,11 @@ impl World {
 
     pub fn places(&self, subject: &Subject) -> &[Place] {
         self.resolution.get(subject).map_or(&[], Vec::as_slice)
+    }
+
+    /// Since when the subject is where it is, or nowhere; `None` where nobody looked for it.
+    pub fn since(&self, subject: &Subject) -> Option<Time> {
+        self.since.get(subject).copied()
     }
 
     /// The next change of any service's state.

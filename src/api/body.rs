@@ -101,6 +101,18 @@ pub struct Show {
     pub decommissioned: Option<Ended>,
     /// Where each policy's subject is right now, in the order of the policies.
     pub subjects: Vec<Resolved>,
+    /// Sockets that are not what the policies suppose.
+    pub findings: Vec<Finding>,
+    /// Why there may be more findings than these.
+    pub findings_error: Option<String>,
+}
+
+/// Sockets of a subject that were made elsewhere, or such that stand in its place.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Finding {
+    pub policy: String,
+    pub what: String,
+    pub remedy: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -122,16 +134,56 @@ pub struct Ended {
 pub struct Resolved {
     pub policy: String,
     pub subject: String,
+    /// None: it is unresolved, hence refused, or any process.
     pub places: Vec<Place>,
-    /// Number of address prefixes, lists expanded.
+    /// When the places last became what they are; `None` for any process.
+    pub since: Option<Time>,
+    /// Why there is no place.
+    pub reason: Option<String>,
+    /// Number of address prefixes as written, lists expanded.
     pub prefixes: usize,
+    /// What each host name among the endpoints stands for, lists expanded.
+    pub names: Vec<Host>,
+}
+
+/// What a host name stands for right now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Host {
+    pub name: String,
+    pub addresses: Vec<HostAddress>,
+    /// Addresses that it must not resolve to and that no prefix of the policy lists.
+    pub ignored: Vec<IpAddr>,
+    /// When a resolver last answered.
+    pub answered_at: Option<Time>,
+    /// Why the last try failed, and when; an answer clears it.
+    pub error: Option<String>,
+    pub failed_at: Option<Time>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HostAddress {
+    pub address: IpAddr,
+    /// Since when the name has it, or had it when it left.
+    pub since: Time,
+    /// It stands in the resolver's last answer.
+    pub resolved: bool,
+    /// A process received it in an answer that holds until then.
+    pub learned_until: Option<Time>,
+    /// When it left the name, and until when it passes all the same while the window in which it left is open.
+    pub left_at: Option<Time>,
+    pub kept_until: Option<Time>,
+}
+
+/// What the kernel knows a subject by: a cgroup, a user, a group, or an address behind this host.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Place {
-    pub cgroup: String,
-    pub id: u64,
-    pub level: u32,
+    /// As nft names it: relative to /sys/fs/cgroup.
+    pub cgroup: Option<String>,
+    pub id: Option<u64>,
+    pub level: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub address: Option<IpAddr>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,10 +1,12 @@
 //! From the world to the bodies.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::body::{self, SCHEMA};
 use crate::compile::{Place, Standing};
-use crate::model::{Policy, Service, ServiceName, Subject};
+use crate::model::{HostName, Policy, Service, ServiceName, Subject};
+use crate::names::{self, Held};
 use crate::reconcile::World;
 use crate::schedule;
 
@@ -72,24 +74,87 @@ pub fn show(world: &World, name: &ServiceName, attempts: &Counts) -> Option<body
         departed: world.is_departed(name),
         suspended,
         decommissioned,
-        subjects: subjects(world, service),
+        subjects: whereabouts(world, service),
+        findings: Vec::new(),
+        findings_error: None,
     })
 }
 
-fn subjects(world: &World, service: &Service) -> Vec<body::Resolved> {
-    let place = |place: &Place| match place {
-        Place::Cgroup(place) => {
-            Some(body::Place { cgroup: place.path.clone(), id: place.id, level: place.level })
+fn whereabouts(world: &World, service: &Service) -> Vec<body::Resolved> {
+    let file = world.file(&service.name).unwrap_or(service);
+    file.policies.iter().map(|written| policy_now(world, written)).collect()
+}
+
+fn policy_now(world: &World, written: &Policy) -> body::Resolved {
+    let subject = &written.subject;
+    body::Resolved {
+        policy: written.id.to_string(),
+        subject: subject.to_string(),
+        places: world.places(subject).iter().map(place).collect(),
+        since: world.since(subject).filter(|_| !subject.is_any_process()),
+        reason: (!resolved(world, subject)).then(|| why_unresolved(subject).to_owned()),
+        prefixes: written.prefixes.len(),
+        names: written.names.iter().map(|name| host(world, written, name)).collect(),
+    }
+}
+
+/// `written`: the policy without the addresses of its names.
+fn host(world: &World, written: &Policy, name: &HostName) -> body::Host {
+    let known = world.host(name);
+    let failure = known.and_then(|known| known.failure.clone());
+    let held = known.into_iter().flat_map(|known| &known.addresses);
+    let (counting, ignored): (Vec<_>, Vec<_>) =
+        held.partition(|(address, _)| names::counts_for(written, **address));
+    body::Host {
+        name: name.to_string(),
+        addresses: counting.into_iter().filter_map(host_address).collect(),
+        ignored: ignored.into_iter().filter(|(_, held)| held.left.is_none()).map(|(a, _)| *a).collect(),
+        answered_at: known.and_then(|known| known.answered_at),
+        error: failure.as_ref().map(|(_, error)| error.clone()),
+        failed_at: failure.map(|(at, _)| at),
+    }
+}
+
+/// `None` for one that left and is not kept any more.
+fn host_address((address, held): (&IpAddr, &Held)) -> Option<body::HostAddress> {
+    let kept_until = held.left.and_then(|left| left.kept_until);
+    (held.left.is_none() || kept_until.is_some()).then(|| body::HostAddress {
+        address: *address,
+        since: held.since,
+        resolved: held.resolved,
+        learned_until: held.learned_until,
+        left_at: held.left.map(|left| left.at),
+        kept_until,
+    })
+}
+
+fn place(place: &Place) -> body::Place {
+    let none = body::Place::default();
+    match place {
+        Place::Cgroup(place) => body::Place {
+            cgroup: Some(place.path.clone()),
+            id: Some(place.id),
+            level: Some(place.level),
+            ..none
+        },
+        Place::User(uid) => body::Place { uid: Some(*uid), ..none },
+        Place::Group(gid) => body::Place { gid: Some(*gid), ..none },
+        Place::Address(address) => body::Place { address: Some(*address), ..none },
+    }
+}
+
+/// What it means that a subject has no place.
+fn why_unresolved(subject: &Subject) -> &'static str {
+    match subject {
+        Subject::Unit(_) => "no cgroup of this unit exists: it does not run",
+        Subject::Cgroup(_) => "there is no such cgroup",
+        Subject::Exe { .. } => {
+            "no process of it is known: none runs, the file is not what its digest says, or picoseg-execd does not answer"
         }
-        Place::User(_) | Place::Group(_) | Place::Address(_) => None,
-    };
-    let resolved = |policy: &Policy| body::Resolved {
-        policy: policy.id.to_string(),
-        subject: policy.subject.to_string(),
-        places: world.places(&policy.subject).iter().filter_map(place).collect(),
-        prefixes: policy.prefixes.len(),
-    };
-    service.policies.iter().map(resolved).collect()
+        Subject::User(_) => "this host has no such user",
+        Subject::Group(_) => "this host has no such group",
+        Subject::Container(_) => "no running container has this name or id",
+    }
 }
 
 /// Services by state, every state named.

@@ -7,7 +7,7 @@ use super::services::next;
 use super::stop::Stop;
 use super::table::{Cell, plain};
 use super::when;
-use crate::api::body::{Ended, Ordered, Policy, Resolved, Show};
+use crate::api::body::{Ended, Finding, Host, HostAddress, Ordered, Place, Policy, Resolved, Show};
 
 /// Said below every service: it is how the kernel knows processes, and surprises.
 const NOTE: &str = "A process is known by the cgroup in which its socket was created: a socket keeps its grant when its \
@@ -26,6 +26,11 @@ fn text(show: &Show, colour: bool) -> String {
     for (index, policy) in show.service.policies.iter().enumerate() {
         lines.push(String::new());
         lines.extend(policy_lines(policy, show.subjects.get(index)));
+        let findings = show.findings.iter().filter(|finding| finding.policy == policy.id);
+        lines.extend(findings.flat_map(finding_lines));
+    }
+    if let Some(error) = &show.findings_error {
+        lines.extend([String::new(), line("findings", &format!("incomplete: {error}"))]);
     }
     lines.extend([String::new(), NOTE.to_owned()]);
     lines.join("\n")
@@ -82,23 +87,67 @@ fn policy_lines(policy: &Policy, subject: Option<&Resolved>) -> Vec<String> {
     let mut lines = vec![line("policy", &policy.id), line("  subject", &policy.subject)];
     lines.extend(places(policy, subject).iter().map(|place| line("  is now", place)));
     lines.push(line(remote, &format!("{}{prefixes}", policy.endpoints.join(", "))));
+    lines.extend(subject.iter().flat_map(|now| &now.names).map(|host| line("  name", &host_text(host))));
     lines.push(line("  ports", &policy.ports.join(", ")));
     let listener = activation::of_policy(policy, UNIT_DIRECTORIES);
     lines.extend(listener.map(|listener| line("  mind", &listener.to_string())));
     lines
 }
 
+/// `api.example.com: 192.0.2.1 (since ...), 192.0.2.2 (since ..., learned); ignored: 10.0.0.1`.
+fn host_text(host: &Host) -> String {
+    let addresses: Vec<_> = host.addresses.iter().map(address_text).collect();
+    let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(", ") };
+    let ignored: Vec<_> = host.ignored.iter().map(ToString::to_string).collect();
+    let ignored = match ignored.is_empty() {
+        true => String::new(),
+        false => format!("; ignored because no prefix lists them: {}", ignored.join(", ")),
+    };
+    let error = host.error.as_ref().map(|error| format!("; cannot be resolved: {error}")).unwrap_or_default();
+    format!("{}: {addresses}{ignored}{error}", host.name)
+}
+
+fn address_text(address: &HostAddress) -> String {
+    let how = match (address.kept_until, address.resolved) {
+        (Some(until), _) => format!(", has left, kept until {}", when::print(until)),
+        (None, true) => String::new(),
+        (None, false) => ", learned".to_owned(),
+    };
+    format!("{} (since {}{how})", address.address, when::print(address.since))
+}
+
+fn finding_lines(finding: &Finding) -> [String; 2] {
+    [line("  found", &finding.what), line("  remedy", &finding.remedy)]
+}
+
 /// The subject that needs no cgroup.
 const ANY_PROCESS: &str = "cgroup:/";
 
-/// What a subject is right now, one place a line.
+/// What a subject is right now, one place a line, and since when.
 fn places(policy: &Policy, subject: Option<&Resolved>) -> Vec<String> {
     if policy.subject == ANY_PROCESS {
         return vec!["any process of this host".to_owned()];
     }
+    let since = subject.and_then(|subject| subject.since);
+    let since = since.map(|since| format!(", since {}", when::print(since))).unwrap_or_default();
     let places = subject.map_or(&[][..], |subject| subject.places.as_slice());
     match places.is_empty() {
-        true => vec!["does not exist: refused".to_owned()],
-        false => places.iter().map(|place| format!("cgroup /{} (id {})", place.cgroup, place.id)).collect(),
+        true => {
+            let reason = subject.and_then(|subject| subject.reason.as_deref());
+            vec![format!("unresolved, hence refused: {}{since}", reason.unwrap_or("it does not exist"))]
+        }
+        false => places.iter().map(|place| format!("{}{since}", place_text(place))).collect(),
     }
+}
+
+fn place_text(place: &Place) -> String {
+    let cgroup = place.cgroup.as_ref().map(|path| match place.id {
+        Some(id) => format!("cgroup /{path} (id {id})"),
+        None => format!("cgroup /{path}"),
+    });
+    let user = place.uid.map(|uid| format!("user {uid}"));
+    let group = place.gid.map(|gid| format!("group {gid}"));
+    let address = place.address.map(|address| format!("forwarded from and to {address}"));
+    let known = [cgroup, user, group, address].into_iter().flatten();
+    known.collect::<Vec<_>>().join(", ")
 }

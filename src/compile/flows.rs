@@ -56,16 +56,21 @@ impl Flows {
         tag.into_iter().chain(flow(family, remote)).collect()
     }
 
-    /// A segment that leaves begins the flow anew, whatever its ports were before. Each rule begins with `when`.
-    pub fn begin(self, when: &[Statement]) -> Vec<Rule> {
-        let steps = |family| {
+    /// A segment that leaves and passes these tests begins the flow anew, whatever its ports were before. It goes on to
+    /// the verdict only if that worked: a full set breaks its rule off.
+    pub fn begin(self, tests: &[Statement], verdict: &Statement) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for family in Family::ALL {
             let key = self.key(family, Direction::Egress);
-            [
-                Statement::Delete { set: self.ended(family).into(), key: key.clone() },
-                Statement::UpdateFor { set: self.live(family).into(), key, timeout: REMNANTS },
-            ]
-        };
-        Family::ALL.into_iter().flat_map(steps).map(|step| [when, &[step]].concat()).collect()
+            let (live, ended) = (self.live(family), self.ended(family));
+            let over = Statement::Delete { set: ended.into(), key: key.clone() };
+            let begun =
+                Statement::UpdateFor { set: live.as_str().into(), key: key.clone(), timeout: REMNANTS };
+            rules.push([tests, &[over]].concat());
+            rules.push([tests, &[begun]].concat());
+            rules.push([tests, &[lookup(&key, live), verdict.clone()]].concat());
+        }
+        rules
     }
 
     /// A segment that leaves is of no flow that was there before.
@@ -80,12 +85,12 @@ impl Flows {
 
     /// Remembers the flow of a segment that leaves and goes on to the verdict only if that worked: a full set breaks
     /// its rule off.
-    pub fn remember(self, when: &[Statement], verdict: &Statement) -> Vec<Rule> {
+    pub fn remember(self, test: &Statement, verdict: &Statement) -> Vec<Rule> {
         let mut rules = Vec::new();
         for family in Family::ALL {
             let key = self.key(family, Direction::Egress);
             let set = self.live(family);
-            rules.push([when, &[Statement::Update { set: set.into(), key, limit: None }]].concat());
+            rules.push(vec![test.clone(), Statement::Update { set: set.into(), key, limit: None }]);
         }
         rules.extend(Family::ALL.map(|family| {
             let key = self.key(family, Direction::Egress);

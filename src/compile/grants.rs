@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::shared::{Rule, accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
-use super::{Governing, Input, names, subjects, tls};
-use crate::model::{Direction, Family, Policy, PortRange, Protocol};
+use super::{Governing, Input, accounts, names, subjects, tls};
+use crate::model::{Direction, Family, Policy, PortRange, Prefix, Protocol};
 use crate::ranges::{self, Segment};
 use crate::ruleset::{Element, Key, Load, Name, Ruleset, Statement, Verdict, protocol};
 
@@ -13,6 +13,16 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset)
     for governing in services {
         add_chains_of(input, governing, ruleset);
         governing.standing.service.policies.iter().for_each(|policy| endpoints.collect(policy));
+    }
+    endpoints.add(ruleset);
+}
+
+/// Adds what leads from one address to the policies of these services that list it by itself.
+pub fn add_single(services: &[Governing<'_>], single: Prefix, ruleset: &mut Ruleset) {
+    let mut endpoints = Endpoints::default();
+    let policies = services.iter().flat_map(|governing| &governing.standing.service.policies);
+    for policy in policies.filter(|policy| policy.prefixes.binary_search(&single).is_ok()) {
+        endpoints.collect_of(policy, &[single]);
     }
     endpoints.add(ruleset);
 }
@@ -33,7 +43,7 @@ pub fn add_policy_chains(
     let protocols: BTreeSet<_> = policy.ports.iter().map(|port| port.protocol).collect();
     for protocol in protocols {
         let rules = match governing.shut {
-            None => policy_rules(input, governing, policy, protocol),
+            None => policy_rules(input, governing, policy, protocol, ruleset),
             Some(_) => vec![],
         };
         chain(ruleset, names::policy_chain(policy, protocol), rules);
@@ -46,6 +56,7 @@ fn policy_rules(
     governing: &Governing<'_>,
     policy: &Policy,
     protocol: Protocol,
+    ruleset: &mut Ruleset,
 ) -> Vec<Rule> {
     let open = match &policy.windows {
         None => governing.open.clone(),
@@ -53,6 +64,7 @@ fn policy_rules(
     };
     let mut rules = vec![vec![not_in(&[Load::Time], open), back()]];
     rules.extend(match protocol {
+        _ if accounts::is_account(&policy.subject) => accounts::add_rules(input, policy, protocol, ruleset),
         Protocol::Tcp => segments(input, policy),
         Protocol::Udp => datagrams(input, policy),
         Protocol::Icmp => echo(input, policy),
@@ -125,22 +137,32 @@ type AddressBox = (u128, u128, PortRange, usize);
 struct Endpoints {
     exact: BTreeMap<(Family, Direction), Vec<(Key, usize)>>,
     ranges: BTreeMap<(Family, Direction, u8), Vec<AddressBox>>,
-    /// Whose ICMP errors about datagrams are admitted by which chain.
-    errors: BTreeMap<Family, Vec<(u128, u128, usize)>>,
+    /// Whose ICMP errors about datagrams are admitted by which chain: single addresses, and ranges.
+    errors: BTreeMap<Prefix, Vec<usize>>,
+    errors_net: BTreeMap<Family, Vec<(u128, u128, usize)>>,
     chains: Vec<Name>,
 }
 
 impl Endpoints {
     fn collect(&mut self, policy: &Policy) {
+        self.collect_of(policy, &policy.prefixes);
+    }
+
+    /// Takes these of the policy's prefixes.
+    fn collect_of(&mut self, policy: &Policy, prefixes: &[Prefix]) {
         let direction = policy.id.direction;
         for port in &policy.ports {
             let chain = self.chain(names::policy_chain(policy, port.protocol));
-            for prefix in &policy.prefixes {
+            for prefix in prefixes {
                 let family = prefix.family();
                 let number = number(port.protocol, family);
-                if port.protocol == Protocol::Udp {
-                    let errors = self.errors.entry(family).or_default();
-                    errors.push((prefix.first(), prefix.last(), chain));
+                match (port.protocol, prefix.address()) {
+                    (Protocol::Udp, Some(_)) => self.errors.entry(*prefix).or_default().push(chain),
+                    (Protocol::Udp, None) => {
+                        let errors = self.errors_net.entry(family).or_default();
+                        errors.push((prefix.first(), prefix.last(), chain));
+                    }
+                    (Protocol::Tcp | Protocol::Icmp, _) => {}
                 }
                 let exact = prefix.address().is_some() && port.protocol != Protocol::Icmp;
                 match (exact, port.range.single()) {
@@ -165,7 +187,7 @@ impl Endpoints {
     }
 
     fn add(self, ruleset: &mut Ruleset) {
-        let Self { exact, ranges, errors, chains } = self;
+        let Self { exact, ranges, errors, errors_net, chains } = self;
         for ((family, direction), mut keys) in exact {
             let map = format!("{direction}{}", names::digit(family));
             keys.sort_unstable();
@@ -184,14 +206,18 @@ impl Endpoints {
                 insert(ruleset, &map, key(family, first, number, ports.low()), element);
             }
         }
-        for (family, ranges) in errors {
+        let address = |family, number| Key::builder().address(family, number).build();
+        for (single, tags) in errors {
+            let family = single.family();
+            let verdict = verdict(ruleset, &chains, tags.into_iter());
+            let element = Element { verdict, ..Element::default() };
+            insert(ruleset, &names::errors(family, true), address(family, single.first()), element);
+        }
+        for (family, ranges) in errors_net {
             for Segment { first, last, covers } in ranges::sweep(ranges) {
                 let verdict = verdict(ruleset, &chains, covers.into_iter());
-                let address = |number| Key::builder().address(family, number).build();
-                let single = first == last;
-                let last = (!single).then(|| address(last));
-                let element = Element { last, verdict, ..Element::default() };
-                insert(ruleset, &names::errors(family, single), address(first), element);
+                let element = Element { last: Some(address(family, last)), verdict, ..Element::default() };
+                insert(ruleset, &names::errors(family, false), address(family, first), element);
             }
         }
     }

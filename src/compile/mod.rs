@@ -13,11 +13,15 @@
 //! elapsed time as well. Services with the same timetable share the set, because the kernel keeps the sets of a
 //! table in a list.
 
+mod accounts;
 mod anywhere;
+mod addresses;
 mod counts;
 mod failsafe;
 mod flows;
+mod fresh;
 mod grants;
+mod learning;
 mod names;
 mod nests;
 mod refusal;
@@ -33,7 +37,9 @@ use std::net::IpAddr;
 use crate::model::{Record, Segment, SegmentName, Service, ServiceState, Settings, Subject, Time};
 use crate::ruleset::{Part, Ruleset};
 
+pub use addresses::{Listing, add as address_part, network};
 pub use counts::{Charged, CountSets, Half, count_sets};
+pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
 
 /// What the kernel can tell a subject by, right now.
@@ -142,7 +148,9 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     failsafe::add(input, &mut ruleset);
     windows::add(input, &services, &mut ruleset);
     tls::add(&services, &mut ruleset);
+    accounts::add_sets(&services, &mut ruleset);
     subjects::add(input, &mut ruleset);
+    learning::add(input, &services, &mut ruleset);
     grants::add(input, &services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
     segments::add(input, &mut ruleset);
@@ -173,6 +181,11 @@ pub fn subject_chains(input: &Input<'_>, subject: &Subject, part: &mut Part) {
             grants::add_policy_chains(input, &governing, policy, &mut part.wanted);
         }
     }
+}
+
+/// Adds the chain that tells whose questions to name servers are noted. The input needs all services that name hosts.
+pub fn asking_chain(input: &Input<'_>, part: &mut Part) {
+    learning::add_asking(input, &governing(input, input.services), &mut part.wanted);
 }
 
 /// Returns all of the wanted table that follows the state of the input's services, which need not be all there are,

@@ -98,7 +98,8 @@ fn endpoint(family: Family, remote: Side, port: Side) -> [Load; 3] {
     [Load::Address(family, remote), Load::Protocol, Load::Port(port)]
 }
 
-fn add_maps(family: Family, ruleset: &mut Ruleset) {
+/// Adds the maps from remote addresses to policies and services, empty.
+pub fn add_maps(family: Family, ruleset: &mut Ruleset) {
     let digit = names::digit(family);
     let endpoint = [Field::Address(family), Field::Protocol, Field::Port];
     let address = [Field::Address(family)];
@@ -459,7 +460,10 @@ pub fn refusing(input: &Input<'_>, whose: &Charged, direction: Direction, reason
         Direction::Ingress => vec![vec![reset_segment(), jump("reset-stray")]],
     };
     rules.extend(count_and_log(input, whose, direction, reason));
-    rules.push(vec![goto(format!("refuse-{direction}"))]);
+    rules.push(vec![goto(match reason {
+        Reason::Plaintext => "refuse-plaintext".to_owned(),
+        _ => format!("refuse-{direction}"),
+    })]);
     rules
 }
 
@@ -536,16 +540,19 @@ fn add_refusals(input: &Input<'_>, ruleset: &mut Ruleset) {
             vec![Statement::RejectAsProhibited],
         ]
     };
+    let refused = match enforcement.egress_refusal {
+        Refusal::Reject => tell(),
+        Refusal::Drop => vec![drop()],
+    };
     let mut egress = vec![vec![existing(), just_closed, Statement::Verdict(Verdict::Drop)]];
-    match enforcement.egress_refusal {
-        Refusal::Reject => egress.extend(tell()),
-        Refusal::Drop => egress.push(drop()),
-    }
+    egress.extend(refused.clone());
     let mut ingress = vec![vec![existing(), Statement::RejectWithReset]];
     match enforcement.ingress_refusal {
         Refusal::Reject => ingress.extend(tell()),
         Refusal::Drop => ingress.push(drop()),
     }
     chain(ruleset, "refuse-egress", egress);
+    // Its grant goes on: no teardown is on its way.
+    chain(ruleset, "refuse-plaintext", refused);
     chain(ruleset, "refuse-ingress", ingress);
 }

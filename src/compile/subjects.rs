@@ -38,7 +38,7 @@ pub fn questions(input: &Input<'_>, subject: &Subject) -> Vec<Vec<Statement>> {
     places(input, subject).iter().filter_map(question).collect()
 }
 
-fn places<'a>(input: &Input<'a>, subject: &Subject) -> &'a [Place] {
+pub fn places<'a>(input: &Input<'a>, subject: &Subject) -> &'a [Place] {
     input.resolution.get(subject).map_or(&[], Vec::as_slice)
 }
 

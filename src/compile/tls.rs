@@ -61,7 +61,7 @@ pub fn add(services: &[Governing<'_>], ruleset: &mut Ruleset) {
     // The server's side is not judged.
     chain(ruleset, ARRIVING, [FLOWS.reset_by_peer(), vec![vec![accept()]]].concat());
     chain(ruleset, BEGIN, FLOWS.forget());
-    let mut rules = FLOWS.remember(&[Statement::ClientHello], &accept());
+    let mut rules = FLOWS.remember(&Statement::ClientHello, &accept());
     rules.extend(Family::ALL.map(|family| {
         let key = flow(family, Side::Destination).into();
         vec![Statement::Update { set: refused(family).into(), key, limit: None }]

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::engine::{ChangeError, Changed, Engine};
-use super::settle;
-use crate::api::ask::{Answer, Ask, Outcome};
+use super::{findings, settle};
+use crate::api::ask::{Answer, Ask, Asked, Outcome};
 use crate::api::body::{self, SCHEMA};
 use crate::api::explain::{self, Facts, Question};
 use crate::api::view::{self, Counts};
@@ -15,8 +15,28 @@ use crate::kernel::clock;
 use crate::model::{OrderKind, ServiceName, Time};
 use crate::store::{Attempt, AttemptFilter};
 
-/// Answers one question or carries one order out.
-pub async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answer {
+/// Answers one question or carries one order out. What takes long goes on beside the loop.
+pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
+    let Asked { ask, reply } = asked;
+    let look = match &ask {
+        Ask::Show(name) => Some((name.clone(), engine.world.clone(), engine.hierarchy.clone())),
+        _ => None,
+    };
+    let mut answer = answer(engine, ask, settings).await;
+    let Some((name, world, hierarchy)) = look.filter(|_| answer.outcome == Outcome::Done) else {
+        // Whoever asked may have gone.
+        let _ = reply.send(answer);
+        return;
+    };
+    tokio::spawn(async move {
+        let found = findings::find(name, world, hierarchy).await;
+        answer.body["findings"] = json!(found.findings);
+        answer.body["findings_error"] = json!(found.error);
+        let _ = reply.send(answer);
+    });
+}
+
+async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answer {
     match ask {
         Ask::Status => status(engine).await,
         Ask::Services => {

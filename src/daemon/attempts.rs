@@ -352,6 +352,7 @@ mod tests {
             tcp_flags: None,
         };
         let record = nflog::Record {
+            datagram: None,
             prefix: "ingress/expired ".into(),
             hook: None,
             indev: None,

@@ -73,7 +73,7 @@ fn doomed(world: &World, segments: &[&Segment], hierarchy: &Hierarchy, sockets: 
         let over_loopback = ours.contains(&socket.remote.ip());
         let encloses = |segment: &&&Segment| {
             let judges = !(segment.loopback && over_loopback);
-            judges && is_subject(world, &segment.subject, Some(path))
+            judges && is_subject(world, &segment.subject, socket, Some(path))
         };
         let enclosing: Vec<_> = segments.iter().filter(encloses).collect();
         !enclosing.is_empty()
@@ -93,7 +93,7 @@ fn is_granted(
     path: &str,
     over_loopback: bool,
 ) -> bool {
-    let is = |subject: &Subject| is_subject(world, subject, Some(path));
+    let is = |subject: &Subject| is_subject(world, subject, socket, Some(path));
     packets(socket).iter().any(|packet| {
         let explanation = || explain::explain(services, packet, &is, world.now());
         explain::failsafe(world.settings(), services, packet)

@@ -6,6 +6,7 @@
 //! | `start` | everything that has to be there before the first transaction |
 //! | `engine` | changes of the world, committed and recorded |
 //! | `subjects` | where subjects are right now |
+//! | `findings` | sockets that were made elsewhere than a policy supposes |
 //! | `settle` | who waits until a cgroup is in force |
 //! | `names` | asks the host's resolvers what names stand for |
 //! | `hearing` | news of names, committed and kept |
@@ -21,6 +22,8 @@ mod answer;
 mod attempts;
 mod counts;
 mod engine;
+mod fallback;
+mod findings;
 mod hearing;
 mod isolation;
 mod names;

@@ -10,14 +10,14 @@ use super::Options;
 use super::attempts::Attempts;
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
-use super::{record, snapshot};
+use super::{fallback, record, snapshot};
 use crate::compile::Openings;
-use crate::config::{self, Diagnostic, FileText, Loaded};
+use crate::config::{Diagnostic, Loaded};
 use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::{CgroupError, Hierarchy};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
-use crate::model::{Record, Segment, SegmentName, Service, ServiceName, Settings, Subject, Time};
+use crate::model::{Record, ServiceName, Settings, Subject, Time};
 use crate::reconcile::{Outcome, World};
 use crate::resolvers;
 use crate::store::accepted::{self, Accepted, AcceptedError};
@@ -149,9 +149,9 @@ async fn assemble(
     outcome: Outcome,
 ) -> Result<Engine, StartError> {
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
-    let mut subjects = Subjects::new(hierarchy.clone(), &subjects)?;
+    let mut subjects = Subjects::new(hierarchy.clone(), &world.settings().paths.runtime, &subjects)?;
     for (subject, places) in subjects.resolved() {
-        world.resolve(subject, places);
+        world.resolve_at(subject, places, clock::now());
     }
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;
@@ -208,64 +208,12 @@ fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> 
         Ok(loaded) => return Ok(Files { loaded, before, error: None }),
         Err(diagnostics) => diagnostics,
     };
-    let Some(loaded) = before.as_ref().and_then(|accepted| reload(accepted, |departed| !departed)) else {
+    let Some(loaded) = before.as_ref().and_then(|accepted| fallback::reload(accepted)) else {
         return Err(StartError::Invalid(diagnostics));
     };
     let error = format!("running on the last accepted files: {}", list(&diagnostics));
     tracing::error!(%error, "invalid configuration");
     Ok(Files { loaded, before, error: Some(error) })
-}
-
-/// Parses accepted texts again; `None` when they do not parse any more.
-fn reload(accepted: &Accepted, wanted: impl Fn(bool) -> bool) -> Option<Loaded> {
-    let path = PathBuf::from("accepted/picoseg.toml");
-    let settings = match &accepted.settings_text {
-        Some(text) => config::parse_settings(&path, text).0?,
-        None => Settings::default(),
-    };
-    let mut services = BTreeMap::new();
-    let mut texts = BTreeMap::new();
-    for (name, old) in accepted.services.iter().filter(|(_, old)| wanted(old.departed.is_some())) {
-        services.insert(name.clone(), parse(name, old, &settings)?);
-        let text = FileText { text: old.text.clone(), lists: old.lists.clone() };
-        texts.insert(name.clone(), text);
-    }
-    let mut segments = BTreeMap::new();
-    let mut segment_texts = BTreeMap::new();
-    for (name, old) in &accepted.segments {
-        segments.insert(name.clone(), parse_segment(name, old)?);
-        let text = FileText { text: old.text.clone(), lists: old.lists.clone() };
-        segment_texts.insert(name.clone(), text);
-    }
-    Some(Loaded {
-        settings,
-        services,
-        segments,
-        texts,
-        segment_texts,
-        warnings: vec![],
-        settings_text: accepted.settings_text.clone(),
-    })
-}
-
-fn parse(name: &ServiceName, old: &accepted::AcceptedService, settings: &Settings) -> Option<Service> {
-    let path = PathBuf::from(format!("accepted/{name}.toml"));
-    let lists = |list: &str| old.lists.get(list).cloned();
-    said(config::parse_service(&path, name, &old.text, &lists, settings))
-}
-
-fn parse_segment(name: &SegmentName, old: &accepted::AcceptedSegment) -> Option<Segment> {
-    let path = PathBuf::from(format!("accepted/segments/{name}.toml"));
-    let lists = |list: &str| old.lists.get(list).cloned();
-    said(config::parse_segment(&path, name, &old.text, &lists))
-}
-
-/// What was parsed; says why not.
-fn said<T>((parsed, diagnostics): (Option<T>, Vec<Diagnostic>)) -> Option<T> {
-    for diagnostic in diagnostics.iter().filter(|_| parsed.is_none()) {
-        tracing::error!(%diagnostic, "an accepted file does not parse any more");
-    }
-    parsed
 }
 
 /// What the former daemon knew, then the files of now on top.
@@ -290,7 +238,7 @@ async fn world(
     }
     for (name, old) in before.map(|accepted| &accepted.services).into_iter().flatten() {
         let record = remembered(&records, name, old.departed.as_ref());
-        if let Some(service) = parse(name, old, &loaded.settings) {
+        if let Some(service) = fallback::service(name, old, &loaded.settings) {
             world.remember(Arc::new(service), record, old.departed.is_some());
         }
     }

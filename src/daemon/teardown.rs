@@ -112,7 +112,7 @@ fn doomed(
             let paths = paths.get_or_insert_with(|| cgroup_paths(hierarchy.mount()));
             let path = socket.cgroup.and_then(|id| paths.get(&id)).map(String::as_str);
             // A half-open connection has no cgroup yet: any grant for its endpoint may be the one.
-            let is = |subject: &Subject| socket.cgroup.is_none() || is_subject(world, subject, path);
+            let is = |subject: &Subject| socket.cgroup.is_none() || is_subject(world, subject, &socket, path);
             let packets = packets(&socket);
             if packets.iter().any(|packet| explain::failsafe(world.settings(), &services, packet)) {
                 return None;
@@ -150,16 +150,19 @@ pub fn packets(socket: &Socket) -> [Packet; 2] {
     ]
 }
 
-/// True when a cgroup path is one of the subject's places or below one.
-pub fn is_subject(world: &World, subject: &Subject, path: Option<&str>) -> bool {
+/// True when a socket may be the subject's: its cgroup is one of the subject's places or below one.
+pub fn is_subject(world: &World, subject: &Subject, socket: &Socket, path: Option<&str>) -> bool {
+    let below = |place: &str, path: &str| {
+        path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     subject.is_any_process()
-        || path.is_some_and(|path| {
-            world.places(subject).iter().any(|place| match place {
-                Place::Cgroup(place) => path
-                    .strip_prefix(place.path.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-                Place::User(_) | Place::Group(_) | Place::Address(_) => false,
-            })
+        || world.places(subject).iter().any(|place| match place {
+            Place::Cgroup(place) => path.is_some_and(|path| below(&place.path, path)),
+            // What no process has open any more lists as root's.
+            Place::User(id) => socket.uid == *id || socket.inode == 0,
+            // Nothing lists the group: what may be admitted is not cut, and the kernel refuses the rest by itself.
+            Place::Group(_) => true,
+            Place::Address(_) => false,
         })
 }
 

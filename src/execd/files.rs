@@ -24,6 +24,9 @@ use crate::kernel::fanotify::ExecGroup;
 /// Between two looks at every path. A replaced file is followed within a second.
 const LOOK: Duration = Duration::from_millis(300);
 
+/// A file that is not there for this time is missing.
+const GONE: Duration = Duration::from_millis(500);
+
 /// Between two counts of the running processes.
 const COUNT: Duration = Duration::from_secs(10);
 
@@ -55,6 +58,7 @@ pub fn start(group: Arc<ExecGroup>, messages: Sender<Message>) -> Result<Sender<
         watches: Watches { inotify, directories: BTreeMap::new() },
         own: processes::own_files(),
         programs: BTreeMap::new(),
+        missing: Missing::default(),
         counted: BTreeMap::new(),
         count_at: Instant::now(),
     };
@@ -87,10 +91,41 @@ struct Files {
     watches: Watches,
     /// Files that we run on: an execution of ours must not wait for us.
     own: Vec<FileId>,
-    /// None: not looked at yet.
-    programs: BTreeMap<Program, Option<Found>>,
+    programs: BTreeMap<Program, Looked>,
+    missing: Missing,
     counted: BTreeMap<Program, u32>,
     count_at: Instant,
+}
+
+/// What the last look at a path came to.
+#[derive(Debug, Default)]
+struct Looked {
+    /// None: it was not looked at yet.
+    found: Option<Found>,
+    /// The file that was judged; none: it has to be judged again.
+    judged: Option<Stamp>,
+}
+
+impl Looked {
+    fn is_still(&self, program: &Program) -> bool {
+        let (Some(judged), Ok(now)) = (self.judged, Stamp::at(&program.path)) else { return false };
+        if program.sha256.is_some() { now == judged } else { now.file == judged.file }
+    }
+
+    fn file(&self) -> Option<FileId> {
+        self.found.as_ref()?.as_ref().ok().map(|stamp| stamp.file)
+    }
+}
+
+/// Since when the file of a marked program is not there.
+#[derive(Default)]
+struct Missing(BTreeMap<Program, Instant>);
+
+impl Missing {
+    fn is_brief(&mut self, program: &Program) -> bool {
+        let since = self.0.entry(program.clone()).or_insert_with(Instant::now);
+        since.elapsed() < GONE
+    }
 }
 
 impl Files {
@@ -129,9 +164,8 @@ impl Files {
 
     fn mark_again(&mut self, hold: &Hold) {
         let Ok(stamp) = Stamp::of(&hold.exec.file) else { return };
-        let known = self.programs.values_mut();
-        for found in known.filter(|found| matches!(found, Some(Ok(known)) if known.file == stamp.file)) {
-            *found = None;
+        for looked in self.programs.values_mut().filter(|looked| looked.file() == Some(stamp.file)) {
+            looked.judged = None;
         }
     }
 
@@ -143,68 +177,64 @@ impl Files {
         }
         let mut before = std::mem::take(&mut self.programs);
         let kept = |program: Program| {
-            let found = before.remove(&program).flatten();
-            (program, found)
+            let looked = before.remove(&program).unwrap_or_default();
+            (program, looked)
         };
         self.programs = wanted.into_iter().map(kept).collect();
         self.counted.clear();
+        self.missing.0.clear();
         self.count_at = Instant::now();
         self.watches.keep(&self.programs);
     }
 
     /// Looks at every path; what is the same as before costs one system call.
     fn look(&mut self) {
-        let programs: Vec<Program> = self.programs.keys().cloned().collect();
-        for program in programs {
-            let now = Stamp::at(&program.path);
-            let same = match self.programs.get(&program) {
-                Some(Some(Ok(known))) => now.is_ok_and(|now| {
-                    let pinned = program.sha256.is_some();
-                    if pinned { now == *known } else { now.file == known.file }
-                }),
-                // Without a file the path's own absence is all there is to see.
-                Some(Some(Err(_))) | Some(None) | None => false,
-            };
-            if !same {
-                self.examine(program);
-            }
+        let changed = self.programs.iter().filter(|(program, looked)| !looked.is_still(program));
+        let changed: Vec<Program> = changed.map(|(program, _)| program.clone()).collect();
+        for program in changed {
+            self.examine(program);
         }
     }
 
     fn examine(&mut self, program: Program) {
         self.watches.add(&program);
-        let outcome = self.find(&program);
-        let known = self.programs.get(&program).and_then(Option::as_ref);
-        if known == Some(&outcome) {
-            return;
+        let known = self.programs.get(&program).and_then(|looked| looked.found.clone());
+        let handle = match stamp::open(&program.path) {
+            // Some installers remove the old file before they make the new one.
+            Err(_) if matches!(known, Some(Ok(_))) && self.missing.is_brief(&program) => return,
+            handle => handle,
+        };
+        self.missing.0.remove(&program);
+        let mut judged = None;
+        let found = handle.and_then(|handle| self.judge(&program, &handle, &mut judged));
+        if known.as_ref() != Some(&found) {
+            match &found {
+                Ok(_) => tracing::info!(path = program.path, "program marked"),
+                Err(why) => tracing::warn!(path = program.path, why, "program unresolved"),
+            }
+            let _ = self.messages.send(Message::File(program.clone(), found.clone()));
+            self.count_at = Instant::now();
         }
-        match &outcome {
-            Ok(_) => tracing::info!(path = program.path, "program marked"),
-            Err(why) => tracing::warn!(path = program.path, why, "program unresolved"),
-        }
-        let _ = self.messages.send(Message::File(program.clone(), outcome.clone()));
-        self.programs.insert(program, Some(outcome));
-        self.count_at = Instant::now();
+        self.programs.insert(program, Looked { found: Some(found), judged });
     }
 
-    /// Finds the file and marks it.
-    fn find(&self, program: &Program) -> Found {
-        let handle = stamp::open(&program.path)?;
-        let stamp = Stamp::of(&handle).map_err(|error| error.to_string())?;
+    /// Judges the file and marks it. `judged`: the same file need not be judged again.
+    fn judge(&self, program: &Program, handle: &OwnedFd, judged: &mut Option<Stamp>) -> Found {
+        let mut stamp = Stamp::of(handle).map_err(|error| error.to_string())?;
         if self.own.contains(&stamp.file) {
+            *judged = Some(stamp);
             return Err("picoseg-execd runs on this file itself".to_owned());
         }
-        let stamp = match &program.sha256 {
-            None => stamp,
-            Some(wanted) => {
-                let (digest, stamp) = stamp::digest(&handle).map_err(|error| error.to_string())?;
-                if digest != *wanted {
-                    return Err(format!("the file has another digest: {digest}"));
-                }
-                stamp
+        if let Some(wanted) = &program.sha256 {
+            let digest;
+            (digest, stamp) = stamp::digest(handle).map_err(|error| error.to_string())?;
+            if digest != *wanted {
+                *judged = Some(stamp);
+                return Err(format!("the file has another digest: {digest}"));
             }
-        };
-        self.group.mark(&handle).map_err(|error| format!("it cannot be marked: {error}"))?;
+        }
+        self.group.mark(handle).map_err(|error| format!("it cannot be marked: {error}"))?;
+        *judged = Some(stamp);
         Ok(stamp)
     }
 
@@ -213,11 +243,9 @@ impl Files {
             return;
         }
         self.count_at = Instant::now() + COUNT;
-        let known = |found: &Option<Found>| found.as_ref()?.as_ref().ok().map(|stamp| stamp.file);
-        let counts = processes::outside(self.programs.values().filter_map(known));
-        let of_program = |(program, found): (&Program, &Option<Found>)| {
-            Some((program.clone(), *counts.get(&known(found)?)?))
-        };
+        let counts = processes::outside(self.programs.values().filter_map(Looked::file));
+        let of_program =
+            |(program, looked): (&Program, &Looked)| Some((program.clone(), *counts.get(&looked.file()?)?));
         let counted: BTreeMap<Program, u32> = self.programs.iter().filter_map(of_program).collect();
         if counted != self.counted {
             let _ = self.messages.send(Message::Outside(counted.clone()));
@@ -251,7 +279,7 @@ impl Watches {
     }
 
     /// Ends the watches that none of these programs needs.
-    fn keep(&mut self, programs: &BTreeMap<Program, Option<Found>>) {
+    fn keep(&mut self, programs: &BTreeMap<Program, Looked>) {
         let needed: BTreeSet<PathBuf> = programs.keys().flat_map(directories).collect();
         let (kept, ended) = std::mem::take(&mut self.directories)
             .into_iter()

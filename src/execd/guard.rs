@@ -21,6 +21,9 @@ use crate::files::{self, SettingsFile};
 /// A responder has this long for its first heartbeat: it has to be loaded.
 const START: Duration = Duration::from_secs(5);
 
+/// The responder of a guard that was killed is gone within this time.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+
 /// Between two starts of a responder.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -37,7 +40,7 @@ pub fn run(config: Option<PathBuf>) -> Result<(), ExecdError> {
         let mut responder = Responder::start(&listener)?;
         if responder.is_heard_within(START) {
             if !ready {
-                notify(&[sd_notify::NotifyState::Ready]);
+                notify(sd_notify::NotifyState::Ready);
                 tracing::info!(socket = %runtime.join(SOCKET).display(), "ready");
             }
             ready = true;
@@ -76,10 +79,11 @@ impl Responder {
 
     /// Returns when it has ended or was silent for too long.
     fn watch(&mut self) {
+        let watched = std::env::var_os("WATCHDOG_USEC").is_some();
         let mut told = Instant::now();
         while self.is_heard_within(SILENCE) {
-            if told.elapsed() >= WATCHDOG {
-                notify(&[sd_notify::NotifyState::Watchdog]);
+            if watched && told.elapsed() >= WATCHDOG {
+                notify(sd_notify::NotifyState::Watchdog);
                 told = Instant::now();
             }
         }
@@ -111,8 +115,8 @@ impl Responder {
     }
 }
 
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot tell the service manager how we are");
     }
 }
@@ -143,11 +147,15 @@ fn clear(path: &Path) -> Result<(), ExecdError> {
         Ok(_) => return Err(look()(io::Error::other("there is a file that is no socket"))),
         Err(error) => return Err(look()(error)),
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed(format!("remove {}", path.display())))
+    let deadline = Instant::now() + LAST_BREATH;
+    loop {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return fs::remove_file(path).map_err(failed(format!("remove {}", path.display())));
+            }
+            Ok(_) if Instant::now() < deadline => sleep(PAUSE),
+            Ok(_) => return Err(ExecdError::Answered(path.to_owned())),
+            Err(error) => return Err(look()(error)),
         }
-        Ok(_) => Err(ExecdError::Answered(path.to_owned())),
-        Err(error) => Err(look()(error)),
     }
 }

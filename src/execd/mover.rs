@@ -61,9 +61,10 @@ pub struct Mover {
 }
 
 /// What we know of a program.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Known {
-    found: Found,
+    /// None: not looked at yet.
+    found: Option<Found>,
     outside: u32,
 }
 
@@ -133,7 +134,7 @@ impl Mover {
             Message::Exec(hold) => self.judge(&hold),
             Message::File(program, found) => {
                 if let Some(known) = self.programs.get_mut(&program) {
-                    known.found = found;
+                    known.found = Some(found);
                     self.tell();
                 }
             }
@@ -179,15 +180,15 @@ impl Mover {
     /// The programs that a file is: by the file itself, or with a digest by what was read then.
     fn programs_of(&self, stamp: &Stamp) -> BTreeSet<Program> {
         let is = |(program, known): &(&Program, &Known)| match (&known.found, &program.sha256) {
-            (Ok(found), None) => found.file == stamp.file,
-            (Ok(found), Some(_)) => found == stamp,
-            (Err(_), _) => false,
+            (Some(Ok(found)), None) => found.file == stamp.file,
+            (Some(Ok(found)), Some(_)) => found == stamp,
+            (Some(Err(_)) | None, _) => false,
         };
         self.programs.iter().filter(is).map(|(program, _)| program.clone()).collect()
     }
 
     fn not_a_program(&self, hold: &Arc<Hold>, stamp: &Stamp) {
-        let known = |known: &Known| matches!(&known.found, Ok(found) if found.file == stamp.file);
+        let known = |known: &Known| matches!(&known.found, Some(Ok(found)) if found.file == stamp.file);
         // A pinned file that was written to is read again.
         let job = match self.programs.values().any(known) {
             true => Job::Look,
@@ -297,8 +298,7 @@ impl Mover {
         }
         let before = std::mem::take(&mut self.programs);
         let known = |program: Program| {
-            let fresh = || Known { found: Err("not looked at yet".to_owned()), outside: 0 };
-            let known = before.get(&program).cloned().unwrap_or_else(fresh);
+            let known = before.get(&program).cloned().unwrap_or_default();
             (program, known)
         };
         self.programs = wanted.into_iter().filter(|p| p.subject().is_some()).map(known).collect();
@@ -317,7 +317,8 @@ impl Mover {
 
     /// Tells the daemon what it does not know yet.
     fn tell(&mut self) {
-        let states: Vec<State> = self.programs.iter().map(|(p, known)| self.state(p, known)).collect();
+        let states: Vec<State> =
+            self.programs.iter().filter_map(|(program, known)| self.state(program, known)).collect();
         let Some(daemon) = &mut self.daemon else { return };
         daemon.told.retain(|program, _| self.programs.contains_key(program));
         for state in states {
@@ -334,18 +335,21 @@ impl Mover {
         }
     }
 
-    fn state(&self, program: &Program, known: &Known) -> State {
-        let its = self.children.values().filter(|child| child.programs.contains(program));
+    fn state(&self, program: &Program, known: &Known) -> Option<State> {
+        let found = known.found.as_ref()?;
+        // Unresolved is refused, also where processes of the right file still run.
+        let is_its = |child: &&Child| found.is_ok() && child.programs.contains(program);
+        let its = self.children.values().filter(is_its);
         let cgroup = |child: &Child| ProgramCgroup {
             path: child.place.cgroup.path.clone(),
             id: child.place.cgroup.id,
         };
-        State {
+        Some(State {
             program: program.clone(),
-            unresolved: known.found.as_ref().err().cloned(),
+            unresolved: found.as_ref().err().cloned(),
             cgroups: its.map(cgroup).collect(),
             outside: known.outside,
-        }
+        })
     }
 
     // What is left behind

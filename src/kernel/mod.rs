@@ -5,21 +5,27 @@
 //! | [`commit`] | transactions of nf_tables, and what the table holds |
 //! | [`netlink`] | a socket to the kernel: requests, dumps, attributes |
 //! | [`sockets`] | the TCP and UDP sockets of this network namespace; destroys single ones |
+//! | [`holders`] | which processes have sockets open |
 //! | [`conntrack`] | removes the connection tracking entries of given flows |
 //! | [`nflog`] | reads the records of refused packets |
 //! | [`cgroups`] | subjects to cgroup ids, and what changes about them |
+//! | [`containers`] | names and addresses of containers |
 //! | [`fanotify`] | holds executions of marked files |
+//! | [`accounts`] | the numbers of users and groups |
 //! | [`clock`] | the wall clock, and when it is stepped |
 //! | [`wait`] | waits for these readers in the daemon's loop |
 //!
 //! Deliberately absent: any decision. The core says what is wanted; nothing here knows a service or a schedule.
 
+pub mod accounts;
 pub mod cgroups;
 pub mod clock;
 pub mod commit;
 pub mod conntrack;
+pub mod containers;
 pub mod fanotify;
 mod ffi;
+pub mod holders;
 pub mod netlink;
 pub mod nflog;
 pub mod sockets;

@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::names::News;
 use crate::owners::Owners;
 use crate::plan;
+use crate::ruleset::Verdict;
 
 fn at(minute: i64) -> Time {
     Time::from_timestamp(1_790_000_000 + minute * 60, 0).unwrap()
@@ -24,11 +26,13 @@ fn text((kind, from, length, address, watch): (usize, i64, i64, u8, bool)) -> St
         _ => String::new(),
     };
     let own = if matches!(kind % 4, 1 | 2) { "windows = [\"w\"]\n" } else { "" };
+    let name = kind % 3;
+    let ports = ["\"443/tcp\"", "\"443/tcp\", \"53/udp\"", "\"80-81/tcp\""][kind / 3 % 3];
     let watch = if watch { "[teardown]\nwatch = \"11m\"\n" } else { "" };
     format!(
         "provider = \"p\"\nowner = \"o\"\n[lifetime]\ncommission = {commission}\ndecommission = {end}\n{watch}{window}\
-         [[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"192.0.2.{address}\"]\n\
-         ports = [\"443/tcp\"]\n{own}\
+         [[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"192.0.2.{address}\", \"n{name}.example.com\"]\n\
+         ports = [{ports}]\n{own}\
          [[ingress]]\nsubject = {{ unit = \"u.service\" }}\nfrom = [\"198.51.100.0/24\"]\nports = [\"22/tcp\"]\n",
     )
 }
@@ -40,20 +44,35 @@ fn service(index: usize, text: &str, settings: &Settings) -> (ServiceName, Servi
     (name, service.unwrap_or_else(|| panic!("{found:?}\n{text}")))
 }
 
-/// A table without what is over: parts leave the elements of others alone, which the kernel has dropped.
+/// A table without what is over: parts leave the elements of others alone, which the kernel has dropped. Chains of several
+/// owners or policies stay too, though nothing leads to them any more, until everything is compiled again.
 fn without_the_past(mut ruleset: Ruleset, now: Time) -> Ruleset {
+    let mut used = BTreeSet::new();
+    for verdict in
+        ruleset.sets.values().flat_map(|set| set.elements.values()).filter_map(|e| e.verdict.as_ref())
+    {
+        if let Verdict::Jump(chain) | Verdict::Goto(chain) = verdict {
+            used.insert(chain.to_string());
+        }
+    }
+    ruleset
+        .chains
+        .retain(|name, _| used.contains(name) || !(name.starts_with("tie-") || name.starts_with("both-")));
     for set in ruleset.sets.values_mut() {
         set.elements.retain(|_, element| element.closes_at.is_none_or(|at| at > now));
     }
     ruleset
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Event {
     /// To the next deadline, or by so many minutes, whichever comes first.
     Pass(i64),
     Order(OrderKind, usize),
     Moves(u8, u64),
+    /// A name gets these addresses, by their last byte.
+    Resolves(u8, Vec<u8>),
+    Learns(u8, u8),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -62,6 +81,8 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (1i64..60).prop_map(Event::Pass),
         3 => (kind, 0usize..8).prop_map(|(kind, index)| Event::Order(kind, index)),
         1 => (0u8..4, 1u64..9).prop_map(|(unit, id)| Event::Moves(unit, id)),
+        3 => (0u8..3, prop::collection::vec(0u8..6, 1..4)).prop_map(|(name, last)| Event::Resolves(name, last)),
+        1 => (0u8..3, 0u8..6).prop_map(|(name, last)| Event::Learns(name, last)),
     ]
 }
 
@@ -73,14 +94,52 @@ struct Host {
 
 impl Host {
     /// As the daemon does it.
+    fn put_addresses(&mut self, next: World, moved: &BTreeSet<ServiceName>, part: Option<Part>) {
+        for service in moved {
+            let (before, now) = (self.world.standing(service).unwrap(), next.standing(service).unwrap());
+            self.owners.follow(before.service, now.service);
+        }
+        let listing = |single| self.owners.listing(single).cloned().collect();
+        let governed = |first, last| self.owners.is_any_between(first, last);
+        let addresses = next.compile_addresses(moved, &self.world, &listing, &governed);
+        self.world = next;
+        match addresses {
+            Some(addresses) => {
+                if let Some(part) = part {
+                    self.in_force.take_over(part);
+                }
+                self.in_force.take_over(addresses);
+            }
+            None => self.in_force = self.world.compile(),
+        }
+        let fresh = Owners::new(&self.world.standings());
+        assert_eq!(format!("{fresh:?}"), format!("{:?}", self.owners));
+    }
+
+    fn hear(&mut self, host: u8, news: News) {
+        let mut next = self.world.clone();
+        let host = crate::model::HostName::new(&format!("n{host}.example.com")).unwrap();
+        let changed = next.hear(&[(host, news)], next.now());
+        let mut moved = next.services_of(&changed);
+        moved.retain(|service| {
+            next.moved(&self.world, service) && next.standing(service).unwrap().governs(next.now())
+        });
+        self.put_addresses(next, &moved, None);
+    }
+
     fn put(&mut self, next: World, touched: &BTreeSet<ServiceName>) {
         let governs = |world: &World, name| world.standing(name).is_some_and(|s| s.governs(world.now()));
         let part = next.compile_services(touched, self.owners.ties(touched), &self.in_force);
         let same = touched.iter().all(|name| governs(&next, name) == governs(&self.world, name));
-        self.world = next;
-        if same {
+        let moved: BTreeSet<_> =
+            touched.iter().filter(|name| next.moved(&self.world, name)).cloned().collect();
+        if same && moved.is_empty() {
+            self.world = next;
             self.in_force.take_over(part);
+        } else if same {
+            self.put_addresses(next, &moved, Some(part));
         } else {
+            self.world = next;
             self.in_force = self.world.compile();
             self.owners = Owners::new(&self.world.standings());
         }
@@ -101,10 +160,21 @@ impl Host {
                     self.put(next, &outcome.touched);
                 }
             }
+            Event::Resolves(name, last) => {
+                let addresses =
+                    last.iter().map(|last| std::net::Ipv4Addr::new(192, 0, 2, *last).into()).collect();
+                self.hear(name, News::Resolved { addresses, unanswered: None });
+            }
+            Event::Learns(name, last) => {
+                let until = next.now() + chrono::TimeDelta::minutes(9);
+                let address = std::net::Ipv4Addr::new(203, 0, 113, last).into();
+                self.hear(name, News::Learned { address, until });
+            }
             Event::Moves(unit, id) => {
                 let subject = Subject::unit(&format!("u{unit}.service")).unwrap();
                 next.resolve(subject.clone(), vec![Place::cgroup(id, 2, "p")]);
-                let part = next.compile_subjects(&BTreeSet::from([subject]), &self.in_force);
+                let subjects = BTreeSet::from([subject]);
+                let part = next.compile_subjects(&subjects, &self.world, &self.in_force);
                 self.world = next;
                 self.in_force.take_over(part);
             }
@@ -128,7 +198,7 @@ proptest! {
         let (in_force, owners) = (world.compile(), Owners::new(&world.standings()));
         let mut host = Host { world, owners, in_force };
         for event in events {
-            host.happen(event);
+            host.happen(event.clone());
             let now = host.world.now();
             let (held, wanted) =
                 (without_the_past(host.in_force.clone(), now), without_the_past(host.world.compile(), now));

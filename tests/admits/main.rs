@@ -64,7 +64,8 @@ fn policy() -> impl Strategy<Value = String> {
         |(egress, subject, endpoints, ports, window, tls)| {
             let (table, key) = if egress { ("egress", "to") } else { ("ingress", "from") };
             let windows = window.map(|w| format!("windows = [\"w{w}\"]\n")).unwrap_or_default();
-            let tls = if tls && egress { "tls = \"required\"\n" } else { "" };
+            let tls = tls && egress && ports.iter().all(|port| port.ends_with("/tcp"));
+            let tls = if tls { "tls = \"required\"\n" } else { "" };
             format!(
                 "[[{table}]]\nsubject = {subject}\n{key} = {endpoints:?}\nports = {ports:?}\n{windows}{tls}"
             )

@@ -122,24 +122,54 @@ fn policy(name: &str, index: usize, subject: &str, resolved: bool) -> Value {
 }
 
 fn show() -> Value {
-    let mut show = service("stripe", "Stripe, Inc.", "decommissioned");
-    let subject = |index: usize, subject: &str, places: Value| {
+    let address = |address: &str, resolved: bool, kept_until: Value| {
         json!({
-            "policy": format!("stripe/egress/{index}"), "subject": subject, "places": places, "prefixes": 4,
+            "address": address, "since": "2026-11-01T10:00:00Z", "resolved": resolved, "learned_until": null,
+            "left_at": null, "kept_until": kept_until,
         })
     };
-    let place = json!({"cgroup": "system.slice/payments.service", "id": 4711, "level": 2});
+    let host = json!({
+        "name": "api.example.com", "ignored": ["10.0.0.1"], "answered_at": null, "error": "SERVFAIL", "failed_at": null,
+        "addresses": [
+            address("192.0.2.1", true, json!(null)),
+            address("192.0.2.2", false, json!(null)),
+            address("192.0.2.3", false, json!("2026-11-01T11:00:00Z")),
+        ],
+    });
+    let mut show = service("stripe", "Stripe, Inc.", "decommissioned");
+    let subject = |index: usize, subject: &str, places: Value, reason: Value| {
+        let since = (index < 2).then_some("2026-11-01T10:00:00Z");
+        json!({
+            "policy": format!("stripe/egress/{index}"), "subject": subject, "places": places, "since": since,
+            "reason": reason, "prefixes": 4, "names": [],
+        })
+    };
+    let none = json!({"cgroup": null, "id": null, "level": null, "uid": null, "gid": null, "address": null});
+    let place = |facts: Value| {
+        let mut place = none.clone();
+        place.as_object_mut().unwrap().extend(facts.as_object().unwrap().clone());
+        place
+    };
+    let places = json!([
+        place(json!({"cgroup": "system.slice/payments.service", "id": 4711, "level": 2})),
+        place(json!({"uid": 33})),
+        place(json!({"gid": 34})),
+        place(json!({"address": "172.17.0.2"})),
+    ]);
     let more = json!({
         "schema": 1, "description": null, "ticket": "SEC-1", "compliance": ["PCI-DSS", "SOX"], "departed": true,
         "suspended": null,
         "decommissioned": {"at": "2026-11-01T00:00:00Z", "cause": "order", "by": "root (uid 0)", "reason": "over"},
         "subjects": [
-            subject(0, "unit:payments.service", json!([place])),
-            subject(1, "unit:gone.service", json!([])),
-            subject(2, "cgroup:/", json!([])),
+            subject(0, "unit:payments.service", places, json!(null)),
+            subject(1, "unit:gone.service", json!([]), json!("it does not run")),
+            subject(2, "cgroup:/", json!([]), json!(null)),
         ],
+        "findings": [{"policy": "stripe/egress/1", "what": "a socket\u{1b}[2J", "remedy": "restart it"}],
+        "findings_error": "too much",
     });
     show.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    show["subjects"][1]["names"] = json!([host]);
     show
 }
 
@@ -240,8 +270,17 @@ fn show_says_what_each_subject_is_right_now() {
         "state         decommissioned",
         "compliance    PCI-DSS, SOX",
         "ended         2026-11-01T00:00:00Z (order) by root (uid 0): over",
-        "  is now      cgroup /system.slice/payments.service (id 4711)",
-        "  is now      does not exist: refused",
+        "  is now      cgroup /system.slice/payments.service (id 4711), since 2026-11-01T10:00:00Z",
+        "  is now      user 33, since 2026-11-01T10:00:00Z",
+        "  is now      group 34, since 2026-11-01T10:00:00Z",
+        "  is now      forwarded from and to 172.17.0.2, since 2026-11-01T10:00:00Z",
+        "  is now      unresolved, hence refused: it does not run, since 2026-11-01T10:00:00Z",
+        "  name        api.example.com: 192.0.2.1 (since 2026-11-01T10:00:00Z), 192.0.2.2 (since 2026-11-01T10:00:00Z, \
+         learned), 192.0.2.3 (since 2026-11-01T10:00:00Z, has left, kept until 2026-11-01T11:00:00Z); ignored because no \
+         prefix lists them: 10.0.0.1; cannot be resolved: SERVFAIL",
+        "  found       a socket\\u{1b}[2J",
+        "  remedy      restart it",
+        "findings      incomplete: too much",
         "  is now      any process of this host",
         "  to          198.51.100.7, @list (4 prefixes)",
     ] {

@@ -47,9 +47,33 @@ fn samples() -> BTreeMap<&'static str, Value> {
         attempts: 0,
         policies: Vec::new(),
     };
-    let place = body::Place { cgroup: String::new(), id: 0, level: 0 };
-    let resolved =
-        body::Resolved { policy: String::new(), subject: String::new(), places: Vec::new(), prefixes: 0 };
+    let place = body::Place::default();
+    let resolved = body::Resolved {
+        policy: String::new(),
+        subject: String::new(),
+        places: Vec::new(),
+        since: None,
+        reason: None,
+        prefixes: 0,
+        names: Vec::new(),
+    };
+    let host = body::Host {
+        name: String::new(),
+        addresses: Vec::new(),
+        ignored: Vec::new(),
+        answered_at: None,
+        error: None,
+        failed_at: None,
+    };
+    let host_address = body::HostAddress {
+        address: [192, 0, 2, 1].into(),
+        since: at,
+        resolved: true,
+        learned_until: None,
+        left_at: None,
+        kept_until: None,
+    };
+    let finding = body::Finding { policy: String::new(), what: String::new(), remedy: String::new() };
     let suspended = body::Ordered { at, by: String::new(), reason: String::new() };
     let ended = body::Ended { at, cause: String::new(), by: None, reason: None };
     let show = body::Show {
@@ -62,6 +86,8 @@ fn samples() -> BTreeMap<&'static str, Value> {
         suspended: None,
         decommissioned: None,
         subjects: Vec::new(),
+        findings: Vec::new(),
+        findings_error: None,
     };
     let attempt = body::Attempt {
         service: None,
@@ -139,9 +165,12 @@ fn samples() -> BTreeMap<&'static str, Value> {
         ("Service", value(service)),
         ("Policy", value(policy)),
         ("Show", value(show)),
+        ("Finding", value(finding)),
         ("Suspended", value(suspended)),
         ("Decommissioned", value(ended)),
         ("Resolved", value(resolved)),
+        ("Host", value(host)),
+        ("HostAddress", value(host_address)),
         ("Place", value(place)),
         ("Attempts", value(body::Attempts { schema: SCHEMA, attempts: Vec::new() })),
         ("Attempt", value(attempt)),

@@ -7,9 +7,13 @@
 mod agent;
 mod lab;
 
+mod accounts;
 mod attempts;
 mod closing;
+mod containers;
+mod explain;
 mod failsafe;
+mod findings;
 mod forward;
 mod harness;
 mod hostile;
@@ -21,6 +25,7 @@ mod orders;
 mod ordinary;
 mod overlap;
 mod packets;
+mod programs;
 mod reload;
 mod restart;
 mod segments;
@@ -28,3 +33,5 @@ mod settle;
 mod shipped;
 mod startup;
 mod tcp_cases;
+mod tls;
+mod tls_clients;

@@ -35,12 +35,9 @@ fn after_settle_the_first_packet_of_a_restarted_unit_passes() {
         again(&payments);
         let said = settle_in(&lab, payments.dir()).ok();
         assert!(said.stdout.contains(&format!("in force for unit:{}", payments.name())), "{}", said.stdout);
-        let ours = lab.process(&payments);
-        // Without a retransmission: the time of a connect is below the first one.
-        assert!(ours.talks_to(remote));
-        drop(ours);
+        // A connect is given up before the first retransmission: the first packet has to pass.
+        assert!(lab.process(&payments).talks_to(remote));
     }
-    assert_eq!(lab.attempts_with(&[]), 0, "nothing was refused");
 }
 
 #[test]

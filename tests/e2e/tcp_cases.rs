@@ -38,7 +38,7 @@ fn families(lab: &Lab) -> [(IpAddr, IpAddr); 2] {
 }
 
 /// A number out of `/proc/net/netstat` of the host.
-fn statistic(lab: &Lab, name: &str) -> u64 {
+pub fn statistic(lab: &Lab, name: &str) -> u64 {
     let mut command = Command::new("cat");
     command.arg("/proc/net/netstat");
     let text = lab.on_host(command).ok().stdout;

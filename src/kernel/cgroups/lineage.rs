@@ -1,7 +1,10 @@
-//! From a cgroup upwards: which subjects it belongs to by the names of its path.
+//! Up and down from a cgroup: which subjects it belongs to by the names of its path, what lies below it, which
+//! processes are in it.
+
+use std::io;
 
 use super::CgroupError;
-use super::hierarchy::{Cgroup, Hierarchy, is_slice_chain, units_of};
+use super::hierarchy::{Cgroup, Hierarchy, is_slice_chain, join, units_of};
 use crate::model::Subject;
 
 impl Hierarchy {
@@ -16,6 +19,29 @@ impl Hierarchy {
             lineage.push((cgroup, subjects));
         }
         Ok(Some(lineage))
+    }
+
+    /// Returns every cgroup but the root, at most so many; those that go meanwhile are left out.
+    pub fn all(&self, most: usize) -> Result<Vec<Cgroup>, CgroupError> {
+        let mut found = Vec::new();
+        let mut waiting = vec!["/".to_owned()];
+        while let Some(parent) = waiting.pop() {
+            for name in self.children(&parent)? {
+                if found.len() >= most {
+                    return Ok(found);
+                }
+                let path = join(&parent, &name);
+                found.extend(self.cgroup(&path)?);
+                waiting.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the processes that are in a cgroup itself. `EOPNOTSUPP`: it is threaded (cgroups(7)).
+    pub fn processes(&self, path: &str) -> io::Result<Vec<u32>> {
+        let text = std::fs::read_to_string(self.directory(path).join("cgroup.procs"))?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 }
 

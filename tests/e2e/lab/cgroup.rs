@@ -72,6 +72,16 @@ impl Unit {
         fs::create_dir(&self.dir).unwrap_or_else(|e| panic!("mkdir {}: {e}", self.dir.display()));
     }
 
+    pub fn has_children(&self) -> bool {
+        !children(&self.dir).is_empty()
+    }
+
+    /// Removes the cgroup and those in it, as systemd does.
+    pub fn remove_with_children(&self) {
+        remove_all(&self.dir);
+        assert!(!self.dir.exists(), "{} is still in use", self.dir.display());
+    }
+
     /// Removes the cgroup, as the end of a unit does; its processes have to be gone.
     pub fn remove(&self) {
         remove(&self.dir);

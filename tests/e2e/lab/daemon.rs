@@ -76,13 +76,16 @@ impl Daemon {
         self.signal(Signal::SIGHUP);
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
+    }
+
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("our own child").is_none()
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
-        kill(pid, signal).expect("our own child");
+        kill(self.pid(), signal).expect("our own child");
     }
 
     /// `Some` when it is ready, or has ended.

@@ -11,6 +11,7 @@ mod cli;
 pub mod clock;
 mod daemon;
 pub mod dns;
+pub mod engine;
 mod netns;
 pub mod schedule;
 mod skip;
@@ -21,7 +22,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -147,6 +148,11 @@ impl Lab {
         self.slice.unit(&format!("{name}-{}.service", self.id))
     }
 
+    /// A cgroup of exactly this name.
+    pub fn scope(&self, name: &str) -> Unit {
+        self.slice.unit(name)
+    }
+
     /// A process of the host, in the cgroup of a unit.
     pub fn process(&self, unit: &Unit) -> Agent {
         self.process_of(unit, 0)
@@ -155,6 +161,11 @@ impl Lab {
     /// The same as another user.
     pub fn process_of(&self, unit: &Unit, uid: u32) -> Agent {
         self.host.run(|| Agent::spawn(Some(unit.dir()), uid))
+    }
+
+    /// The same as another user and group.
+    pub fn process_as(&self, unit: &Unit, uid: u32, gid: u32) -> Agent {
+        self.host.run(|| Agent::spawn_as(Some(unit.dir()), uid, gid))
     }
 
     /// A process of the provider.
@@ -217,6 +228,19 @@ impl Lab {
         self.at_provider(command).ok();
     }
 
+    /// Runs any command as a process of a unit of the host.
+    pub fn in_unit(&self, unit: &Unit, command: &[&str]) -> Cli {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo $$ > \"$0/cgroup.procs\"; exec \"$@\""]).arg(unit.dir()).args(command);
+        self.on_host(shell)
+    }
+
+    /// Starts a server on the provider's side; it is stopped on drop.
+    pub fn serve_at_provider(&self, mut command: Command) -> Running {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.provider.run(|| Running(command.spawn().expect("the program is installed")))
+    }
+
     /// Runs any command in the provider's network namespace.
     pub fn at_provider(&self, command: Command) -> Cli {
         self.provider.run(|| Cli::run(command))
@@ -246,6 +270,12 @@ impl Lab {
         writeln!(ours, "route add 2001:db8:5::/64 via {}", self.provider6(0)).expect("to a string");
         self.provider.ip(&theirs);
         self.host.ip(&ours);
+    }
+
+    /// Lets the provider have every address of a network, and the host a route there.
+    pub fn everywhere(&self, network: &str) {
+        self.provider.ip(&format!("route add local {network} dev lo\n"));
+        self.host.ip(&format!("route add {network} via {}\n", self.provider4(0)));
     }
 
     /// Starts a name server at an address of the provider.
@@ -344,6 +374,11 @@ runtime = "{dir}/{runtime}"
         )
     }
 
+    /// What container engines keep in `/var/lib`, as the daemon sees it.
+    pub fn engines(&self) -> PathBuf {
+        self.dir.path().join("var-lib")
+    }
+
     // Programs
 
     /// Starts `picosegd` and waits until its ruleset is in force.
@@ -367,7 +402,42 @@ runtime = "{dir}/{runtime}"
         command.arg("--config").arg(config);
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
         let command = self.with_resolvers(command);
-        self.host.run(|| Daemon::start(command, notify, log))
+        let engines = self.engines();
+        self.host.run(|| {
+            engine::see_state(&engines);
+            Daemon::start(command, notify, log)
+        })
+    }
+
+    /// Starts `picoseg-execd` and waits until it holds executions.
+    pub fn execd(&self) -> Daemon {
+        let start = self.started.get() + 1;
+        self.started.set(start);
+        let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_picoseg-execd"));
+        command.arg("--config").arg(self.config());
+        let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        Daemon::start(command, notify, log)
+            .unwrap_or_else(|failed| panic!("picoseg-execd: exit {:?}\n{}", failed.code, failed.log))
+    }
+
+    /// Starts any command in the host's network namespace.
+    pub fn spawn_on_host(&self, mut command: Command) -> Child {
+        self.host.run(|| command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+
+    /// Starts a `picosegd` that sees another directory at `/etc`.
+    pub fn daemon_seeing(&self, etc: &Path) -> Daemon {
+        let start = self.started.get() + 1;
+        self.started.set(start);
+        let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        command.arg("mount --bind \"$0\" /etc && exec \"$@\"").arg(etc);
+        command.arg(env!("CARGO_BIN_EXE_picosegd")).arg("--config").arg(self.config());
+        let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        let started = self.host.run(|| Daemon::start(command, notify, log));
+        started.unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
     }
 
     /// Runs `picosegd --unload`.
@@ -506,6 +576,16 @@ runtime = "{dir}/{runtime}"
             fs::create_dir_all(self.dir.path().join(dir)).expect("a directory of ours");
         }
         self.settings("");
+    }
+}
+
+/// A program that runs beside the test.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
