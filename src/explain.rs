@@ -61,6 +61,9 @@ pub fn explain_enclosed(
     at: Time,
 ) -> Explanation {
     let explanation = explain(services, packet, is, at);
+    if is_answered_by_kernel(packet) {
+        return explanation;
+    }
     let refuses = |segment: &&Segment| is(&segment.subject) && !allows(segment, resolvers, packet);
     match (&explanation, segments.values().find(refuses)) {
         (Explanation::Ungoverned, Some(segment)) => Explanation::Isolate { segment: segment.name.clone() },
@@ -119,6 +122,11 @@ fn grant(
         .max()
 }
 
+/// Echo requests from outside belong to no process.
+fn is_answered_by_kernel(packet: &Packet) -> bool {
+    packet.direction == Direction::Ingress && packet.protocol == Protocol::Icmp
+}
+
 fn covers(ports: &[Port], packet: &Packet) -> bool {
     ports.iter().any(|port| {
         port.protocol == packet.protocol
@@ -133,13 +141,11 @@ fn owner_of_any(
     is: &dyn Fn(&Subject) -> bool,
     at: Time,
 ) -> Option<(ServiceName, ServiceState)> {
-    // Echo requests from outside are answered by the kernel: they belong to no process, hence to any.
-    let answered_by_kernel = packet.direction == Direction::Ingress && packet.protocol == Protocol::Icmp;
     let governs = |standing: &&Standing<'_>| {
         standing.service.policies.iter().filter(|policy| policy.is_any()).any(|policy| {
             policy.id.direction == packet.direction
                 && covers(&policy.ports, packet)
-                && if answered_by_kernel { policy.subject.is_any_process() } else { is(&policy.subject) }
+                && (policy.subject.is_any_process() || !is_answered_by_kernel(packet) && is(&policy.subject))
         })
     };
     let states = services.iter().filter(governs).map(|standing| {

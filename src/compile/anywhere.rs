@@ -16,10 +16,10 @@ use super::shared::{
     self, Rule, back, chain, dispatch, echo_reply, echo_request, errors_of, goto, icmp_of, in_a_cgroup, jump,
     reset_segment,
 };
-use super::{Governing, Input, grants, names, refusal, subjects, tls};
+use super::{Governing, Input, Place, grants, names, refusal, subjects, tls};
 use crate::model::{Direction, Family, Mode, Policy, PortRange, Protocol, Reason, ServiceState, Subject};
 use crate::ranges;
-use crate::ruleset::{Element, Field, Key, Load, Ruleset, Set, Side, Statement, Verdict, protocol};
+use crate::ruleset::{Account, Element, Field, Key, Load, Ruleset, Set, Side, Statement, Verdict, protocol};
 
 /// A policy for any address, with what its packets are asked for beside their ports.
 pub struct Anywhere<'a> {
@@ -37,13 +37,23 @@ pub fn policies<'a>(input: &Input<'_>, services: &'a [Governing<'a>]) -> Vec<Any
     });
     let one = |(governing, policy): (&'a Governing<'a>, &'a Policy)| {
         let questions = match &policy.subject {
-            Subject::User(_) | Subject::Group(_) => Some(subjects::questions(input, &policy.subject)),
+            Subject::User(_) | Subject::Group(_) => Some(accounts(input, &policy.subject)),
             subject if subject.is_any_process() => Some(vec![Vec::new()]),
             Subject::Unit(_) | Subject::Cgroup(_) | Subject::Exe { .. } | Subject::Container(_) => None,
         };
         Anywhere { governing, policy, questions }
     };
     all.map(one).collect()
+}
+
+/// The ways to ask a live socket for its owner. Sockets that were closed, and packets without one, have none.
+fn accounts(input: &Input<'_>, subject: &Subject) -> Vec<Vec<Statement>> {
+    let owner = |place: &Place| match place {
+        Place::User(id) => Some(vec![Statement::Owner(Account::User(*id))]),
+        Place::Group(id) => Some(vec![Statement::Owner(Account::Group(*id))]),
+        Place::Cgroup(_) | Place::Address(_) => None,
+    };
+    subjects::places(input, subject).iter().filter_map(owner).collect()
 }
 
 impl Anywhere<'_> {

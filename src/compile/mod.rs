@@ -14,8 +14,8 @@
 //! table in a list.
 
 mod accounts;
-mod anywhere;
 mod addresses;
+mod anywhere;
 mod counts;
 mod failsafe;
 mod flows;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::api::body::Teardown;
-use crate::compile::Place;
+use crate::compile::{Place, Standing};
 use crate::explain::{self, Explanation, Packet};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::conntrack::{self, Flow};
@@ -121,15 +121,36 @@ fn doomed(
             if answers.iter().any(|answer| matches!(answer, Explanation::Allow { .. })) {
                 return None;
             }
-            let owner = answers.into_iter().find_map(|answer| match answer {
-                Explanation::Refuse { service, .. } => world.standing(&service),
-                Explanation::Allow { .. } | Explanation::Isolate { .. } | Explanation::Ungoverned => None,
-            });
-            let service = owner?.service;
+            let service = match owners.owner(&services, socket.remote.ip(), world.now()) {
+                Some(owner) => services.get(owner.index)?.service,
+                None => refused_anywhere(world, &services, &packets, &socket, path)?.service,
+            };
             let modes = [world.settings().enforcement.mode, service.mode];
             (!modes.contains(&Mode::Observe)).then(|| (service.name.clone(), socket))
         })
         .collect()
+}
+
+/// The service whose policy for any address refuses. Who may be the subject is not enough for it: the socket has to be.
+fn refused_anywhere<'a>(
+    world: &World,
+    services: &'a [Standing<'a>],
+    packets: &[Packet],
+    socket: &Socket,
+    path: Option<&str>,
+) -> Option<&'a Standing<'a>> {
+    let is_certain = |subject: &Subject| match subject {
+        Subject::Group(_) => false,
+        Subject::User(_) => socket.inode != 0 && is_subject(world, subject, socket, path),
+        Subject::Unit(_) | Subject::Cgroup(_) | Subject::Exe { .. } | Subject::Container(_) => {
+            is_subject(world, subject, socket, path)
+        }
+    };
+    let refusal = |packet| match explain::explain(services, packet, &is_certain, world.now()) {
+        Explanation::Refuse { service, .. } => services.iter().find(|s| s.service.name == service),
+        Explanation::Allow { .. } | Explanation::Isolate { .. } | Explanation::Ungoverned => None,
+    };
+    packets.iter().find_map(refusal)
 }
 
 pub fn is_connected(socket: &Socket) -> bool {
