@@ -11,8 +11,8 @@ use picoseg::compile::{self, Input, Openings, Place, Resolution, Standing, Unres
 use picoseg::config;
 use picoseg::explain::{self, Explanation};
 use picoseg::model::{
-    Cause, Decommissioned, Direction, Mode, Protocol, Record, Service, ServiceName, ServiceState, Settings,
-    Subject, Suspended, Time,
+    Cause, Decommissioned, Direction, Mode, Policy, Protocol, Record, Segment, SegmentName, Service,
+    ServiceName, ServiceState, Settings, Subject, Suspended, Time,
 };
 use picoseg::owners::Owners;
 use picoseg::ruleset::{Hook, protocol, tcp};
@@ -62,7 +62,33 @@ fn endpoints() -> impl Strategy<Value = Vec<&'static str>> {
         "2001:db8::1",
         "2001:db8::/64",
     ];
-    prop::sample::subsequence(pool, 1..4)
+    prop_oneof![3 => prop::sample::subsequence(pool, 1..4), 1 => Just(vec!["any"])]
+}
+
+/// Segments by subject, some in others.
+fn segments() -> impl Strategy<Value = Vec<String>> {
+    let allow = (any::<bool>(), endpoints(), ports()).prop_map(|(egress, endpoints, ports)| {
+        let (direction, key) = if egress { ("egress", "to") } else { ("ingress", "from") };
+        format!("[[allow]]\ndirection = \"{direction}\"\n{key} = {endpoints:?}\nports = {ports:?}\n")
+    });
+    let subjects =
+        vec!["cgroup = \"/a\"", "cgroup = \"/a/inner\"", "unit = \"x.service\"", "unit = \"absent.service\""];
+    let one = (prop::collection::vec(allow, 0..3), any::<[bool; 2]>());
+    (prop::sample::subsequence(subjects, 0..4), prop::collection::vec(one, 4)).prop_map(|(subjects, ones)| {
+        let text = |(subject, (allow, [dns, loopback])): (&str, (Vec<String>, [bool; 2]))| {
+            format!("subject = {{ {subject} }}\ndns = {dns}\nloopback = {loopback}\n{}", allow.concat())
+        };
+        subjects.into_iter().zip(ones).map(text).collect()
+    })
+}
+
+fn parse_segments(texts: &[String]) -> BTreeMap<SegmentName, Segment> {
+    let parse = |(index, text): (usize, &String)| {
+        let name = SegmentName::new(&format!("seg{index}")).unwrap();
+        let (segment, found) = config::parse_segment("s.toml".as_ref(), &name, text, &|_| None);
+        (name, segment.unwrap_or_else(|| panic!("{found:?}\n{text}")))
+    };
+    texts.iter().enumerate().map(parse).collect()
 }
 
 fn ports() -> impl Strategy<Value = Vec<&'static str>> {
@@ -224,7 +250,8 @@ fn packet(attempt: &Attempt) -> Packet {
         icmp_type: if attempt.remote.is_ipv6() { 128 } else { 8 },
         echo_id: 7,
         fragment: false,
-        cgroups: Some(cgroups(attempt.place)),
+        // Nobody has a socket for echo requests from outside.
+        cgroups: (hook == Hook::Output || attempt.protocol != Protocol::Icmp).then(|| cgroups(attempt.place)),
         owner: Some(attempt.owner),
     }
 }
@@ -282,6 +309,7 @@ proptest! {
         compiled_at in 0i64..100,
         later in 0i64..20,
         attempts in prop::collection::vec(attempt(), 1..40),
+        segments in segments(),
     ) {
         let settings = settings();
         let services = parse(&texts, &settings);
@@ -296,12 +324,15 @@ proptest! {
             r.suspended.as_ref().is_none_or(|s| s.at <= instant(compiled_at))
                 && r.decommissioned.as_ref().is_none_or(|d| d.at <= instant(compiled_at))
         }));
+        let segments = parse_segments(&segments);
+        let resolvers: [IpAddr; 1] = ["203.0.113.1".parse().unwrap()];
+        let anywhere = services.iter().any(|service| service.policies.iter().any(Policy::is_any));
         let resolution = resolution();
         let ruleset = compile::compile(&Input {
             settings: &settings,
             services: &standings,
-            segments: &BTreeMap::new(),
-            resolvers: &[],
+            segments: &segments,
+            resolvers: &resolvers,
             resolution: &resolution,
             now: instant(compiled_at),
             openings: Openings::Armed,
@@ -332,10 +363,15 @@ proptest! {
                 true => subject.is_any_process() || resolution.contains_key(subject),
                 false => is(subject, attempt.place, attempt.owner),
             };
-            match explain::explain(&standings, &plain, &is, at) {
+            let way = match attempt.direction {
+                Direction::Egress => "out",
+                Direction::Ingress => "in",
+            };
+            match explain::explain_enclosed(&standings, &segments, &resolvers, &plain, &is, at) {
                 Explanation::Allow { .. } | Explanation::Ungoverned => {
                     prop_assert!(fate.passed && fate.counted.is_empty(), "{attempt:?} {fate:?}");
-                    if (attempt.direction, attempt.protocol) == (Direction::Egress, Protocol::Tcp) {
+                    let judged_by_socket = anywhere || !segments.is_empty();
+                    if !judged_by_socket && (attempt.direction, attempt.protocol) == (Direction::Egress, Protocol::Tcp) {
                         let fate = interpreter.run(&first_data(&attempt));
                         // Whoever lists the address still does.
                         let plain = matches!(
@@ -354,16 +390,18 @@ proptest! {
                         }
                     }
                 }
-                Explanation::Isolate { segment } => panic!("no segment {segment}"),
-                Explanation::Refuse { service, reason } => {
-                    let way = match attempt.direction {
-                        Direction::Egress => "out",
-                        Direction::Ingress => "in",
-                    };
+                Explanation::Isolate { segment } => {
                     prop_assert!(!fate.passed, "{attempt:?} {fate:?}");
-                    prop_assert_eq!(&fate.counted, &vec![format!("{way}-{reason}")], "{:?}", attempt);
-                    let owner = owners.owner(&standings, attempt.remote, at).unwrap();
-                    prop_assert_eq!(&standings[owner.index].service.name, &service);
+                    prop_assert_eq!(&fate.counted, &vec![format!("seg-{segment}-{way}-isolated")], "{:?}", attempt);
+                }
+                Explanation::Refuse { service, reason } => {
+                    prop_assert!(!fate.passed, "{attempt:?} {fate:?}");
+                    let owner = owners.owner(&standings, attempt.remote, at);
+                    let whose = if owner.is_some() { String::new() } else { format!("any-{service}-") };
+                    prop_assert_eq!(&fate.counted, &vec![format!("{whose}{way}-{reason}")], "{:?}", attempt);
+                    if let Some(owner) = owner {
+                        prop_assert_eq!(&standings[owner.index].service.name, &service);
+                    }
                 }
             }
         }
