@@ -121,6 +121,15 @@ pub fn plan_part(in_force: &Ruleset, part: &Part) -> Option<Changeset> {
     for (name, chain) in &part.wanted.chains {
         draft.chain(name, in_force.chains.get(name), chain);
     }
+    for (name, elements) in &part.elements {
+        if let Some(set) = in_force.sets.get(name) {
+            draft.some_elements(name, set, elements);
+        }
+    }
+    for name in part.gone_chains.iter().filter(|name| in_force.chains.contains_key(*name)) {
+        draft.rules.push(Step::FlushChain(name.clone()));
+        draft.delete_objects.push(Step::DeleteChain(name.clone()));
+    }
     let gone = part.gone.iter().filter(|name| in_force.sets.contains_key(*name));
     draft.delete_objects.extend(gone.cloned().map(Step::DeleteSet));
     for name in part.gone_chains.iter().filter(|name| in_force.chains.contains_key(*name)) {
@@ -266,6 +275,26 @@ impl Draft {
         }
         if !gone.is_empty() {
             self.delete_elements.push(Step::DeleteElements(name.to_owned(), declaration(), gone));
+        }
+    }
+
+    fn some_elements(&mut self, name: &str, set: &Set, elements: &BTreeMap<Key, Option<Element>>) {
+        let (mut added, mut gone) = (Vec::new(), Vec::new());
+        for (key, wanted) in elements {
+            let held = set.elements.get(key);
+            if let (Some(held), Some(wanted)) = (held, wanted)
+                && same_element(held, wanted)
+            {
+                continue;
+            }
+            gone.extend(held.map(|held| (key.clone(), held.last.clone())));
+            added.extend(wanted.as_ref().map(|wanted| (key.clone(), wanted.clone())));
+        }
+        if !added.is_empty() {
+            self.add_elements.push(Step::AddElements(name.to_owned(), set.declaration(), added));
+        }
+        if !gone.is_empty() {
+            self.delete_elements.push(Step::DeleteElements(name.to_owned(), set.declaration(), gone));
         }
     }
 

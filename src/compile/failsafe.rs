@@ -3,7 +3,7 @@
 
 use super::shared::{accept, back, chain, jump, lookup};
 use super::{Input, names};
-use crate::model::{Direction, Family, Port, PortRange, Protocol};
+use crate::model::{Direction, Family, Policy, Port, PortRange, Protocol, Settings};
 use crate::ranges;
 use crate::ruleset::{Element, Field, Key, Load, Ruleset, Set, Side, Statement, protocol, tcp};
 
@@ -46,6 +46,12 @@ fn add_to_base_chain(input: &Input<'_>, ruleset: &mut Ruleset, base: &str, side:
         });
         base.rules.insert(1, rule.into());
     }
+}
+
+/// True when a policy has ports that the fail-safe keeps reachable.
+pub fn shares(settings: &Settings, policy: &Policy) -> bool {
+    let safe = &settings.failsafe.ports;
+    safe.iter().any(|safe| policy.ports.iter().any(|port| common(safe, port).is_some()))
 }
 
 fn transport(port: &Port) -> Option<u8> {

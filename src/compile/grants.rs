@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::shared::{Rule, accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
 use super::{Governing, Input, accounts, names, subjects, through, tls};
-use crate::model::{Direction, Family, Policy, PortRange, Protocol};
+use crate::model::{Direction, Family, Policy, PortRange, Prefix, Protocol};
 use crate::ranges::{self, Segment};
 use crate::ruleset::{Element, Key, Load, Name, Ruleset, Statement, Verdict, protocol};
 
@@ -13,6 +13,16 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset)
     for governing in services {
         add_chains_of(input, governing, ruleset);
         governing.standing.service.policies.iter().for_each(|policy| endpoints.collect(policy));
+    }
+    endpoints.add(ruleset);
+}
+
+/// Adds what leads from one address to the policies of these services that list it by itself.
+pub fn add_single(services: &[Governing<'_>], single: Prefix, ruleset: &mut Ruleset) {
+    let mut endpoints = Endpoints::new(Maps::Local);
+    let policies = services.iter().flat_map(|governing| &governing.standing.service.policies);
+    for policy in policies.filter(|policy| policy.prefixes.binary_search(&single).is_ok()) {
+        endpoints.collect_of(policy, &[single]);
     }
     endpoints.add(ruleset);
 }
@@ -173,8 +183,9 @@ pub struct Endpoints {
     maps: Maps,
     exact: BTreeMap<(Family, Direction), Vec<(Key, usize)>>,
     ranges: BTreeMap<(Family, Direction, u8), Vec<AddressBox>>,
-    /// Whose ICMP errors are admitted by which chain.
-    errors: BTreeMap<Family, Vec<(u128, u128, usize)>>,
+    /// Whose ICMP errors are admitted by which chain: single addresses, and ranges.
+    errors: BTreeMap<Prefix, Vec<usize>>,
+    errors_net: BTreeMap<Family, Vec<(u128, u128, usize)>>,
     chains: Vec<Name>,
 }
 
@@ -185,20 +196,30 @@ impl Endpoints {
             exact: BTreeMap::new(),
             ranges: BTreeMap::new(),
             errors: BTreeMap::new(),
+            errors_net: BTreeMap::new(),
             chains: Vec::new(),
         }
     }
 
     pub fn collect(&mut self, policy: &Policy) {
+        self.collect_of(policy, &policy.prefixes);
+    }
+
+    /// Takes these of the policy's prefixes.
+    pub fn collect_of(&mut self, policy: &Policy, prefixes: &[Prefix]) {
         let direction = policy.id.direction;
         for port in &policy.ports {
             let chain = self.chain(self.maps.chain(policy, port.protocol));
-            for prefix in &policy.prefixes {
+            for prefix in prefixes {
                 let family = prefix.family();
                 let number = number(port.protocol, family);
-                if self.maps.asks_for_errors(port.protocol) {
-                    let errors = self.errors.entry(family).or_default();
-                    errors.push((prefix.first(), prefix.last(), chain));
+                match (self.maps.asks_for_errors(port.protocol), prefix.address()) {
+                    (true, Some(_)) => self.errors.entry(*prefix).or_default().push(chain),
+                    (true, None) => {
+                        let errors = self.errors_net.entry(family).or_default();
+                        errors.push((prefix.first(), prefix.last(), chain));
+                    }
+                    (false, _) => {}
                 }
                 let exact = prefix.address().is_some() && port.protocol != Protocol::Icmp;
                 match (exact, port.range.single()) {
@@ -223,7 +244,7 @@ impl Endpoints {
     }
 
     pub fn add(self, ruleset: &mut Ruleset) {
-        let Self { maps, exact, ranges, errors, chains } = self;
+        let Self { maps, exact, ranges, errors, errors_net, chains } = self;
         for ((family, direction), mut keys) in exact {
             let map = maps.endpoints(direction, family);
             keys.sort_unstable();
@@ -242,14 +263,18 @@ impl Endpoints {
                 insert(ruleset, &map, key(family, first, number, ports.low()), element);
             }
         }
-        for (family, ranges) in errors {
+        let address = |family, number| Key::builder().address(family, number).build();
+        for (single, tags) in errors {
+            let family = single.family();
+            let verdict = verdict(ruleset, &chains, tags.into_iter());
+            let element = Element { verdict, ..Element::default() };
+            insert(ruleset, &maps.errors(family, true), address(family, single.first()), element);
+        }
+        for (family, ranges) in errors_net {
             for Segment { first, last, covers } in ranges::sweep(ranges) {
                 let verdict = verdict(ruleset, &chains, covers.into_iter());
-                let address = |number| Key::builder().address(family, number).build();
-                let single = first == last;
-                let last = (!single).then(|| address(last));
-                let element = Element { last, verdict, ..Element::default() };
-                insert(ruleset, &maps.errors(family, single), address(first), element);
+                let element = Element { last: Some(address(family, last)), verdict, ..Element::default() };
+                insert(ruleset, &maps.errors(family, false), address(family, first), element);
             }
         }
     }
@@ -281,7 +306,7 @@ pub fn number(protocol: Protocol, family: Family) -> u8 {
 }
 
 /// The chain to jump to: the policy's own, or one that tries several policies in turn.
-fn target(ruleset: &mut Ruleset, mut targets: Vec<Name>) -> Name {
+pub fn target(ruleset: &mut Ruleset, mut targets: Vec<Name>) -> Name {
     targets.sort_unstable();
     targets.dedup();
     if let [only] = targets.as_slice() {

@@ -14,10 +14,14 @@
 //! table in a list.
 
 mod accounts;
+mod addresses;
+mod anywhere;
 mod counts;
 mod failsafe;
 mod flows;
+mod fresh;
 mod grants;
+mod learning;
 mod names;
 mod nests;
 mod refusal;
@@ -34,7 +38,9 @@ use std::net::IpAddr;
 use crate::model::{Record, Segment, SegmentName, Service, ServiceState, Settings, Subject, Time};
 use crate::ruleset::{Part, Ruleset};
 
+pub use addresses::{Listing, add as address_part, network};
 pub use counts::{Charged, CountSets, Half, count_sets};
+pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
 
 /// What the kernel can tell a subject by, right now.
@@ -145,11 +151,13 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     tls::add(&services, &mut ruleset);
     accounts::add_sets(&services, &mut ruleset);
     subjects::add(input, &mut ruleset);
+    learning::add(input, &services, &mut ruleset);
     grants::add(input, &services, &mut ruleset);
     through::add(&services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
     segments::add(input, &mut ruleset);
-    nests::add(input, &mut ruleset);
+    anywhere::add(input, &services, &mut ruleset);
+    nests::add(input, &services, &mut ruleset);
     ruleset
 }
 
@@ -160,10 +168,10 @@ pub fn window_sets(input: &Input<'_>) -> Part {
     part
 }
 
-/// Returns the maps and chains of the wanted table that lead from the places of all enclosed subjects to what encloses
-/// them.
+/// Returns the maps and chains of the wanted table that lead from the places of subjects to what is judged by their
+/// sockets. The input needs no other services than those with a policy for any address.
 pub fn enclosures(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
-    nests::add_part(input, in_force, part);
+    nests::add_part(input, &governing(input, input.services), in_force, part);
 }
 
 /// Returns the chains of the wanted table that follow where this subject is. The input needs no other services than
@@ -175,6 +183,11 @@ pub fn subject_chains(input: &Input<'_>, subject: &Subject, part: &mut Part) {
             grants::add_policy_chains(input, &governing, policy, &mut part.wanted);
         }
     }
+}
+
+/// Adds the chain that tells whose questions to name servers are noted. The input needs all services that name hosts.
+pub fn asking_chain(input: &Input<'_>, part: &mut Part) {
+    learning::add_asking(input, &governing(input, input.services), &mut part.wanted);
 }
 
 /// Returns all of the wanted table that follows the state of the input's services, which need not be all there are,

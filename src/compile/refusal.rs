@@ -1,6 +1,6 @@
 //! From a remote address to the service that owns it, and from there by time to a reason.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::shared::{Rule, chain, goto, not_in};
 use super::{Governing, Input, names, tls};
@@ -57,50 +57,62 @@ fn add_gate(services: &[Governing<'_>], family: Family, ruleset: &mut Ruleset) {
     }
 }
 
+/// Single addresses have a map of their own, which is asked first and decides: ranges go on around them.
 fn add_owners(input: &Input<'_>, services: &[Governing<'_>], family: Family, ruleset: &mut Ruleset) {
+    let mut singles: BTreeMap<Prefix, Vec<&Governing<'_>>> = BTreeMap::new();
+    for governing in services {
+        let prefixes = governing.standing.service.prefixes().filter(|prefix| prefix.family() == family);
+        for single in prefixes.filter(|prefix| prefix.address().is_some()).collect::<BTreeSet<_>>() {
+            singles.entry(single).or_default().push(governing);
+        }
+    }
+    for (single, owners) in singles {
+        add_single(input, &owners, single, ruleset);
+    }
     for (first, last, owners) in owners(services, family) {
-        for direction in Direction::ALL {
-            let target = refusal_target(input, services, &owners, direction, ruleset);
-            let single = first == last;
-            let map = format!(
-                "refuse-{}{}{}",
-                names::way(direction),
-                names::digit(family),
-                if single { "" } else { "-net" }
-            );
-            let key = |number| Key::builder().address(family, number).build();
-            let element = Element {
-                last: (!single).then(|| key(last)),
-                verdict: Some(Verdict::Goto(target.into())),
-                ..Element::default()
-            };
-            if let Some(set) = ruleset.sets.get_mut(&map) {
-                set.elements.insert(key(first), element);
-            }
+        let owners: Vec<_> = owners.iter().filter_map(|index| services.get(*index)).collect();
+        add_element(input, &owners, (family, first, Some(last)), ruleset);
+    }
+}
+
+/// Adds what leads from one address to those who list it by itself, sorted by name.
+pub fn add_single(input: &Input<'_>, owners: &[&Governing<'_>], single: Prefix, ruleset: &mut Ruleset) {
+    add_element(input, owners, (single.family(), single.first(), None), ruleset);
+}
+
+fn add_element(
+    input: &Input<'_>,
+    owners: &[&Governing<'_>],
+    (family, first, last): (Family, u128, Option<u128>),
+    ruleset: &mut Ruleset,
+) {
+    for direction in Direction::ALL {
+        let target = refusal_target(input, owners, direction, ruleset);
+        let net = if last.is_some() { "-net" } else { "" };
+        let map = format!("refuse-{}{}{net}", names::way(direction), names::digit(family));
+        let key = |number| Key::builder().address(family, number).build();
+        let verdict = Some(Verdict::Goto(target.into()));
+        let element = Element { last: last.map(key), verdict, ..Element::default() };
+        if let Some(set) = ruleset.sets.get_mut(&map) {
+            set.elements.insert(key(first), element);
         }
     }
 }
 
-/// The owners of every governed address: those who list it with the longest prefix. Disjoint, in order.
+/// The owners of every governed range: those who list it with the longest prefix. Disjoint, in order.
 fn owners(services: &[Governing<'_>], family: Family) -> Vec<(u128, u128, Vec<usize>)> {
     let listed = services.iter().enumerate().flat_map(|(index, governing)| {
         let prefixes = governing.standing.service.prefixes().filter(|prefix| prefix.family() == family);
-        prefixes.map(move |prefix: Prefix| (prefix.first(), prefix.last(), (prefix.length(), index)))
+        let ranges = prefixes.filter(|prefix| prefix.address().is_none());
+        ranges.map(move |prefix: Prefix| (prefix.first(), prefix.last(), (prefix.length(), index)))
     });
     let mut result: Vec<(u128, u128, Vec<usize>)> = Vec::new();
     for segment in ranges::sweep(listed) {
         let longest = segment.covers.iter().map(|(length, _)| *length).max();
         let owners: Vec<_> =
             segment.covers.iter().filter(|(length, _)| Some(*length) == longest).map(|(_, i)| *i).collect();
-        // Single addresses have a map of their own and must not melt into their neighbours.
-        let single = |first: u128, last: u128| first == last;
         match result.last_mut() {
-            Some((from, to, same))
-                if *same == owners
-                    && to.checked_add(1) == Some(segment.first)
-                    && !single(*from, *to)
-                    && !single(segment.first, segment.last) =>
-            {
+            Some((_, to, same)) if *same == owners && to.checked_add(1) == Some(segment.first) => {
                 *to = segment.last;
             }
             Some(_) | None => result.push((segment.first, segment.last, owners)),
@@ -111,18 +123,16 @@ fn owners(services: &[Governing<'_>], family: Family) -> Vec<(u128, u128, Vec<us
 
 fn refusal_target(
     input: &Input<'_>,
-    services: &[Governing<'_>],
-    owners: &[usize],
+    owners: &[&Governing<'_>],
     direction: Direction,
     ruleset: &mut Ruleset,
 ) -> String {
-    let owners: Vec<_> = owners.iter().filter_map(|index| services.get(*index)).collect();
-    if let [only] = owners.as_slice() {
+    if let [only] = owners {
         return names::refusal_chain(&only.standing.service.name, direction);
     }
-    let name = tie_chain(&owners, direction);
+    let name = tie_chain(owners, direction);
     if !ruleset.chains.contains_key(&name) {
-        chain(ruleset, name.clone(), reasons(input, &owners, direction));
+        chain(ruleset, name.clone(), reasons(input, owners, direction));
     }
     name
 }
@@ -165,7 +175,7 @@ fn reason_chain(input: &Input<'_>, owner: &Governing<'_>, reason: Reason, direct
 
 /// What must be true for the service to be in this state, from now on and by the kernel's clock alone. `None`: it
 /// cannot be. Nothing: it is, whatever the clock says.
-fn tests(input: &Input<'_>, owner: &Governing<'_>, state: ServiceState) -> Option<Vec<Statement>> {
+pub fn tests(input: &Input<'_>, owner: &Governing<'_>, state: ServiceState) -> Option<Vec<Statement>> {
     let lifetime = owner.standing.service.lifetime;
     let now = owner.shut;
     let live = now.is_none();

@@ -98,7 +98,8 @@ fn endpoint(family: Family, remote: Side, port: Side) -> [Load; 3] {
     [Load::Address(family, remote), Load::Protocol, Load::Port(port)]
 }
 
-fn add_maps(family: Family, ruleset: &mut Ruleset) {
+/// Adds the maps from remote addresses to policies and services, empty.
+pub fn add_maps(family: Family, ruleset: &mut Ruleset) {
     let digit = names::digit(family);
     let endpoint = [Field::Address(family), Field::Protocol, Field::Port];
     let address = [Field::Address(family)];
@@ -276,7 +277,7 @@ pub fn discovery(then: Statement) -> Rule {
     vec![types, Statement::HopLimit(255), then]
 }
 
-fn in_a_cgroup() -> Statement {
+pub fn in_a_cgroup() -> Statement {
     not_in(&[Load::Cgroup { level: 1 }], NO_CGROUP)
 }
 
@@ -337,6 +338,11 @@ fn errors(extra: &[Statement]) -> [Rule; 3] {
         rule.push(accept());
         rule
     })
+}
+
+/// The rules that lead errors to a verdict.
+pub fn errors_of(verdict: &Statement) -> [Rule; 3] {
+    ERRORS.map(|(family, low, high)| vec![Statement::IcmpType { family, low, high }, verdict.clone()])
 }
 
 /// Errors that no segment judges: the kernel's own, and from outside those about a socket. The kernel finds that socket by

@@ -15,7 +15,7 @@ use super::shared::{
     update,
 };
 use super::{Governing, Input, flows, names, subjects, tls};
-use crate::model::{Direction, Family, Policy, Protocol, Subject};
+use crate::model::{Direction, Family, Policy, Prefix, Protocol, Subject};
 use crate::ruleset::{Field, Load, Ruleset, Set, Side, Statement, protocol};
 
 /// What the names of the chains for forwarded packets begin with.
@@ -42,6 +42,20 @@ pub fn add(services: &[Governing<'_>], ruleset: &mut Ruleset) {
     for way in Direction::ALL {
         let mut endpoints = Endpoints::new(Maps::Through(way));
         policies.iter().for_each(|policy| endpoints.collect(policy));
+        endpoints.add(ruleset);
+    }
+}
+
+/// Adds what leads from one address to the policies of containers that list it by itself.
+pub fn add_single(services: &[Governing<'_>], single: Prefix, ruleset: &mut Ruleset) {
+    let all = services.iter().flat_map(|governing| &governing.standing.service.policies);
+    let lists =
+        |policy: &&Policy| is_about_container(policy) && policy.prefixes.binary_search(&single).is_ok();
+    let policies: Vec<&Policy> = all.filter(lists).collect();
+    add_maps(single.family(), ruleset);
+    for way in Direction::ALL {
+        let mut endpoints = Endpoints::new(Maps::Through(way));
+        policies.iter().for_each(|policy| endpoints.collect_of(policy, &[single]));
         endpoints.add(ruleset);
     }
 }

@@ -290,7 +290,7 @@ impl Engine {
             subjects.insert(subject.clone());
             next.resolve_at(subject, places, clock::now());
         }
-        let part = next.compile_subjects(&subjects, &self.in_force);
+        let part = next.compile_subjects(&subjects, &self.world, &self.in_force);
         self.put_part_in_force(next, part)?;
         Ok(())
     }
@@ -326,16 +326,19 @@ impl Engine {
         touched: &BTreeSet<ServiceName>,
     ) -> Result<bool, CommitError> {
         let governs = |world: &World, name| world.standing(name).is_some_and(|s| s.governs(world.now()));
-        let others =
-            |name| governs(&next, name) != governs(&self.world, name) || next.moved(&self.world, name);
-        if touched.iter().any(others) {
+        if touched.iter().any(|name| governs(&next, name) != governs(&self.world, name)) {
             return self.put_in_force(next, &BTreeSet::new());
         }
         let part = next.compile_services(touched, self.owners.ties(touched), &self.in_force);
         let same = |(name, chain)| self.in_force.chains.get(name) == Some(chain);
         // Windows come and go; rules follow files and orders.
         let rules_change = !part.wanted.chains.iter().all(same);
-        let changed = self.put_part_in_force(next, part)?;
+        let moved: BTreeSet<_> =
+            touched.iter().filter(|name| next.moved(&self.world, name)).cloned().collect();
+        let changed = match moved.is_empty() {
+            true => self.put_part_in_force(next, part)?,
+            false => self.put_addresses_in_force(next, &moved, Some(part))?,
+        };
         if rules_change {
             self.in_force_since = self.world.now();
             self.digest = None;
@@ -343,7 +346,7 @@ impl Engine {
         Ok(changed)
     }
 
-    fn put_part_in_force(&mut self, next: World, part: Part) -> Result<bool, CommitError> {
+    pub(super) fn put_part_in_force(&mut self, next: World, part: Part) -> Result<bool, CommitError> {
         let changeset = plan::plan_part(&self.in_force, &part);
         let changed = changeset.is_some();
         match changeset.map(|changeset| self.commit(changeset)) {

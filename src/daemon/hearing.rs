@@ -5,12 +5,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::engine::Engine;
+use super::names;
+use crate::compile::ANSWER;
 use crate::kernel::clock;
 use crate::kernel::commit::CommitError;
+use crate::kernel::nflog;
 use crate::kernel::sockets::{SocketTable, TimeWait};
-use crate::model::HostName;
+use crate::model::{HostName, ServiceName};
 use crate::names::News;
 use crate::reconcile::World;
+use crate::ruleset::Part;
 
 impl Engine {
     /// Takes news of names in. What cannot be committed is not known either: the next answer brings it again.
@@ -35,7 +39,7 @@ impl Engine {
         if self.unwritten_hosts.is_empty() || self.store_error.is_some() {
             return;
         }
-        let known = |host: &HostName| Some((host.clone(), Arc::clone(self.world.names().get(host)?)));
+        let known = |host: &HostName| Some((host.clone(), Arc::clone(self.world.host(host)?)));
         let names = self.unwritten_hosts.iter().filter_map(known).collect();
         match self.keeper.store().put_names(&names).await {
             Ok(()) => self.unwritten_hosts.clear(),
@@ -46,13 +50,33 @@ impl Engine {
         }
     }
 
+    /// Takes in what processes were answered. Only name servers of this host teach: whom a process asks otherwise may
+    /// say what the process likes.
+    pub async fn on_answers(&mut self, records: &[nflog::Record]) {
+        let now = clock::now().max(self.world.now());
+        let mut news = Vec::new();
+        for record in records.iter().filter(|record| record.prefix == ANSWER) {
+            let server = record.packet.source;
+            let answer =
+                record.datagram.as_deref().filter(|_| self.hosts.is_resolver(server)).and_then(names::read);
+            let Some(answer) = answer else { continue };
+            for host in self.world.hosts_covering(&answer.asked) {
+                news.extend(answer.addresses.iter().map(|(address, holds)| {
+                    let holds = chrono::TimeDelta::from_std(*holds).unwrap_or_default();
+                    (host.clone(), News::Learned { address: *address, until: now + holds })
+                }));
+            }
+        }
+        if !news.is_empty() {
+            self.on_names(&news).await;
+        }
+    }
+
     /// Lets names lose what they had for long enough.
     pub async fn on_ageing(&mut self) {
-        if self.world.hosts().next().is_none() {
-            return;
-        }
         self.write_hosts().await;
         self.catch_up_with_time().await;
+        self.hosts.set(self.world.hosts().cloned().collect());
         let now = clock::now().max(self.world.now());
         let leaving = self.world.leaving(now);
         // Whoever is still connected keeps the address: ungoverned, the connection would outlive its window.
@@ -81,13 +105,58 @@ impl Engine {
     }
 
     fn put_hosts_in_force(&mut self, next: World, changed: &BTreeSet<HostName>) -> Result<(), CommitError> {
-        if next.services_of(changed).iter().any(|service| next.moved(&self.world, service)) {
-            self.put_in_force(next, &BTreeSet::new())?;
-        } else {
-            self.take(next);
+        let mut moved = next.services_of(changed);
+        moved.retain(|service| next.moved(&self.world, service));
+        match moved.is_empty() {
+            true => self.take(next),
+            false => drop(self.put_addresses_in_force(next, &moved, None)?),
         }
         self.unwritten_hosts.extend(changed.iter().cloned());
         Ok(())
+    }
+}
+
+impl Engine {
+    /// Puts in force what follows the addresses of these services, beside a `part` that follows something else.
+    pub(super) fn put_addresses_in_force(
+        &mut self,
+        next: World,
+        moved: &BTreeSet<ServiceName>,
+        part: Option<Part>,
+    ) -> Result<bool, CommitError> {
+        self.follow(&next, moved);
+        let owners = &self.owners;
+        let listing = |single| owners.listing(single).cloned().collect();
+        let governed = |first, last| owners.is_any_between(first, last);
+        let committed = match next.compile_addresses(moved, &self.world, &listing, &governed) {
+            Some(addresses) => {
+                let mut all = part.unwrap_or_else(|| Part::new(&self.in_force.table));
+                all.wanted.chains.extend(addresses.wanted.chains);
+                all.elements.extend(addresses.elements);
+                let before = self.world.clone();
+                self.put_part_in_force(next.clone(), all).map_err(|error| (error, before))
+            }
+            None => {
+                let before = self.world.clone();
+                self.put_in_force(next.clone(), &BTreeSet::new()).map_err(|error| (error, before))
+            }
+        };
+        committed.map_err(|(error, before)| {
+            for service in moved {
+                if let (Some(now), Some(then)) = (next.standing(service), before.standing(service)) {
+                    self.owners.follow(now.service, then.service);
+                }
+            }
+            error
+        })
+    }
+
+    fn follow(&mut self, next: &World, moved: &BTreeSet<ServiceName>) {
+        for service in moved {
+            if let (Some(before), Some(now)) = (self.world.standing(service), next.standing(service)) {
+                self.owners.follow(before.service, now.service);
+            }
+        }
     }
 }
 

@@ -10,12 +10,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use super::engine::Engine;
 use super::settle::Settling;
 use super::start::{self, StartError};
-use super::{Options, answer, record};
+use super::{Options as Arguments, answer, record};
 use crate::api::ask::{Ask, Asked};
 use crate::api::server;
 use crate::files::SettingsFile;
 use crate::kernel::clock::{self, ClockWatch, Tick};
-use crate::kernel::nflog::Reader;
+use crate::kernel::nflog::{Options, Reader};
 use crate::kernel::wait::Waiting;
 use crate::model::{HostName, Time};
 use crate::names::News;
@@ -36,6 +36,9 @@ const HEAL: Duration = Duration::from_secs(2);
 
 /// How often we look for other resolvers.
 const RESOLVERS: Duration = Duration::from_secs(2);
+/// How often answers of name servers are read in one turn, each time sixteen of them.
+const BATCHES: usize = 32;
+
 /// How often names lose what they had for long enough, and what they have is written down.
 const AGEING: Duration = Duration::from_secs(2);
 
@@ -43,13 +46,14 @@ const AGEING: Duration = Duration::from_secs(2);
 struct Inputs {
     clock: Waiting<ClockWatch>,
     log: Option<Waiting<Reader>>,
+    answers: Option<Waiting<Reader>>,
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
 
 /// Starts and runs until SIGTERM or SIGINT. The table stays in force.
-pub async fn run(options: &Options) -> Result<(), StartError> {
+pub async fn run(options: &Arguments) -> Result<(), StartError> {
     let files = start::files(options)?;
     let (line, asked) = mpsc::channel(WAITING);
     // The sockets come first: a second daemon stops here, before it touches the table.
@@ -86,10 +90,22 @@ fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
             None
         }
     };
+    let group = engine.world.settings().attempts.answers_group();
+    let answers = match Reader::open_with(group, Options::prompt()) {
+        Ok(reader) => Some(Waiting::new(reader).map_err(failed("wait for answers of name servers"))?),
+        Err(error) => {
+            tracing::error!(%error, "names are resolved, but what processes are answered is not learned");
+            engine
+                .weaker
+                .push(format!("names are resolved, but what processes are answered is not learned: {error}"));
+            None
+        }
+    };
     let signal = |kind| signal(kind).map_err(failed("wait for signals"));
     Ok(Inputs {
         clock,
         log,
+        answers,
         hangup: signal(SignalKind::hangup())?,
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
@@ -104,6 +120,8 @@ enum Woken {
     Subjects,
     Names(Vec<(HostName, News)>),
     Ageing,
+    /// Processes were answered by name servers.
+    Answers,
     Log,
     Asked(Asked),
     /// Somebody waits for a cgroup.
@@ -142,6 +160,7 @@ async fn turn(
             _ = inputs.terminate.recv() => Woken::Stop,
             _ = inputs.interrupt.recv() => Woken::Stop,
             _ = inputs.clock.readable() => Woken::Clock,
+            () = logged(&mut inputs.answers) => Woken::Answers,
             () = engine.subjects.changed() => Woken::Subjects,
             news = engine.hosts.next() => Woken::Names(news),
             at = reached(elapsed) => Woken::Elapsed(at),
@@ -161,7 +180,11 @@ async fn turn(
             Woken::Elapsed(at) => tick(engine, at, false).await,
             Woken::Subjects => on_subjects(engine),
             Woken::Names(news) => engine.on_names(&news).await,
-            Woken::Ageing => engine.on_ageing().await,
+            Woken::Answers => on_answers(engine, inputs).await,
+            Woken::Ageing => {
+                on_answers(engine, inputs).await;
+                engine.on_ageing().await;
+            }
             Woken::Hangup => reload(engine, settings).await,
             Woken::Asked(Asked { ask: Ask::Settle(place), reply }) => {
                 settling.add(place, reply);
@@ -272,6 +295,23 @@ fn on_log(engine: &mut Engine, inputs: &mut Inputs) {
             }
         }
     }
+}
+
+async fn on_answers(engine: &mut Engine, inputs: &mut Inputs) {
+    let Some(reader) = inputs.answers.as_mut().map(Waiting::get_mut) else { return };
+    let mut records = Vec::new();
+    // Bounded: the loop has to look at the time as well. What is left is read with the next ageing.
+    for _ in 0..BATCHES {
+        match reader.read_batch(&mut records) {
+            Ok(batch) if batch.drained => break,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot read what processes were answered");
+                break;
+            }
+        }
+    }
+    engine.on_answers(&records).await;
 }
 
 /// Reads and writes counts; returns when to do it again.

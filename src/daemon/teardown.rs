@@ -16,7 +16,7 @@ use crate::explain::{self, Explanation, Packet};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::conntrack::{self, Flow};
 use crate::kernel::sockets::{self, Socket, SocketTable, TcpState, TimeWait};
-use crate::model::{Direction, Mode, Protocol, ServiceName, Subject};
+use crate::model::{Direction, Mode, Policy, Protocol, Service, ServiceName, Subject};
 use crate::owners::Owners;
 use crate::reconcile::World;
 
@@ -105,13 +105,18 @@ fn doomed(
     sockets: Vec<Socket>,
 ) -> Vec<(ServiceName, Socket)> {
     let services = world.standings();
+    let governs_anywhere =
+        services.iter().any(|standing| standing.service.policies.iter().any(Policy::is_any));
     let mut paths = None;
     // Between two addresses of this host packets travel over lo, which is not governed.
     let ours: HashSet<IpAddr> = sockets.iter().map(|socket| socket.local.ip()).collect();
     sockets
         .into_iter()
         .filter(|socket| is_connected(socket) && !ours.contains(&socket.remote.ip()))
-        .filter(|socket| owners.is_listed(socket.remote.ip()))
+        .filter(|socket| {
+            let known = governs_anywhere && socket.cgroup.is_some();
+            known || owners.is_listed(socket.remote.ip())
+        })
         .filter_map(|socket| {
             let paths = paths.get_or_insert_with(|| cgroup_paths(hierarchy.mount()));
             let path = socket.cgroup.and_then(|id| paths.get(&id)).map(String::as_str);
@@ -122,7 +127,11 @@ fn doomed(
             if kept || is_admitted(world, &services, &packets, &is) {
                 return None;
             }
-            Some((owner(world, owners, &services, socket.remote.ip())?, socket))
+            let service = match owners.owner(&services, socket.remote.ip(), world.now()) {
+                Some(owner) => services.get(owner.index)?.service,
+                None => refused_anywhere(world, &services, &packets, &socket, path)?.service,
+            };
+            is_enforced(world, service).then(|| (service.name.clone(), socket))
         })
         .collect()
 }
@@ -137,12 +146,32 @@ fn is_admitted(
     packets.iter().any(|packet| matches!(admits(packet), Explanation::Allow { .. }))
 }
 
-/// Whose connections to an address are cut; nobody's where they are only observed.
-fn owner(world: &World, owners: &Owners, services: &[Standing<'_>], remote: IpAddr) -> Option<ServiceName> {
-    let owner = owners.owner(services, remote, world.now())?;
-    let service = services.get(owner.index)?.service;
+/// False where connections are only observed.
+fn is_enforced(world: &World, service: &Service) -> bool {
     let modes = [world.settings().enforcement.mode, service.mode];
-    (!modes.contains(&Mode::Observe)).then(|| service.name.clone())
+    !modes.contains(&Mode::Observe)
+}
+
+/// The service whose policy for any address refuses. Who may be the subject is not enough for it: the socket has to be.
+fn refused_anywhere<'a>(
+    world: &World,
+    services: &'a [Standing<'a>],
+    packets: &[Packet],
+    socket: &Socket,
+    path: Option<&str>,
+) -> Option<&'a Standing<'a>> {
+    let is_certain = |subject: &Subject| match subject {
+        Subject::Group(_) => false,
+        Subject::User(_) => socket.inode != 0 && is_subject(world, subject, socket, path),
+        Subject::Unit(_) | Subject::Cgroup(_) | Subject::Exe { .. } | Subject::Container(_) => {
+            is_subject(world, subject, socket, path)
+        }
+    };
+    let refusal = |packet| match explain::explain(services, packet, &is_certain, world.now()) {
+        Explanation::Refuse { service, .. } => services.iter().find(|s| s.service.name == service),
+        Explanation::Allow { .. } | Explanation::Isolate { .. } | Explanation::Ungoverned => None,
+    };
+    packets.iter().find_map(refusal)
 }
 
 pub fn is_connected(socket: &Socket) -> bool {

@@ -25,6 +25,13 @@ pub struct Paths {
     pub runtime: PathBuf,
 }
 
+impl Attempts {
+    /// The NFLOG group for the answers of name servers, beside that of attempts: each group has one way of being read.
+    pub fn answers_group(&self) -> u16 {
+        self.log_group.checked_add(1).unwrap_or(self.log_group - 1)
+    }
+}
+
 impl Default for Paths {
     fn default() -> Self {
         Self {

@@ -5,18 +5,35 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::World;
-use crate::model::{HostName, Service, ServiceName, ServiceState, Time};
-use crate::names::{self, Name, Names, News, Scope};
+use crate::compile::{self, Listing, Standing};
+use crate::model::{HostName, Prefix, Service, ServiceName, ServiceState, Subject, Time};
+use crate::names::{self, Name, News, Scope};
+use crate::ruleset::Part;
 
 impl World {
-    /// Every name that some service names.
+    /// Every name of a service that is not decommissioned. Of the others none is asked for: whoever takes an
+    /// abandoned name over could have this host refuse any address.
     pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
-        self.index.hosts()
+        self.index.hosts().filter(|host| self.is_followed(host))
+    }
+
+    fn is_followed(&self, host: &HostName) -> bool {
+        let mut services = self.index.with_host(host);
+        services.any(|service| self.state(service) != Some(ServiceState::Decommissioned))
+    }
+
+    /// The names that cover a name of an answer: itself, and patterns above it.
+    pub fn hosts_covering(&self, asked: &str) -> Vec<HostName> {
+        let Some(asked) = HostName::new(asked) else { return Vec::new() };
+        let below = asked.as_str().match_indices('.').filter_map(|(at, _)| asked.as_str().get(at..));
+        let patterns: Vec<_> = below.filter_map(|rest| HostName::new(&format!("*{rest}"))).collect();
+        let named = |host: &HostName| self.index.with_host(host).next().is_some();
+        std::iter::once(asked.clone()).chain(patterns).filter(named).collect()
     }
 
     /// What a name has and had; `None` before the first news of it.
-    pub fn host(&self, name: &HostName) -> Option<&Name> {
-        self.names.get(name).map(Arc::as_ref)
+    pub fn host(&self, name: &HostName) -> Option<&Arc<Name>> {
+        self.names.get(name)
     }
 
     /// The service as its file says it, without the addresses of its names.
@@ -34,7 +51,7 @@ impl World {
         self.see(now);
         let mut changed = BTreeSet::new();
         for (host, news) in news {
-            if self.index.with_host(host).next().is_none() {
+            if !self.is_followed(host) {
                 continue;
             }
             let name = Arc::make_mut(&mut self.names).entry(host.clone()).or_default();
@@ -119,8 +136,72 @@ impl World {
         }
     }
 
-    /// Every name, for the store.
-    pub fn names(&self) -> &Names {
-        &self.names
+    /// Adds where a subject is whose policies have names: its questions to name servers are noted.
+    pub(super) fn compile_learning(&self, subject: &Subject, before: &Self, part: &mut Part) {
+        if !self.names_hosts(subject) {
+            return;
+        }
+        let others = self.resolution.iter().filter(|(other, _)| *other != subject && self.names_hosts(other));
+        let others = others.flat_map(|(_, places)| places);
+        compile::learning_moved(before.places(subject), self.places(subject), others, part);
+        if !compile::is_in_sets(before.places(subject)) || !compile::is_in_sets(self.places(subject)) {
+            let all: BTreeSet<&ServiceName> =
+                self.index.hosts().flat_map(|host| self.index.with_host(host)).collect();
+            let standings = self.standings_of(all);
+            compile::asking_chain(&self.input(&standings), part);
+        }
     }
+
+    fn names_hosts(&self, subject: &Subject) -> bool {
+        let standings = self.standings_of(self.index.with_subject(subject));
+        standings.iter().any(|standing| compile::naming(standing.service).any(|naming| naming == subject))
+    }
+
+    /// Returns only what follows the single addresses of these services, which in the world `before` had others;
+    /// `None` when that takes more than a few elements. `listing`: who lists an address by itself now; `governed`:
+    /// whether anything is, from one address to another.
+    pub fn compile_addresses(
+        &self,
+        moved: &BTreeSet<ServiceName>,
+        before: &Self,
+        listing: &dyn Fn(Prefix) -> Vec<ServiceName>,
+        governed: &dyn Fn(IpAddr, IpAddr) -> bool,
+    ) -> Option<Part> {
+        let mut part = Part::new(&self.settings.enforcement.table);
+        let mut changed = BTreeSet::new();
+        for service in moved {
+            let (now, old) = (self.services.get(service)?, before.services.get(service)?);
+            changed.extend(changed_addresses(&old.service, &now.service)?);
+        }
+        for single in changed {
+            let now = listing(single);
+            let all: BTreeSet<&ServiceName> = now.iter().chain(moved).collect();
+            let lists = |standing: &Standing<'_>| standing.service.prefixes().any(|prefix| prefix == single);
+            let mut old = before.standings_of(all);
+            old.retain(lists);
+            let listing = Listing { single, before: old, now: self.standings_of(&now) };
+            let (first, last) = compile::network(single.address()?);
+            if !compile::address_part(&self.input(&[]), &listing, governed(first, last), &mut part) {
+                return None;
+            }
+        }
+        Some(part)
+    }
+}
+
+/// The addresses that a service lists otherwise than before; `None` when it differs in more than single addresses.
+fn changed_addresses(before: &Service, now: &Service) -> Option<BTreeSet<Prefix>> {
+    let mut changed = BTreeSet::new();
+    let mut compare = |before: &[Prefix], now: &[Prefix]| {
+        let (before, now): (BTreeSet<_>, BTreeSet<_>) = (before.iter().collect(), now.iter().collect());
+        changed.extend(before.symmetric_difference(&now).map(|prefix| **prefix));
+    };
+    if before.policies.len() != now.policies.len() {
+        return None;
+    }
+    for (before, now) in before.policies.iter().zip(&now.policies) {
+        compare(&before.prefixes, &now.prefixes);
+    }
+    compare(&before.watched, &now.watched);
+    changed.iter().all(|prefix| prefix.address().is_some()).then_some(changed)
 }

@@ -3,8 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::{Segment, SegmentName};
+use crate::names::News;
 use crate::owners::Owners;
 use crate::plan;
+use crate::ruleset::Verdict;
 
 fn at(minute: i64) -> Time {
     Time::from_timestamp(1_790_000_000 + minute * 60, 0).unwrap()
@@ -24,15 +27,31 @@ fn text((kind, from, length, address, watch): (usize, i64, i64, u8, bool)) -> St
         _ => String::new(),
     };
     let own = if matches!(kind % 4, 1 | 2) { "windows = [\"w\"]\n" } else { "" };
+    let name = kind % 3;
+    let ports = ["\"443/tcp\"", "\"443/tcp\", \"53/udp\"", "\"80-81/tcp\""][kind / 3 % 3];
     let watch = if watch { "[teardown]\nwatch = \"11m\"\n" } else { "" };
     format!(
         "provider = \"p\"\nowner = \"o\"\n[lifetime]\ncommission = {commission}\ndecommission = {end}\n{watch}{window}\
-         [[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"192.0.2.{address}\"]\n\
-         ports = [\"443/tcp\"]\n{own}\
-         [[egress]]\nsubject = {{ container = \"c{address}\" }}\nto = [\"192.0.2.{address}\", \"203.0.113.0/24\"]\n\
-         ports = [\"443/tcp\", \"53/udp\"]\n{own}\
-         [[ingress]]\nsubject = {{ unit = \"u.service\" }}\nfrom = [\"198.51.100.0/24\"]\nports = [\"22/tcp\"]\n",
+         [[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"192.0.2.{address}\", \"n{name}.example.com\"]\n\
+         ports = [{ports}]\n{own}\
+         [[egress]]\nsubject = {{ container = \"c{address}\" }}\nto = [\"192.0.2.{address}\", \"n{name}.example.com\"]\n\
+         ports = [{ports}]\n{own}\
+         [[ingress]]\nsubject = {{ unit = \"u.service\" }}\nfrom = [\"198.51.100.0/24\"]\nports = [\"22/tcp\"]\n{}",
+         match kind {
+             5 => format!("[[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"any\"]\nports = [\"443/tcp\", \"icmp\"]\n"),
+             6 => "[[egress]]\nsubject = { cgroup = \"/\" }\nto = [\"any\"]\nports = [\"400-500/tcp\", \"53/udp\"]\n".to_owned(),
+             _ => String::new(),
+         },
     )
+}
+
+/// A segment around one of the units that move.
+fn segment(unit: u8) -> (SegmentName, Segment) {
+    let name = SegmentName::new(&format!("g{unit}")).unwrap();
+    let text = format!("subject = {{ unit = \"u{unit}.service\" }}\n");
+    let (segment, found) =
+        crate::config::parse_segment(std::path::Path::new("g.toml"), &name, &text, &|_| None);
+    (name, segment.unwrap_or_else(|| panic!("{found:?}")))
 }
 
 fn service(index: usize, text: &str, settings: &Settings) -> (ServiceName, Service) {
@@ -42,20 +61,41 @@ fn service(index: usize, text: &str, settings: &Settings) -> (ServiceName, Servi
     (name, service.unwrap_or_else(|| panic!("{found:?}\n{text}")))
 }
 
-/// A table without what is over: parts leave the elements of others alone, which the kernel has dropped.
+/// Some places lie in others; sometimes there is none.
+fn places(id: u64) -> Vec<Place> {
+    let (level, path) = [(2, "p"), (3, "p/q"), (2, "r")][(id % 3) as usize];
+    if id == 1 { vec![] } else { vec![Place::cgroup(id, level, path)] }
+}
+
+/// A table without what is over: parts leave the elements of others alone, which the kernel has dropped. Chains of several
+/// owners or policies stay too, though nothing leads to them any more, until everything is compiled again.
 fn without_the_past(mut ruleset: Ruleset, now: Time) -> Ruleset {
+    let mut used = BTreeSet::new();
+    for verdict in
+        ruleset.sets.values().flat_map(|set| set.elements.values()).filter_map(|e| e.verdict.as_ref())
+    {
+        if let Verdict::Jump(chain) | Verdict::Goto(chain) = verdict {
+            used.insert(chain.to_string());
+        }
+    }
+    ruleset
+        .chains
+        .retain(|name, _| used.contains(name) || !(name.starts_with("tie-") || name.starts_with("both-")));
     for set in ruleset.sets.values_mut() {
         set.elements.retain(|_, element| element.closes_at.is_none_or(|at| at > now));
     }
     ruleset
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Event {
     /// To the next deadline, or by so many minutes, whichever comes first.
     Pass(i64),
     Order(OrderKind, usize),
     Moves(u8, u64),
+    /// A name gets these addresses, by their last byte.
+    Resolves(u8, Vec<u8>),
+    Learns(u8, u8),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -64,6 +104,8 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (1i64..60).prop_map(Event::Pass),
         3 => (kind, 0usize..8).prop_map(|(kind, index)| Event::Order(kind, index)),
         1 => (0u8..4, 1u64..9).prop_map(|(unit, id)| Event::Moves(unit, id)),
+        3 => (0u8..3, prop::collection::vec(0u8..6, 1..4)).prop_map(|(name, last)| Event::Resolves(name, last)),
+        1 => (0u8..3, 0u8..6).prop_map(|(name, last)| Event::Learns(name, last)),
     ]
 }
 
@@ -75,14 +117,52 @@ struct Host {
 
 impl Host {
     /// As the daemon does it.
+    fn put_addresses(&mut self, next: World, moved: &BTreeSet<ServiceName>, part: Option<Part>) {
+        for service in moved {
+            let (before, now) = (self.world.standing(service).unwrap(), next.standing(service).unwrap());
+            self.owners.follow(before.service, now.service);
+        }
+        let listing = |single| self.owners.listing(single).cloned().collect();
+        let governed = |first, last| self.owners.is_any_between(first, last);
+        let addresses = next.compile_addresses(moved, &self.world, &listing, &governed);
+        self.world = next;
+        match addresses {
+            Some(addresses) => {
+                if let Some(part) = part {
+                    self.in_force.take_over(part);
+                }
+                self.in_force.take_over(addresses);
+            }
+            None => self.in_force = self.world.compile(),
+        }
+        let fresh = Owners::new(&self.world.standings());
+        assert_eq!(format!("{fresh:?}"), format!("{:?}", self.owners));
+    }
+
+    fn hear(&mut self, host: u8, news: News) {
+        let mut next = self.world.clone();
+        let host = crate::model::HostName::new(&format!("n{host}.example.com")).unwrap();
+        let changed = next.hear(&[(host, news)], next.now());
+        let mut moved = next.services_of(&changed);
+        moved.retain(|service| {
+            next.moved(&self.world, service) && next.standing(service).unwrap().governs(next.now())
+        });
+        self.put_addresses(next, &moved, None);
+    }
+
     fn put(&mut self, next: World, touched: &BTreeSet<ServiceName>) {
         let governs = |world: &World, name| world.standing(name).is_some_and(|s| s.governs(world.now()));
         let part = next.compile_services(touched, self.owners.ties(touched), &self.in_force);
         let same = touched.iter().all(|name| governs(&next, name) == governs(&self.world, name));
-        self.world = next;
-        if same {
+        let moved: BTreeSet<_> =
+            touched.iter().filter(|name| next.moved(&self.world, name)).cloned().collect();
+        if same && moved.is_empty() {
+            self.world = next;
             self.in_force.take_over(part);
+        } else if same {
+            self.put_addresses(next, &moved, Some(part));
         } else {
+            self.world = next;
             self.in_force = self.world.compile();
             self.owners = Owners::new(&self.world.standings());
         }
@@ -103,17 +183,28 @@ impl Host {
                     self.put(next, &outcome.touched);
                 }
             }
+            Event::Resolves(name, last) => {
+                let addresses =
+                    last.iter().map(|last| std::net::Ipv4Addr::new(192, 0, 2, *last).into()).collect();
+                self.hear(name, News::Resolved { addresses, unanswered: None });
+            }
+            Event::Learns(name, last) => {
+                let until = next.now() + chrono::TimeDelta::minutes(9);
+                let address = std::net::Ipv4Addr::new(203, 0, 113, last).into();
+                self.hear(name, News::Learned { address, until });
+            }
             Event::Moves(unit, id) => {
-                let (subject, place) = match id % 2 {
-                    0 => (Subject::unit(&format!("u{unit}.service")), Place::cgroup(id, 2, "p")),
+                let (subject, places) = match id % 2 {
+                    0 => (Subject::unit(&format!("u{unit}.service")), places(id)),
                     _ => (
                         Subject::container(&format!("c{unit}")),
-                        Place::Address(std::net::Ipv4Addr::new(172, 18, 0, id as u8).into()),
+                        vec![Place::Address(std::net::Ipv4Addr::new(172, 18, 0, id as u8).into())],
                     ),
                 };
                 let subject = subject.unwrap();
-                next.resolve(subject.clone(), vec![place]);
-                let part = next.compile_subjects(&BTreeSet::from([subject]), &self.in_force);
+                next.resolve(subject.clone(), places);
+                let subjects = BTreeSet::from([subject]);
+                let part = next.compile_subjects(&subjects, &self.world, &self.in_force);
                 self.world = next;
                 self.in_force.take_over(part);
             }
@@ -128,16 +219,18 @@ proptest! {
     fn parts_add_up_to_the_whole(
         texts in prop::collection::vec((0usize..8, -20i64..60, 61i64..300, 0u8..4, any::<bool>()), 1..8),
         events in prop::collection::vec(event(), 1..40),
+        enclosed in prop::collection::btree_set(0u8..4, 0..4),
     ) {
         let settings = Settings::default();
         let services: BTreeMap<_, _> =
             texts.iter().enumerate().map(|(index, one)| service(index, &text(*one), &settings)).collect();
         let mut world = World::new(settings.clone(), at(0));
         world.apply(settings, services, at(0));
+        world.enclose(enclosed.into_iter().map(segment).collect());
         let (in_force, owners) = (world.compile(), Owners::new(&world.standings()));
         let mut host = Host { world, owners, in_force };
         for event in events {
-            host.happen(event);
+            host.happen(event.clone());
             let now = host.world.now();
             let (held, wanted) =
                 (without_the_past(host.in_force.clone(), now), without_the_past(host.world.compile(), now));

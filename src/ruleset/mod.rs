@@ -47,6 +47,8 @@ pub struct Part {
     pub gone: BTreeSet<String>,
     pub gone_chains: BTreeSet<String>,
     pub gone_counters: BTreeSet<String>,
+    /// Elements of sets whose other elements stay; `None`: the element goes.
+    pub elements: BTreeMap<String, BTreeMap<Key, Option<Element>>>,
 }
 
 impl Part {
@@ -56,6 +58,7 @@ impl Part {
             gone: BTreeSet::new(),
             gone_chains: BTreeSet::new(),
             gone_counters: BTreeSet::new(),
+            elements: BTreeMap::new(),
         }
     }
 }
@@ -73,6 +76,15 @@ impl Ruleset {
             self.counters.remove(name);
         }
         self.counters.extend(part.wanted.counters);
+        for (name, elements) in part.elements {
+            let Some(set) = self.sets.get_mut(&name) else { continue };
+            for (key, element) in elements {
+                match element {
+                    Some(element) => drop(set.elements.insert(key, element)),
+                    None => drop(set.elements.remove(&key)),
+                }
+            }
+        }
         self.sets.extend(part.wanted.sets);
         self.chains.extend(part.wanted.chains);
     }
@@ -231,6 +243,8 @@ pub enum Load {
     Port(Side),
     Time,
     EchoId(Family),
+    /// The identifier of a DNS message behind a UDP header, 2 bytes.
+    DnsId,
     /// Always this number: for rules that share a set and not its elements.
     Number(u32),
 }
@@ -333,6 +347,11 @@ pub enum Statement {
     Count(String),
     /// Sends the packet's first 128 bytes to an NFLOG group.
     Log {
+        prefix: String,
+        group: u16,
+    },
+    /// Sends as much of the packet as the reader wants to an NFLOG group.
+    LogWhole {
         prefix: String,
         group: u16,
     },

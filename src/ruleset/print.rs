@@ -270,6 +270,7 @@ impl fmt::Display for Statement {
             Self::Log { prefix, group } => {
                 write!(f, "log prefix \"{prefix}\" group {group} snaplen {LOG_SNAPLEN}")
             }
+            Self::LogWhole { prefix, group } => write!(f, "log prefix \"{prefix}\" group {group}"),
             Self::RejectWithReset => f.write_str("reject with tcp reset"),
             Self::RejectAsProhibited => f.write_str("reject with icmpx admin-prohibited"),
             Self::Verdict(verdict) => write!(f, "{verdict}"),
@@ -292,6 +293,7 @@ fn print_load(load: Load) -> String {
         Load::Protocol => "meta l4proto".into(),
         Load::Port(side) => format!("th {}port", side_letter(side)),
         Load::Time => "meta time".into(),
+        Load::DnsId => "@th,64,16".into(),
         Load::EchoId(family) => format!("{} id", icmp_word(family)),
         // nft takes no plain number into a key.
         Load::Number(number) => format!("meta mark & 0 | {number}"),

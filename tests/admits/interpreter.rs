@@ -169,7 +169,7 @@ impl<'a> Interpreter<'a> {
                 counted.push(name.clone());
                 Some(Flow::Next)
             }
-            Statement::Log { .. } => Some(Flow::Next),
+            Statement::Log { .. } | Statement::LogWhole { .. } => Some(Flow::Next),
             Statement::RejectWithReset => yes(tcp).map(|_| Flow::Done(false)),
             Statement::RejectAsProhibited => Some(Flow::Done(false)),
             Statement::Verdict(verdict) => Some(self.verdict(verdict, packet, counted)),
@@ -218,6 +218,7 @@ impl<'a> Interpreter<'a> {
             Load::Port(side) => (!packet.fragment).then(|| key.port(port(packet, side)))?,
             Load::Time => key.time(self.now),
             Load::Number(number) => key.number(number),
+            Load::DnsId => key.port(0),
             Load::EchoId(family) => same(family).then(|| key.port(packet.echo_id))?,
         })
     }

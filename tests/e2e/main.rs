@@ -8,9 +8,11 @@ mod agent;
 mod lab;
 
 mod accounts;
+mod anywhere;
 mod attempts;
 mod closing;
 mod containers;
+mod explain;
 mod failsafe;
 mod findings;
 mod forward;

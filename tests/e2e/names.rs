@@ -1,11 +1,14 @@
 //! Host names as endpoints: resolved by the daemon, kept when a resolver fails, refused for ever after a decommission.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
-use crate::agent::Agent;
+use hickory_resolver::proto::rr::RecordType;
+
+use crate::agent::{Agent, Heard, Took};
 use crate::lab::clock::{self, in_ms, reach};
-use crate::lab::dns::NameServer;
+use crate::lab::dns::{NameServer, forged, question};
 use crate::lab::schedule::{Lifetime, egress, schedule, window};
 use crate::lab::{Lab, MOMENT, Unit, at, public4, public6};
 
@@ -13,6 +16,12 @@ const NAME: &str = "api.example.com";
 
 /// Within this a changed answer is asked for: names are asked for every five seconds at most, with a tenth of jitter.
 const REFRESHED: Duration = Duration::from_secs(10);
+
+/// First connections that would be refused: each may be held for a second, one after the other. The measured thousand
+/// takes `PICOSEG_FRESH=1000`.
+fn fresh_count() -> u16 {
+    std::env::var("PICOSEG_FRESH").ok().and_then(|count| count.parse().ok()).unwrap_or(15)
+}
 
 /// A lab with a name server, whose daemon asks it.
 fn lab() -> Option<(Lab, NameServer)> {
@@ -223,4 +232,115 @@ fn another_resolver_is_followed() {
     lab.resolvers(&[lab.provider4(6)]);
     comes_to_be_governed(&neighbour, public4(0));
     assert!(ours.talks_to(at(public4(0), 443)));
+}
+
+/// Asks a name server and waits for its answer, which a process of the host receives.
+fn ask(process: &Agent, server: SocketAddr, name: &str) {
+    let from = process.udp(SocketAddr::new(wildcard(server), 0));
+    let question = String::from_utf8(question(0x1234, name, RecordType::A)).expect("below 128 all of it");
+    from.say_to(server, &question).expect("DNS is not governed");
+    assert!(matches!(from.hear(), Heard::Text { .. }), "an answer");
+}
+
+fn wildcard(of: SocketAddr) -> IpAddr {
+    if of.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+#[test]
+fn what_a_named_process_is_answered_is_learned_also_for_patterns_and_through_aliases() {
+    let Some((lab, server)) = lab() else { return };
+    let (payments, other) = (lab.unit("payments"), lab.unit("other"));
+    let resolver = at(lab.provider4(5), 53);
+    let policy = egress(&payments, "*.example.com", "443/tcp");
+    lab.write("stripe", &schedule(Lifetime::open(), &[policy]));
+    server.alias("eu.api.example.com", "edge.cdn.example.net");
+    server.set("edge.cdn.example.net", &[public4(0)], 60);
+    server.set("example.com", &[public4(1)], 60);
+    let daemon = lab.daemon();
+    let (ours, neighbour) = (lab.process(&payments), lab.process(&other));
+    let _theirs = provider(&lab, 3);
+    ask(&ours, resolver, "example.com");
+    ask(&ours, resolver, "eu.api.example.com");
+    comes_to_be_governed(&neighbour, public4(0));
+    assert!(ours.talks_to(at(public4(0), 443)));
+    assert!(neighbour.talks_to(at(public4(1), 443)), "a pattern does not cover the name itself");
+    assert!(daemon.term().success());
+    let _daemon = lab.daemon();
+    assert!(ours.talks_to(at(public4(0), 443)) && !neighbour.talks_to(at(public4(0), 443)), "over a restart");
+}
+
+#[test]
+fn only_a_named_process_that_asks_a_resolver_of_this_host_teaches() {
+    let Some((lab, server)) = lab() else { return };
+    let (payments, other) = (lab.unit("payments"), lab.unit("other"));
+    let (resolver, foreign) = (at(lab.provider4(5), 53), lab.name_server(6));
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, "*.example.com", "443/tcp")]));
+    server.set("a.example.com", &[public4(0)], 60);
+    foreign.set("b.example.com", &[public4(1)], 60);
+    server.set("c.example.com", &[public4(2)], 60);
+    let _daemon = lab.daemon();
+    let (ours, neighbour) = (lab.process(&payments), lab.process(&other));
+    let theirs = provider(&lab, 4);
+    ask(&neighbour, resolver, "a.example.com");
+    ask(&ours, at(lab.provider4(6), 53), "b.example.com");
+    // An answer that nobody asked for, to an open port of the process.
+    let open = ours.udp(at(lab.host4(), 0));
+    theirs.bytes(lab.host4(), vec![forged(resolver, open.local(), "d.example.com", public4(3))]);
+    assert!(matches!(open.hear(), Heard::Text { .. }), "the forged answer arrived");
+    ask(&ours, resolver, "c.example.com");
+    comes_to_be_governed(&neighbour, public4(2));
+    for number in [0, 1, 3] {
+        assert!(neighbour.talks_to(at(public4(number), 443)), "{number}: nobody who may taught it");
+    }
+}
+
+/// Every first connection meets an address that nobody has seen before. `covered`: another service lists the network
+/// that they are in, so that they would be refused.
+fn first_connections(covered: bool, count: u16) -> Option<(Took, u64)> {
+    let (lab, server) = lab()?;
+    let (payments, other) = (lab.unit("payments"), lab.unit("other"));
+    lab.everywhere("198.18.0.0/16");
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, "*.example.com", "443/tcp")]));
+    if covered {
+        lab.write("cdn", &schedule(Lifetime::open(), &[egress(&other, "198.18.0.0/16", "80/tcp")]));
+    }
+    let _daemon = lab.daemon();
+    let (ours, theirs) = (lab.process(&payments), lab.provider());
+    let _listener = theirs.echo(at(Ipv4Addr::UNSPECIFIED.into(), 443));
+    let name = |number: u16| format!("h{number}.example.com");
+    for number in 0..count {
+        let [high, low] = (number + 1).to_be_bytes();
+        server.set(&name(number), &[Ipv4Addr::new(198, 18, high, low).into()], 60);
+    }
+    let questions = (0..count).map(|number| question(0x1234, &name(number), RecordType::A)).collect();
+    let mut took = ours.fresh(at(lab.provider4(5), 53), questions, 443);
+    took.connected.sort_unstable();
+    let mut command = Command::new("nft");
+    command.args(["list", "counter", "inet", "picoseg", "held"]);
+    let listed = lab.on_host(command).ok().stdout;
+    let held = listed.split_whitespace().skip_while(|word| *word != "packets").nth(1).expect("a counter");
+    Some((took, held.parse().expect("a number")))
+}
+
+fn say(what: &str, took: &Took, held: u64) {
+    let at = |part: usize| took.connected[(took.connected.len() - 1) * part / 100] as f64 / 1e3;
+    println!(
+        "{what}: {} connected, {} failed, {held} held; p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms",
+        took.connected.len(),
+        took.failed.len(),
+        at(50),
+        at(99),
+        at(100)
+    );
+}
+
+#[test]
+fn first_connections_to_fresh_addresses_never_fail() {
+    let Some((took, held)) = first_connections(false, 1000) else { return };
+    say("nobody else lists them", &took, held);
+    assert!(took.failed.is_empty(), "{:?}", took.failed);
+    assert_eq!(held, 0);
+    let Some((took, held)) = first_connections(true, fresh_count()) else { return };
+    say("another service lists them", &took, held);
+    assert!(took.failed.is_empty(), "{:?}", took.failed);
 }

@@ -1,6 +1,8 @@
 //! The host's resolvers: `/etc/resolv.conf` and `/etc/hosts`, followed as they change.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 
 use hickory_resolver::TokioResolver;
@@ -33,9 +35,25 @@ impl Resolvers {
         true
     }
 
+    /// The name servers of `/etc/resolv.conf`.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let text = fs::read_to_string(FILES[0]).unwrap_or_default();
+        name_servers(&text)
+    }
+
     pub fn client(&self) -> Result<TokioResolver, NetError> {
         self.client.clone()
     }
+}
+
+/// resolv.conf(5). A zone behind an address says by which interface, which no packet does.
+fn name_servers(text: &str) -> BTreeSet<IpAddr> {
+    let mut lines = text.lines().map(str::split_whitespace);
+    let address = |words: &mut std::str::SplitWhitespace<'_>| {
+        let is_one = words.next() == Some("nameserver");
+        words.next().filter(|_| is_one)?.split('%').next()?.parse().ok()
+    };
+    lines.by_ref().filter_map(|mut words| address(&mut words)).collect()
 }
 
 fn stamp() -> Stamp {
@@ -53,4 +71,17 @@ fn client() -> Result<TokioResolver, NetError> {
     options.use_hosts_file = ResolveHosts::Always;
     options.preserve_intermediates = true;
     builder.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_are_read_as_the_resolver_reads_them() {
+        let text =
+            "# nameserver 192.0.2.9\nnameserver 127.0.0.53\n nameserver fe80::1%eth0\nsearch example.com\n";
+        let expected = ["127.0.0.53", "fe80::1"].map(|text| text.parse().unwrap());
+        assert_eq!(name_servers(text), BTreeSet::from(expected));
+    }
 }

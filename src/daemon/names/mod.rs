@@ -1,15 +1,19 @@
 //! What names stand for, asked of the host's resolvers. What is found goes to the loop as news.
 
+mod answer;
 mod config;
 mod resolver;
 mod schedule;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use tokio::sync::{mpsc, watch};
 
 use crate::model::HostName;
 use crate::names::News;
+
+pub use answer::read;
 
 /// News that may wait for the loop; while it is full, nobody asks.
 const WAITING: usize = 1024;
@@ -21,6 +25,7 @@ const TOGETHER: usize = 256;
 pub struct Hosts {
     wanted: watch::Sender<BTreeSet<HostName>>,
     news: mpsc::Receiver<(HostName, News)>,
+    resolvers: watch::Receiver<BTreeSet<IpAddr>>,
 }
 
 impl Hosts {
@@ -28,8 +33,9 @@ impl Hosts {
     pub fn new(wanted: BTreeSet<HostName>) -> Self {
         let (wanted, names) = watch::channel(wanted);
         let (send, news) = mpsc::channel(WAITING);
-        tokio::spawn(resolver::run(names, send));
-        Self { wanted, news }
+        let (resolvers, known) = watch::channel(BTreeSet::new());
+        tokio::spawn(resolver::run(names, send, resolvers));
+        Self { wanted, news, resolvers: known }
     }
 
     /// Asks for these names from now on.
@@ -39,6 +45,11 @@ impl Hosts {
             *now = wanted;
             other
         });
+    }
+
+    /// True for the name servers that `/etc/resolv.conf` names.
+    pub fn is_resolver(&self, address: IpAddr) -> bool {
+        self.resolvers.borrow().contains(&address)
     }
 
     /// Waits for news; returns all that are there. Safe in `select!`.

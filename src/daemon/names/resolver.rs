@@ -30,8 +30,13 @@ const LIMIT: Duration = Duration::from_secs(20);
 type Answer = Result<(News, Duration), String>;
 
 /// Runs until nobody listens.
-pub async fn run(mut wanted: watch::Receiver<BTreeSet<HostName>>, news: mpsc::Sender<(HostName, News)>) {
+pub async fn run(
+    mut wanted: watch::Receiver<BTreeSet<HostName>>,
+    news: mpsc::Sender<(HostName, News)>,
+    known: watch::Sender<BTreeSet<IpAddr>>,
+) {
     let mut resolvers = Resolvers::read();
+    known.send_replace(resolvers.addresses());
     let mut schedule = Schedule::default();
     let mut asking: JoinSet<(HostName, Answer)> = JoinSet::new();
     let mut follow = interval(FOLLOW);
@@ -65,6 +70,7 @@ pub async fn run(mut wanted: watch::Receiver<BTreeSet<HostName>>, news: mpsc::Se
             () = reached(first) => {}
             _ = follow.tick() => if resolvers.follow() {
                 tracing::info!("the resolvers of this host changed");
+                known.send_replace(resolvers.addresses());
                 schedule.all_at(Instant::now());
             },
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Proofs, is_admitted, is_connected, owner, packets_between};
+use super::{Proofs, is_admitted, is_connected, is_enforced, packets_between};
 use crate::compile::Place;
 use crate::kernel::conntrack::{self, Flow};
 use crate::kernel::sockets::{Protocol, SocketTable, TimeWait};
@@ -120,8 +120,10 @@ fn whose(
     }
     let services = world.standings();
     let is = |subject: &Subject| world.places(subject).contains(&Place::Address(local.ip()));
-    match is_admitted(world, &services, &packets_between(protocol, local, remote), &is) {
-        true => None,
-        false => owner(world, owners, &services, remote.ip()),
+    if is_admitted(world, &services, &packets_between(protocol, local, remote), &is) {
+        return None;
     }
+    let owner = owners.owner(&services, remote.ip(), world.now())?;
+    let service = services.get(owner.index)?.service;
+    is_enforced(world, service).then(|| service.name.clone())
 }

@@ -78,6 +78,8 @@ impl Piece {
     pub const TCP_FLAGS: Self = Self::transport(13, 1);
     pub const ICMP_TYPE: Self = Self::transport(0, 1);
     pub const ECHO_ID: Self = Self::transport(4, 2);
+    /// Behind the eight bytes of a UDP header (RFC 768; RFC 1035, section 4.1.1).
+    pub const DNS_ID: Self = Self::transport(8, 2);
     pub const FIRST_PAYLOAD_BYTE: Self = Self { base: INNER_HEADER, offset: 0, length: 1 };
 
     /// Up to the type of the first handshake message of a TLS connection.
@@ -250,11 +252,13 @@ pub fn count_on(name: &CStr) -> Expression {
         .str(sys::NFTNL_EXPR_OBJREF_IMM_NAME, name)
 }
 
+/// Without a length of its own: the reader of the group says how much it wants.
+pub fn log_whole(prefix: &CStr, group: u16) -> Expression {
+    Expression::new(c"log").str(sys::NFTNL_EXPR_LOG_PREFIX, prefix).u16(sys::NFTNL_EXPR_LOG_GROUP, group)
+}
+
 pub fn log(prefix: &CStr, group: u16) -> Expression {
-    Expression::new(c"log")
-        .str(sys::NFTNL_EXPR_LOG_PREFIX, prefix)
-        .u16(sys::NFTNL_EXPR_LOG_GROUP, group)
-        .u32(sys::NFTNL_EXPR_LOG_SNAPLEN, LOG_SNAPLEN)
+    log_whole(prefix, group).u32(sys::NFTNL_EXPR_LOG_SNAPLEN, LOG_SNAPLEN)
 }
 
 pub fn reject(kind: i32, code: i32) -> Expression {

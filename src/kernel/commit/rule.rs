@@ -162,6 +162,7 @@ impl Encoder<'_> {
             }
             Statement::Count(name) => self.push(expr::count_on(&text(name)?)),
             Statement::Log { prefix, group } => self.push(expr::log(&text(prefix)?, *group)),
+            Statement::LogWhole { prefix, group } => self.push(expr::log_whole(&text(prefix)?, *group)),
             Statement::RejectWithReset => {
                 self.need_transport(protocol::TCP);
                 self.push(expr::reject(libc::NFT_REJECT_TCP_RST, 0));
@@ -270,7 +271,12 @@ impl Encoder<'_> {
         match load {
             Load::Address(family, _) | Load::Network(family, _) => self.need_network(family),
             Load::EchoId(family) => self.need_echo(family),
-            Load::Cgroup { .. } | Load::Protocol | Load::Port(_) | Load::Time | Load::Number(_) => {}
+            Load::Cgroup { .. }
+            | Load::Protocol
+            | Load::Port(_)
+            | Load::Time
+            | Load::DnsId
+            | Load::Number(_) => {}
         }
     }
 
@@ -299,6 +305,10 @@ impl Encoder<'_> {
                 self.push(expr::meta(expr::META_TIME_NS, to));
                 self.push(expr::to_network_order(8, to));
                 8
+            }
+            Load::DnsId => {
+                self.push(expr::payload(Piece::DNS_ID, to));
+                2
             }
             Load::EchoId(_) => {
                 self.push(expr::payload(Piece::ECHO_ID, to));

@@ -52,6 +52,8 @@ pub struct Options {
     pub delay: u32,
     /// Bytes of datagrams that may wait for us.
     pub receive_buffer: usize,
+    /// Records have what UDP datagrams carry, as far as it was copied.
+    pub datagrams: bool,
 }
 
 impl Default for Options {
@@ -63,6 +65,21 @@ impl Default for Options {
             batch_packets: 1000,
             delay: 10,
             receive_buffer: 4 * 1024 * 1024,
+            datagrams: false,
+        }
+    }
+}
+
+impl Options {
+    /// For few packets that somebody waits for: each comes at once, and whole.
+    pub fn prompt() -> Self {
+        Self {
+            copy: 4096,
+            batch_bytes: 8 * 1024,
+            batch_packets: 1,
+            delay: 1,
+            datagrams: true,
+            ..Self::default()
         }
     }
 }
@@ -99,6 +116,8 @@ pub struct Record {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub packet: Packet,
+    /// What a UDP datagram carries; only where [`Options::datagrams`] asks for it.
+    pub datagram: Option<Box<[u8]>>,
 }
 
 /// What a call of [`Reader::read_batch`] came upon beside the records.
@@ -119,6 +138,7 @@ pub struct Reader {
     connection: Connection,
     buffer: Vec<u8>,
     sequence: Sequence,
+    datagrams: bool,
 }
 
 impl Reader {
@@ -135,7 +155,12 @@ impl Reader {
             .set_receive_buffer(options.receive_buffer)
             .and_then(|_| connection.transact(&bind(group, options)))
             .map_err(|source| explain(group, source))?;
-        Ok(Self { connection, buffer: vec![0; room(options)], sequence: Sequence::default() })
+        Ok(Self {
+            connection,
+            buffer: vec![0; room(options)],
+            sequence: Sequence::default(),
+            datagrams: options.datagrams,
+        })
     }
 
     /// Appends the records that are there, without waiting. Records that the kernel dropped meanwhile are counted.
@@ -159,7 +184,7 @@ impl Reader {
     fn read_datagram(&mut self, length: usize, records: &mut Vec<Record>, batch: &mut Batch) {
         let datagram = self.buffer.get(..length).unwrap_or_default();
         for message in Messages::new(datagram).filter(|message| message.kind == PACKET) {
-            let (sequence, record) = read_record(&message);
+            let (sequence, record) = read_record(&message, self.datagrams);
             batch.lost += sequence.map_or(0, |number| self.sequence.gap_before(number));
             match record {
                 Some(record) => records.push(record),
@@ -216,12 +241,14 @@ fn bind(group: u16, options: Options) -> Request {
 }
 
 /// Reads one `NFULNL_MSG_PACKET`: its number, and the record when the packet can be read.
-fn read_record(message: &Message<'_>) -> (Option<u32>, Option<Record>) {
+fn read_record(message: &Message<'_>, datagrams: bool) -> (Option<u32>, Option<Record>) {
     let attributes = message.attributes(HEADER);
     let find = |kind: u16| attributes.clone().find(|attribute| attribute.kind == kind);
     let number = |kind: u16| find(kind).and_then(|attribute| attribute.be_u32());
     let sequence = number(attribute::SEQUENCE);
-    let packet = find(attribute::PAYLOAD).and_then(|attribute| Packet::parse(attribute.payload));
+    let bytes = find(attribute::PAYLOAD).map(|attribute| attribute.payload);
+    let packet = bytes.and_then(Packet::parse);
+    let datagram = bytes.filter(|_| datagrams).and_then(packet::datagram).map(Box::from);
     let record = packet.map(|packet| Record {
         prefix: find(attribute::PREFIX).map_or_else(String::new, |attribute| attribute.text()),
         hook: hook(attributes.clone()),
@@ -230,6 +257,7 @@ fn read_record(message: &Message<'_>) -> (Option<u32>, Option<Record>) {
         uid: number(attribute::UID),
         gid: number(attribute::GID),
         packet,
+        datagram,
     });
     (sequence, record)
 }
@@ -307,7 +335,7 @@ mod tests {
     #[test]
     fn a_record_has_what_the_kernel_says() {
         let datagram = logged();
-        let (sequence, record) = read_record(&Messages::new(&datagram).next().unwrap());
+        let (sequence, record) = read_record(&Messages::new(&datagram).next().unwrap(), false);
         let record = record.unwrap();
         assert_eq!(sequence, Some(9));
         assert_eq!(record.prefix, "egress/closed ");
@@ -324,7 +352,7 @@ mod tests {
             let at = at % datagram.len();
             datagram[at] = value;
             datagram.truncate(datagram.len().saturating_sub(cut));
-            Messages::new(&datagram).for_each(|message| drop(read_record(&message)));
+            Messages::new(&datagram).for_each(|message| drop(read_record(&message, true)));
         }
     }
 }

@@ -93,6 +93,16 @@ impl Packet {
     }
 }
 
+/// What a UDP datagram carries, from the packet's IP header on; `None` for anything else, and in later fragments.
+pub fn datagram(bytes: &[u8]) -> Option<&[u8]> {
+    let packet = Packet::parse(bytes).filter(|packet| packet.protocol == UDP && packet.ports.is_some())?;
+    let transport = match packet.source {
+        IpAddr::V4(_) => bytes.get(usize::from(bytes.first()? & 0x0f) * 4..)?,
+        IpAddr::V6(_) => behind_extensions(*bytes.get(6)?, bytes.get(40..)?).1,
+    };
+    transport.get(8..)
+}
+
 fn ports([a, b, c, d]: [u8; 4]) -> (u16, u16) {
     (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
 }

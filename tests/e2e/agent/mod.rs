@@ -4,6 +4,7 @@
 //! It is this very test binary, started once more for one of its tests, [`an_agent_is_who_it_should_be`], with an
 //! identity in its environment. What runs inside is in [`process`]; the words between are in [`protocol`].
 
+mod fresh;
 mod process;
 mod protocol;
 mod raw;
@@ -20,7 +21,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use protocol::{Answer, Ask, Id, Identity};
-pub use protocol::{Close, End, Ending, Failure, Flow, Heard, Kind, Manner, Packets, Tally, Who};
+pub use protocol::{Close, End, Ending, Failure, Flow, Heard, Kind, Manner, Packets, Tally, Took, Who};
 
 use crate::lab::{Lab, MOMENT, clock};
 
@@ -165,6 +166,14 @@ impl Agent {
     /// Sends them in the background, one `every` so often; its [`Socket::flow`] tells how many.
     pub fn raw_pump(&self, packets: Packets, every: Duration) -> Socket<'_> {
         self.socket(&Ask::RawPump { packets, every }).expect("root sends raw packets")
+    }
+
+    /// For each question asks a name server, and connects to the address in its answer at once.
+    pub fn fresh(&self, server: SocketAddr, questions: Vec<Vec<u8>>, port: u16) -> Took {
+        match self.ask(&Ask::Fresh { server, questions, port }) {
+            Answer::Took(took) => took,
+            other => unexpected(&other),
+        }
     }
 
     /// Whether an echo request is answered.

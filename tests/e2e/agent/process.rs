@@ -131,6 +131,9 @@ impl Sockets {
                 });
                 Ok(answer)
             }
+            Ask::Fresh { server, questions, port } => {
+                Ok(Answer::Took(super::fresh::connect(server, &questions, port)))
+            }
             Ask::Ping { remote, timeout } => raw::ping(remote, timeout).map(|()| Answer::Done),
         }
     }

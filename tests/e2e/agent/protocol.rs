@@ -129,6 +129,12 @@ pub enum Ask {
         packets: Packets,
         every: Duration,
     },
+    /// For each question asks a name server, and connects to the address in its answer at once.
+    Fresh {
+        server: SocketAddr,
+        questions: Vec<Vec<u8>>,
+        port: u16,
+    },
     /// One echo request.
     Ping {
         remote: std::net::IpAddr,
@@ -187,6 +193,7 @@ pub enum Answer {
     Flow(Flow),
     Tally(Tally),
     Names(Vec<String>),
+    Took(Took),
     Failed(Failure),
 }
 
@@ -204,6 +211,13 @@ pub enum Heard {
     Nothing,
     End,
     Failed(Failure),
+}
+
+/// How long connections took to begin, in microseconds, and those that did not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Took {
+    pub connected: Vec<u64>,
+    pub failed: Vec<String>,
 }
 
 /// How a socket stands.

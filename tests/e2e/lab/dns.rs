@@ -1,12 +1,13 @@
 //! A name server that answers what a test tells it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use etherparse::PacketBuilder;
 use hickory_resolver::proto::op::{Message, OpCode, Query, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
@@ -130,4 +131,16 @@ pub fn question(id: u16, name: &str, record: RecordType) -> Vec<u8> {
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(Name::from_ascii(format!("{name}.")).expect("a name"), record));
     message.to_vec().expect("a question of ours")
+}
+
+/// A whole packet with an answer that nobody asked for.
+pub fn forged(from: SocketAddr, to: SocketAddr, name: &str, address: IpAddr) -> Vec<u8> {
+    let question = Message::from_vec(&question(0x1234, name, RecordType::A)).expect("ours");
+    let zone = BTreeMap::from([(name.to_owned(), Entry::Addresses(vec![address], 60))]);
+    let answer = answer(&question, &zone).to_vec().expect("an answer of ours");
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.ip(), to.ip()) else { panic!("of IPv4") };
+    let builder = PacketBuilder::ipv4(source.octets(), destination.octets(), 64).udp(from.port(), to.port());
+    let mut packet = Vec::new();
+    builder.write(&mut packet, &answer).expect("to memory");
+    packet
 }

@@ -272,6 +272,12 @@ impl Lab {
         self.host.ip(&ours);
     }
 
+    /// Lets the provider have every address of a network, and the host a route there.
+    pub fn everywhere(&self, network: &str) {
+        self.provider.ip(&format!("route add local {network} dev lo\n"));
+        self.host.ip(&format!("route add {network} via {}\n", self.provider4(0)));
+    }
+
     /// Starts a name server at an address of the provider.
     pub fn name_server(&self, number: u8) -> dns::NameServer {
         let address = at(self.provider4(number), 53);

@@ -1,0 +1,85 @@
+//! Holds the first segment of a connection to an address that its process learned a moment ago.
+//!
+//! An answer of a name server and the connection that follows are a tenth of a millisecond apart; the daemon takes longer
+//! to put the address into the table. Where nobody lists the address, the connection passes meanwhile as ungoverned. Where
+//! another service's prefix covers it, or an enclosure of the process, it would be refused and fail. So a SYN that
+//! would be refused, from a cgroup that received an answer within the last second, is dropped once: TCP sends it
+//! again after a second (RFC 6298, section 2.1), and then it is judged. Each flow is held once; a full set holds
+//! nothing.
+//!
+//! Rejected: `queue` to the daemon. It is user space in the packets' path, not every kernel has it, and a dead daemon would
+//! stop what is admitted. A held segment is no attempt, nor refused for good: what comes after it is counted. `held`
+//! counts them.
+
+use std::time::Duration;
+
+use super::learning::{DEEPEST, naming_set};
+use super::names;
+use super::shared::{back, chain, first_segment, goto, jump, lookup, update};
+use crate::model::Family;
+use crate::ruleset::{Field, Load, Ruleset, Set, Side, Statement, Verdict};
+
+/// Where a SYN that would be refused goes first; it comes back unless it is held.
+pub const CHAIN: &str = "fresh-out";
+
+/// Counts what was held.
+const COUNTER: &str = "held";
+
+/// How long after an answer a connection may be held: the daemon is faster by two orders of magnitude.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How long a flow is known as one that was held: as long as a SYN is sent again (tcp_syn_retries, 6: 127 seconds).
+const HELD: Duration = Duration::from_secs(130);
+
+const SIZE: u32 = 65_536;
+
+/// Adds the chains and lets refused segments that leave pass through them.
+pub fn add(ruleset: &mut Ruleset) {
+    ruleset.counters.insert(COUNTER.to_owned());
+    let mut asked = Vec::new();
+    for level in 1..=DEEPEST {
+        ruleset.sets.insert(answered(level), Set::dynamic(&[Field::Cgroup], SIZE, Some(FRESH), false));
+        asked.push(vec![lookup(&[Load::Cgroup { level }], answered(level)), goto("fresh-held")]);
+    }
+    chain(ruleset, CHAIN, asked);
+    let mut once = Vec::new();
+    for family in Family::ALL {
+        let set = format!("held{}", names::digit(family));
+        let address = Field::Address(family);
+        let fields = [address, Field::Port, address, Field::Port];
+        ruleset.sets.insert(set.clone(), Set::dynamic(&fields, SIZE, Some(HELD), false));
+        let flow = [
+            Load::Address(family, Side::Source),
+            Load::Port(Side::Source),
+            Load::Address(family, Side::Destination),
+            Load::Port(Side::Destination),
+        ];
+        once.push(vec![lookup(&flow, set.clone()), back()]);
+        // One rule: where the set is full, nothing is held and the segment is judged.
+        let drop = Statement::Verdict(Verdict::Drop);
+        once.push(vec![update(set, &flow), Statement::Count(COUNTER.to_owned()), drop]);
+        add_to(ruleset, &format!("refuse-out{}", names::digit(family)));
+    }
+    chain(ruleset, "fresh-held", once);
+}
+
+/// The rules that note who was answered: behind the check that it was an answer to a question.
+pub fn note() -> Vec<Vec<Statement>> {
+    let note = |level| {
+        let cgroup = [Load::Cgroup { level }];
+        vec![lookup(&cgroup, naming_set(level)), update(answered(level), &cgroup)]
+    };
+    (1..=DEEPEST).map(note).collect()
+}
+
+fn answered(level: u32) -> String {
+    format!("answered-l{level}")
+}
+
+/// Before the owner is looked for.
+fn add_to(ruleset: &mut Ruleset, refusal: &str) {
+    let Some(refusal) = ruleset.chains.get_mut(refusal) else { return };
+    let dispatches = |rule: &crate::ruleset::Rule| matches!(rule.first(), Some(Statement::Dispatch { .. }));
+    let place = refusal.rules.iter().position(dispatches).unwrap_or(refusal.rules.len());
+    refusal.rules.insert(place, vec![first_segment(), jump(CHAIN)].into());
+}
