@@ -48,6 +48,7 @@ fn compiled(schedules: Vec<PathBuf>) -> Ruleset {
         let path = format!("system.slice/{unit}");
         world.resolve(Subject::unit(unit).unwrap(), vec![Place::cgroup(1000 + index as u64, 2, path)]);
     }
+    world.resolve(Subject::user("batch").unwrap(), vec![Place::User(1001)]);
     world.compile()
 }
 

@@ -81,9 +81,9 @@ fn hook(input: &Input<'_>, ruleset: &mut Ruleset) {
                 *rule = returning.into();
             }
         }
-        if strict && !base.rules.is_empty() {
+        if strict {
             // Behind the fail-safe, which stays first: in front of the two gates.
-            base.rules.remove(0);
+            base.rules.retain(|rule| rule.first() != Some(&loopback(way)));
             let at = base.rules.len().saturating_sub(2);
             base.rules.insert(at, vec![loopback(way), accept()].into());
             base.rules.insert(at, vec![loopback(way), jump(subjects_chain(way))].into());

@@ -25,6 +25,10 @@ const HOST: [&str; 2] = ["192.0.2.1", "2001:db8:ffff::1"];
 const PLACES: [(&str, u64, u32); 4] =
     [("/a", 11, 1), ("/a/inner", 12, 2), ("/b.slice", 21, 1), ("/b.slice/x.service", 22, 2)];
 
+/// Numbers of a user and a group.
+const PAYER: u32 = 1001;
+const PAYERS: u32 = 2002;
+
 fn instant(minutes: i64) -> Time {
     Time::from_timestamp(1_800_000_000 + minutes * 60, 0).unwrap()
 }
@@ -36,7 +40,15 @@ fn subject() -> impl Strategy<Value = &'static str> {
         r#"{ cgroup = "/a/inner" }"#,
         r#"{ unit = "x.service" }"#,
         r#"{ unit = "absent.service" }"#,
+        r#"{ user = "payer" }"#,
+        r#"{ user = "absent" }"#,
+        r#"{ group = "payers" }"#,
     ])
+}
+
+/// Only what sends has an owner.
+fn subject_of_ingress(subject: &'static str) -> &'static str {
+    if subject.contains("user") || subject.contains("group") { r#"{ cgroup = "/a" }"# } else { subject }
 }
 
 fn endpoints() -> impl Strategy<Value = Vec<&'static str>> {
@@ -88,6 +100,7 @@ fn policy() -> impl Strategy<Value = String> {
     let window = prop::option::of(0..2usize);
     (any::<bool>(), subject(), endpoints(), ports(), window, prop::bool::weighted(0.4)).prop_map(
         |(egress, subject, endpoints, ports, window, tls)| {
+            let subject = if egress { subject } else { subject_of_ingress(subject) };
             let (table, key) = if egress { ("egress", "to") } else { ("ingress", "from") };
             let windows = window.map(|w| format!("windows = [\"w{w}\"]\n")).unwrap_or_default();
             let tls = tls && egress && ports.iter().all(|port| port.ends_with("/tcp"));
@@ -145,6 +158,8 @@ struct Attempt {
     remote: IpAddr,
     protocol: Protocol,
     port: u16,
+    /// The user and the group of the process.
+    owner: [u32; 2],
     /// A connection that begins with a ClientHello.
     hello: bool,
     /// Where the process lives: an index into [`PLACES`], or nowhere.
@@ -169,8 +184,10 @@ fn attempt() -> impl Strategy<Value = Attempt> {
         prop::sample::select(vec![22u16, 53, 440, 443, 450, 451, 65535]),
         prop::option::of(0..PLACES.len()),
         any::<bool>(),
+        prop::sample::select(vec![[0, 0], [PAYER, 0], [0, PAYERS], [PAYER, PAYERS], [PAYERS, PAYER]]),
     )
-        .prop_map(|(direction, remote, protocol, port, place, hello)| Attempt {
+        .prop_map(|(direction, remote, protocol, port, place, hello, owner)| Attempt {
+            owner,
             hello,
             direction,
             remote: remote.parse().unwrap(),
@@ -189,17 +206,21 @@ fn resolution() -> Resolution {
         (Subject::cgroup("/a").unwrap(), vec![place(0)]),
         (Subject::cgroup("/a/inner").unwrap(), vec![place(1)]),
         (Subject::unit("x.service").unwrap(), vec![place(3)]),
+        (Subject::user("payer").unwrap(), vec![Place::User(PAYER)]),
+        (Subject::group("payers").unwrap(), vec![Place::Group(PAYERS)]),
     ])
 }
 
-/// True when a process at this place belongs to the subject.
-fn is(subject: &Subject, place: Option<usize>) -> bool {
+/// True when a process at this place and of this owner belongs to the subject.
+fn is(subject: &Subject, place: Option<usize>, [user, group]: [u32; 2]) -> bool {
     let path = place.map(|index| PLACES[index].0);
     match subject {
         Subject::Cgroup(wanted) if wanted == "/" => true,
         Subject::Cgroup(wanted) => path.is_some_and(|p| p == wanted || p.starts_with(&format!("{wanted}/"))),
         Subject::Unit(unit) => path == Some(&format!("/b.slice/{unit}")),
-        Subject::Exe { .. } | Subject::User(_) | Subject::Group(_) | Subject::Container(_) => false,
+        Subject::User(name) => name == "payer" && user == PAYER,
+        Subject::Group(name) => name == "payers" && group == PAYERS,
+        Subject::Exe { .. } | Subject::Container(_) => false,
     }
 }
 
@@ -231,7 +252,7 @@ fn packet(attempt: &Attempt) -> Packet {
         fragment: false,
         // Nobody has a socket for echo requests from outside.
         cgroups: (hook == Hook::Output || attempt.protocol != Protocol::Icmp).then(|| cgroups(attempt.place)),
-        owner: None,
+        owner: Some(attempt.owner),
     }
 }
 
@@ -340,7 +361,7 @@ proptest! {
                 attempt.direction == Direction::Ingress && attempt.protocol == Protocol::Icmp;
             let is = |subject: &Subject| match kernel_answers {
                 true => subject.is_any_process() || resolution.contains_key(subject),
-                false => is(subject, attempt.place),
+                false => is(subject, attempt.place, attempt.owner),
             };
             let way = match attempt.direction {
                 Direction::Egress => "out",
