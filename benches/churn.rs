@@ -140,7 +140,7 @@ impl Host {
             let mut next = self.world.clone();
             let subjects: BTreeSet<Subject> = units.keys().cloned().collect();
             units.into_iter().for_each(|(subject, places)| next.resolve(subject, places));
-            let part = next.compile_subjects(&subjects, &self.world);
+            let part = next.compile_subjects(&subjects, &self.world, &self.in_force);
             self.put(next, part);
         }
     }

@@ -107,7 +107,8 @@ impl Host {
         let started = Instant::now();
         let mut next = self.world.clone();
         next.resolve(subject.clone(), vec![place(id)]);
-        let part = next.compile_subjects(&BTreeSet::from([subject.clone()]), &self.world);
+        let subjects = BTreeSet::from([subject.clone()]);
+        let part = next.compile_subjects(&subjects, &self.world, &self.in_force);
         let changeset = plan::plan_part(&self.in_force, &part).expect("another id");
         let committed = self.table.commit(&changeset, &picoseg::kernel::clock::now).expect("commit");
         self.in_force.take_over(part);

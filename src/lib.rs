@@ -20,6 +20,7 @@
 //! | edge | duty |
 //! |---|---|
 //! | [`files`] | the configuration's directories to their texts |
+//! | [`resolvers`] | whom this host asks for names |
 //! | [`kernel`] | transactions, sockets, NFLOG, cgroups, the clock |
 //! | [`store`] | ledger, attempts, orders, accepted files |
 //! | [`api`] | requests and answers over the unix sockets |
@@ -43,6 +44,7 @@ pub mod owners;
 pub mod plan;
 pub mod ranges;
 pub mod reconcile;
+pub mod resolvers;
 pub mod ruleset;
 pub mod schedule;
 pub mod store;

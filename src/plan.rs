@@ -113,6 +113,8 @@ pub fn plan(in_force: &Ruleset, wanted: &Ruleset, rearm: &BTreeSet<String>) -> O
 /// Returns the step that puts a part in place of what is in force; all else stays.
 pub fn plan_part(in_force: &Ruleset, part: &Part) -> Option<Changeset> {
     let mut draft = Draft::default();
+    let counters = part.wanted.counters.difference(&in_force.counters);
+    draft.add_objects.extend(counters.cloned().map(Step::AddCounter));
     for (name, set) in &part.wanted.sets {
         draft.set(name, in_force.sets.get(name), set, &BTreeSet::new());
     }
@@ -130,6 +132,12 @@ pub fn plan_part(in_force: &Ruleset, part: &Part) -> Option<Changeset> {
     }
     let gone = part.gone.iter().filter(|name| in_force.sets.contains_key(*name));
     draft.delete_objects.extend(gone.cloned().map(Step::DeleteSet));
+    for name in part.gone_chains.iter().filter(|name| in_force.chains.contains_key(*name)) {
+        draft.rules.push(Step::FlushChain(name.clone()));
+        draft.delete_objects.push(Step::DeleteChain(name.clone()));
+    }
+    let gone = part.gone_counters.iter().filter(|name| in_force.counters.contains(*name));
+    draft.delete_objects.extend(gone.cloned().map(Step::DeleteCounter));
     draft.finish(&in_force.table)
 }
 

@@ -15,6 +15,7 @@
 //! kernel, and only then kept.
 
 mod agenda;
+mod enclosures;
 mod index;
 mod names;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::names::Names;
 use crate::ruleset::{Part, Ruleset};
 use crate::schedule;
 use agenda::{Agenda, Entry};
+use enclosures::Enclosures;
 use index::Index;
 
 /// Everything that decides what may pass.
@@ -40,6 +42,7 @@ pub struct World {
     settings: Arc<Settings>,
     services: Arc<BTreeMap<ServiceName, Arc<Known>>>,
     index: Arc<Index>,
+    enclosures: Arc<Enclosures>,
     resolution: Arc<Resolution>,
     /// When the places of each subject last changed.
     since: Arc<BTreeMap<Subject, Time>>,
@@ -120,6 +123,7 @@ impl World {
             settings: Arc::new(settings),
             services: Arc::default(),
             index: Arc::default(),
+            enclosures: Arc::default(),
             resolution: Arc::default(),
             since: Arc::default(),
             names: Names::default(),
@@ -256,11 +260,13 @@ impl World {
         Arc::make_mut(&mut self.resolution).insert(subject, places);
     }
 
-    /// Forgets subjects that no policy names any more.
+    /// Forgets subjects that neither a policy nor a segment names any more.
     pub fn forget_unused_subjects(&mut self) {
-        if self.resolution.keys().any(|subject| !self.index.names(subject)) {
-            Arc::make_mut(&mut self.resolution).retain(|subject, _| self.index.names(subject));
-            Arc::make_mut(&mut self.since).retain(|subject, _| self.index.names(subject));
+        let (index, enclosures) = (Arc::clone(&self.index), Arc::clone(&self.enclosures));
+        let used = |subject: &Subject| index.names(subject) || enclosures.names(subject);
+        if !self.resolution.keys().all(used) {
+            Arc::make_mut(&mut self.resolution).retain(|subject, _| used(subject));
+            Arc::make_mut(&mut self.since).retain(|subject, _| used(subject));
         }
     }
 
@@ -378,9 +384,13 @@ impl World {
         compile::window_sets(&self.input(&standings))
     }
 
-    /// Returns only what follows where these subjects are; `before`: the world that is in force.
-    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, before: &Self) -> Part {
+    /// Returns only what follows where these subjects are; `before`: the world whose table is in force.
+    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, before: &Self, in_force: &Ruleset) -> Part {
         let mut part = Part::new(&self.settings.enforcement.table);
+        let judges = |subject| self.enclosures.names(subject) || self.index.is_anywhere(subject);
+        if subjects.iter().any(judges) {
+            self.compile_enclosures(in_force, &mut part);
+        }
         for subject in subjects {
             self.compile_learning(subject, before, &mut part);
             let standings = self.standings_of(self.index.with_subject(subject));
@@ -403,7 +413,16 @@ impl World {
             let mut users = self.index.with_opening_set(set).filter_map(|name| self.standing(name));
             users.any(|standing| standing.may_open(self.latest))
         };
-        compile::service_part(&self.input(&standings), &ties, &in_use, in_force)
+        let mut part = compile::service_part(&self.input(&standings), &ties, &in_use, in_force);
+        if self.index.anywhere().into_iter().any(|name| names.contains(name)) {
+            self.compile_enclosures(in_force, &mut part);
+        }
+        part
+    }
+
+    fn compile_enclosures(&self, in_force: &Ruleset, part: &mut Part) {
+        let standings = self.standings_of(self.index.anywhere());
+        compile::enclosures(&self.input(&standings), in_force, part);
     }
 
     /// Returns the table that follows from files and orders alone: the same on every host and at every restart.
@@ -412,13 +431,21 @@ impl World {
         let standings: Vec<_> = all.filter(|standing| standing.governs(self.latest)).collect();
         let resolution = Resolution::new();
         let input = self.input(&standings);
-        compile::compile(&Input { resolution: &resolution, openings: Openings::Never, cut_at: None, ..input })
+        compile::compile(&Input {
+            resolution: &resolution,
+            resolvers: &[],
+            openings: Openings::Never,
+            cut_at: None,
+            ..input
+        })
     }
 
     fn input<'a>(&'a self, services: &'a [Standing<'a>]) -> Input<'a> {
         Input {
             settings: &self.settings,
             services,
+            segments: self.enclosures.segments(),
+            resolvers: self.enclosures.resolvers(),
             resolution: &self.resolution,
             now: self.latest,
             openings: self.openings,
@@ -468,12 +495,12 @@ impl World {
     }
 
     pub fn subjects(&self) -> BTreeSet<&Subject> {
-        self.index.subjects().collect()
+        self.index.subjects().chain(self.enclosures.subjects()).collect()
     }
 
-    /// True when some policy is about the subject.
+    /// True when some policy or segment is about the subject.
     pub fn is_named(&self, subject: &Subject) -> bool {
-        self.index.names(subject)
+        self.index.names(subject) || self.enclosures.names(subject)
     }
 
     pub fn places(&self, subject: &Subject) -> &[Place] {

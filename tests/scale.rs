@@ -143,7 +143,8 @@ impl Host {
         let subject = unit(name);
         let before = self.world.clone();
         self.world.resolve(subject.clone(), vec![place(10_000_000)]);
-        let part = self.world.compile_subjects(&BTreeSet::from([subject]), &before);
+        let subjects = BTreeSet::from([subject]);
+        let part = self.world.compile_subjects(&subjects, &before, &self.in_force);
         let changeset = plan::plan_part(&self.in_force, &part).expect("a change");
         touches_only(&changeset, name, &[]);
         let flushed = changeset.steps.iter().filter(|step| matches!(step, Step::FlushChain(_))).count();

@@ -84,6 +84,8 @@ pub struct Policy {
     pub resolved: bool,
     pub endpoints: Vec<String>,
     pub ports: Vec<String>,
+    /// `required`: the client's first data must be a TLS ClientHello.
+    pub tls: Option<String>,
 }
 
 /// One service with all that is known of it.
@@ -140,8 +142,38 @@ pub struct Resolved {
     pub since: Option<Time>,
     /// Why there is no place.
     pub reason: Option<String>,
-    /// Number of address prefixes, lists expanded.
+    /// Number of address prefixes as written, lists expanded.
     pub prefixes: usize,
+    /// What each host name among the endpoints stands for, lists expanded.
+    pub names: Vec<Host>,
+}
+
+/// What a host name stands for right now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Host {
+    pub name: String,
+    pub addresses: Vec<HostAddress>,
+    /// Addresses that it must not resolve to and that no prefix of the policy lists.
+    pub ignored: Vec<IpAddr>,
+    /// When a resolver last answered.
+    pub answered_at: Option<Time>,
+    /// Why the last try failed, and when; an answer clears it.
+    pub error: Option<String>,
+    pub failed_at: Option<Time>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HostAddress {
+    pub address: IpAddr,
+    /// Since when the name has it, or had it when it left.
+    pub since: Time,
+    /// It stands in the resolver's last answer.
+    pub resolved: bool,
+    /// A process received it in an answer that holds until then.
+    pub learned_until: Option<Time>,
+    /// When it left the name, and until when it passes all the same while the window in which it left is open.
+    pub left_at: Option<Time>,
+    pub kept_until: Option<Time>,
 }
 
 /// What the kernel knows a subject by: a cgroup, a user, a group, or an address behind this host.
@@ -213,6 +245,8 @@ pub struct Explained {
     pub until: Option<Time>,
     /// `observe`: it is recorded and passes all the same.
     pub mode: Option<String>,
+    /// `required`: it passes when the client's first data is a TLS ClientHello.
+    pub tls: Option<String>,
 }
 
 /// Cgroups that are in force.

@@ -4,6 +4,7 @@
 //! Whether a process that is known by one subject is also another one follows from where the two are right now. Asked about
 //! several places (a template), what holds for all of them counts.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -12,7 +13,10 @@ use super::body::{Explained, SCHEMA};
 use crate::compile::{Place, Standing};
 use crate::explain::{self, Explanation, Packet};
 use crate::kernel::cgroups::{Hierarchy, subjects_by_name};
-use crate::model::{Direction, Mode, Policy, Protocol, Service, ServiceName, Settings, Subject, Time};
+use crate::model::{
+    Direction, Mode, Policy, PolicyId, Protocol, Reason, Segment, SegmentName, Service, ServiceName,
+    Settings, Subject, Time,
+};
 use crate::schedule;
 
 /// What is asked.
@@ -80,12 +84,17 @@ pub struct Facts<'a> {
     pub settings: &'a Settings,
     /// Those that govern, sorted by name.
     pub services: &'a [Standing<'a>],
+    pub segments: &'a BTreeMap<SegmentName, Segment>,
+    pub resolvers: &'a [IpAddr],
     /// Where a subject is, as far as that is known.
     pub places: &'a dyn Fn(&Subject) -> Vec<Place>,
     /// `None` where cgroups cannot be read.
     pub hierarchy: Option<&'a Hierarchy>,
     pub now: Time,
 }
+
+/// Of a policy whose clients have to begin with a TLS ClientHello.
+pub const TLS: &str = "required";
 
 /// The reason of what passes because it is to stay reachable.
 pub const FAILSAFE: &str = "failsafe";
@@ -111,17 +120,28 @@ pub fn answer(question: &Question, facts: &Facts<'_>) -> Explained {
         policy: None,
         until: None,
         mode: None,
+        tls: None,
     };
-    match explain::explain(facts.services, &packet, &is, at) {
+    if remote.address.is_loopback() {
+        return match shuts_loopback(facts, &packet, &is) {
+            Some(segment) => isolated(facts, segment, unknown),
+            None => unknown,
+        };
+    }
+    let Facts { services, segments, resolvers, .. } = facts;
+    match explain::explain_enclosed(services, segments, resolvers, &packet, &is, at) {
         Explanation::Allow { policy, until } => Explained {
             verdict: "allow".to_owned(),
             mode: mode(facts, &policy.service),
+            tls: tls(facts, &policy),
             service: Some(policy.service.to_string()),
             policy: Some(policy.to_string()),
             until: Some(until),
             ..unknown
         },
-        Explanation::Refuse { .. } if explain::failsafe(facts.settings, facts.services, &packet) => {
+        Explanation::Refuse { .. } | Explanation::Isolate { .. }
+            if explain::failsafe(facts.settings, facts.services, &packet) =>
+        {
             Explained { verdict: "allow".to_owned(), reason: Some(FAILSAFE.to_owned()), ..unknown }
         }
         Explanation::Refuse { service, reason } => Explained {
@@ -132,14 +152,49 @@ pub fn answer(question: &Question, facts: &Facts<'_>) -> Explained {
             until: next_opening(facts, &packet, &is, at),
             ..unknown
         },
+        Explanation::Isolate { segment } => {
+            let until = next_opening(facts, &packet, &is, at);
+            isolated(facts, &segment, Explained { until, ..unknown })
+        }
         Explanation::Ungoverned => unknown,
     }
 }
 
+fn isolated(facts: &Facts<'_>, segment: &SegmentName, unknown: Explained) -> Explained {
+    Explained {
+        verdict: "refuse".to_owned(),
+        reason: Some(Reason::Isolated.to_string()),
+        policy: Some(format!("segment/{segment}")),
+        mode: facts.segments.get(segment).map(|segment| in_force(facts, segment.mode)),
+        ..unknown
+    }
+}
+
+/// Loopback is nobody's but a segment's that does not let it pass.
+fn shuts_loopback<'a>(
+    facts: &'a Facts<'_>,
+    packet: &Packet,
+    is: &dyn Fn(&Subject) -> bool,
+) -> Option<&'a SegmentName> {
+    let shuts = |segment: &&Segment| {
+        !segment.loopback && is(&segment.subject) && !explain::allows(segment, facts.resolvers, packet)
+    };
+    facts.segments.values().find(shuts).map(|segment| &segment.name)
+}
+
+fn tls(facts: &Facts<'_>, id: &PolicyId) -> Option<String> {
+    let mut policies = facts.services.iter().flat_map(|standing| &standing.service.policies);
+    policies.find(|policy| policy.id == *id && policy.tls).map(|_| TLS.to_owned())
+}
+
+fn in_force(facts: &Facts<'_>, mode: Mode) -> String {
+    let observes = [facts.settings.enforcement.mode, mode].contains(&Mode::Observe);
+    if observes { Mode::Observe } else { Mode::Enforce }.to_string()
+}
+
 fn mode(facts: &Facts<'_>, name: &ServiceName) -> Option<String> {
     let standing = facts.services.iter().find(|standing| standing.service.name == *name)?;
-    let observes = [facts.settings.enforcement.mode, standing.service.mode].contains(&Mode::Observe);
-    Some(if observes { Mode::Observe } else { Mode::Enforce }.to_string())
+    Some(in_force(facts, standing.service.mode))
 }
 
 /// When time alone will admit the packet: the first beginning of an opening at which the answer is another one.
@@ -292,7 +347,6 @@ pub fn in_words(question: &Question) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use std::path::Path;
 
     use crate::config;
@@ -349,6 +403,8 @@ ports = ["8443/tcp"]
         let facts = Facts {
             settings: &settings,
             services: &[Standing { service: &service, record: &record, approved: true }],
+            segments: &BTreeMap::new(),
+            resolvers: &[],
             places: &places,
             hierarchy: Some(&hierarchy),
             now: Time::UNIX_EPOCH,
@@ -410,7 +466,15 @@ ports = ["8443/tcp"]
             known.get(subject.to_string().as_str()).map(|uid| Place::User(*uid)).into_iter().collect()
         };
         let now = Time::UNIX_EPOCH;
-        let facts = Facts { settings: &settings, services: &[], places: &places, hierarchy: None, now };
+        let facts = Facts {
+            settings: &settings,
+            services: &[],
+            segments: &BTreeMap::new(),
+            resolvers: &[],
+            places: &places,
+            hierarchy: None,
+            now,
+        };
         let subject = |text: &str| Subject::parse(text).unwrap().unwrap();
         let web = Process::new(&subject("user:web"), &facts);
         assert!(web.is(&subject("user:33"), &facts) && !web.is(&subject("user:root"), &facts));

@@ -1,10 +1,13 @@
 //! From the world to the bodies.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::body::{self, SCHEMA};
+use super::explain::TLS;
 use crate::compile::{Place, Standing};
-use crate::model::{Policy, ServiceName, Subject};
+use crate::model::{HostName, Policy, Service, ServiceName, Subject};
+use crate::names::{self, Held};
 use crate::reconcile::World;
 use crate::schedule;
 
@@ -42,6 +45,7 @@ fn policy(world: &World, policy: &Policy) -> body::Policy {
         resolved: resolved(world, &policy.subject),
         endpoints: policy.endpoints.iter().map(ToString::to_string).collect(),
         ports: policy.ports.iter().map(ToString::to_string).collect(),
+        tls: policy.tls.then(|| TLS.to_owned()),
     }
 }
 
@@ -72,22 +76,58 @@ pub fn show(world: &World, name: &ServiceName, attempts: &Counts) -> Option<body
         departed: world.is_departed(name),
         suspended,
         decommissioned,
-        subjects: service.policies.iter().map(|policy| whereabouts(world, policy)).collect(),
+        subjects: whereabouts(world, service),
         findings: Vec::new(),
         findings_error: None,
     })
 }
 
-fn whereabouts(world: &World, policy: &Policy) -> body::Resolved {
-    let subject = &policy.subject;
+fn whereabouts(world: &World, service: &Service) -> Vec<body::Resolved> {
+    let file = world.file(&service.name).unwrap_or(service);
+    file.policies.iter().map(|written| policy_now(world, written)).collect()
+}
+
+fn policy_now(world: &World, written: &Policy) -> body::Resolved {
+    let subject = &written.subject;
     body::Resolved {
-        policy: policy.id.to_string(),
+        policy: written.id.to_string(),
         subject: subject.to_string(),
         places: world.places(subject).iter().map(place).collect(),
         since: world.since(subject).filter(|_| !subject.is_any_process()),
         reason: (!resolved(world, subject)).then(|| why_unresolved(subject).to_owned()),
-        prefixes: policy.prefixes.len(),
+        prefixes: written.prefixes.len(),
+        names: written.names.iter().map(|name| host(world, written, name)).collect(),
     }
+}
+
+/// `written`: the policy without the addresses of its names.
+fn host(world: &World, written: &Policy, name: &HostName) -> body::Host {
+    let known = world.host(name);
+    let failure = known.and_then(|known| known.failure.clone());
+    let held = known.into_iter().flat_map(|known| &known.addresses);
+    let (counting, ignored): (Vec<_>, Vec<_>) =
+        held.partition(|(address, _)| names::counts_for(written, **address));
+    body::Host {
+        name: name.to_string(),
+        addresses: counting.into_iter().filter_map(host_address).collect(),
+        ignored: ignored.into_iter().filter(|(_, held)| held.left.is_none()).map(|(a, _)| *a).collect(),
+        answered_at: known.and_then(|known| known.answered_at),
+        error: failure.as_ref().map(|(_, error)| error.clone()),
+        failed_at: failure.map(|(at, _)| at),
+    }
+}
+
+/// `None` for one that left and is not kept any more.
+fn host_address((address, held): (&IpAddr, &Held)) -> Option<body::HostAddress> {
+    let kept_until = held.left.and_then(|left| left.kept_until);
+    (held.left.is_none() || kept_until.is_some()).then(|| body::HostAddress {
+        address: *address,
+        since: held.since,
+        resolved: held.resolved,
+        learned_until: held.learned_until,
+        left_at: held.left.map(|left| left.at),
+        kept_until,
+    })
 }
 
 fn place(place: &Place) -> body::Place {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::api::body;
-use crate::model::{Direction, Policy, PolicyId, Service, ServiceName, Subject};
+use crate::model::{Direction, Policy, PolicyId, Service, Subject};
 
 /// Where units are described (systemd.unit(5)).
 pub const UNIT_DIRECTORIES: &[&str] = &[
@@ -50,9 +50,9 @@ impl fmt::Display for Activated {
 pub fn of_services<'s>(
     services: impl IntoIterator<Item = &'s Service>,
     directories: &[&str],
-) -> Vec<(&'s ServiceName, Activated)> {
+) -> Vec<(&'s PolicyId, Activated)> {
     let policies = services.into_iter().flat_map(|service| &service.policies);
-    let activated = policies.filter_map(|policy| Some((&policy.id.service, in_file(policy, directories)?)));
+    let activated = policies.filter_map(|policy| Some((&policy.id, in_file(policy, directories)?)));
     activated.collect()
 }
 
@@ -88,6 +88,7 @@ mod tests {
             resolved: true,
             endpoints: Vec::new(),
             ports: Vec::new(),
+            tls: None,
         }
     }
 

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::activation::{self, Activated, UNIT_DIRECTORIES};
+use super::accounts;
+use super::activation::{self, UNIT_DIRECTORIES};
 use super::console::Console;
 use super::stop::Stop;
 use super::table::counted;
 use crate::api::body::Diagnostics;
 use crate::config::{self, Diagnostic, Files, Loaded, MAX_FILE, MAX_LIST, Severity, Source};
 use crate::files::{self, SettingsFile};
-use crate::model::{Paths, ServiceName, Settings};
+use crate::model::{Paths, PolicyId, ServiceName, Settings};
 
 pub fn run(settings: &SettingsFile, paths: &[PathBuf], console: &mut Console<'_>) -> Result<(), Stop> {
     let (found, in_order) = match paths.is_empty() {
@@ -32,28 +33,39 @@ pub fn run(settings: &SettingsFile, paths: &[PathBuf], console: &mut Console<'_>
 fn whole(settings: &SettingsFile) -> (Vec<Diagnostic>, String) {
     match files::load(settings) {
         Ok(loaded) => {
-            let in_order = format!("{} in order", counted(loaded.services.len(), "service"));
+            let in_order = in_order(&loaded);
             let directory = loaded.settings.paths.services.clone();
             let file = |name: &ServiceName| directory.join(format!("{name}.toml"));
-            (with_activated(loaded, file), in_order)
+            (with_host(loaded, file), in_order)
         }
         Err(found) => (found, String::new()),
     }
 }
 
+fn in_order(loaded: &Loaded) -> String {
+    let services = counted(loaded.services.len(), "service");
+    match loaded.segments.len() {
+        0 => format!("{services} in order"),
+        segments => format!("{services} and {} in order", counted(segments, "segment")),
+    }
+}
+
 /// The warnings about files in order, and those about what else is on this host.
-fn with_activated(loaded: Loaded, file: impl Fn(&ServiceName) -> PathBuf) -> Vec<Diagnostic> {
-    let activated = activation::of_services(loaded.services.values(), UNIT_DIRECTORIES);
-    let warning = |(name, listener): (&ServiceName, Activated)| Diagnostic {
-        file: file(name),
-        line: 1,
-        column: 1,
-        message: listener.to_string(),
-        help: Some(listener.help()),
-        severity: Severity::Warning,
+fn with_host(loaded: Loaded, file: impl Fn(&ServiceName) -> PathBuf) -> Vec<Diagnostic> {
+    let warning = |policy: &PolicyId, message: String, help: String| {
+        let text = loaded.texts.get(&policy.service).map_or("", |text| &text.text);
+        let (line, column) = config::subject_place(text, policy);
+        let file = file(&policy.service);
+        Diagnostic { file, line, column, message, help: Some(help), severity: Severity::Warning }
     };
-    let mut found = loaded.warnings;
-    found.extend(activated.into_iter().map(warning));
+    let activated = activation::of_services(loaded.services.values(), UNIT_DIRECTORIES);
+    let activated =
+        activated.iter().map(|(policy, listener)| warning(policy, listener.to_string(), listener.help()));
+    let unknown = accounts::unknown(loaded.services.values().flat_map(|service| &service.policies));
+    let unknown =
+        unknown.iter().map(|one| warning(&one.policy, one.message.clone(), accounts::HELP.to_owned()));
+    let mut found: Vec<Diagnostic> = activated.chain(unknown).collect();
+    found.extend(loaded.warnings.iter().cloned());
     found.sort();
     found
 }
@@ -110,11 +122,9 @@ impl Context {
             Role::Settings => {
                 said(&Files { settings: Some(files::read_source(path, MAX_FILE)), ..Files::default() })
             }
-            Role::Segment => {
-                said(&Files { segments: vec![files::read_source(path, MAX_FILE)], ..Files::default() })
-            }
             Role::List => judge_list(path),
-            Role::Service => self.judge_service(path),
+            Role::Segment => self.judge_with_lists(path, |files, segment| files.segments.push(segment)),
+            Role::Service => self.judge_with_lists(path, |files, service| files.services.push(service)),
         }
     }
 
@@ -133,18 +143,18 @@ impl Context {
         }
     }
 
-    /// Judges a schedule and the lists that it uses.
-    fn judge_service(&self, path: &Path) -> Vec<Diagnostic> {
+    /// Judges a schedule or a segment and the lists that it uses.
+    fn judge_with_lists(&self, path: &Path, put: impl FnOnce(&mut Files, Source)) -> Vec<Diagnostic> {
         let label = label(path);
         let source = Source { path: label.clone(), ..files::read_source(path, MAX_FILE) };
-        let services = vec![source];
         let mut found = Vec::new();
-        let lists = files::read_lists(&self.paths.lists, &files::lists_of(&services), &mut found);
+        let lists = files::read_lists(&self.paths.lists, &files::lists_of([&source]), &mut found);
         let ours: BTreeSet<PathBuf> =
             lists.values().map(|list| list.path.clone()).chain([label.clone()]).collect();
-        let files = Files { settings: self.settings.clone(), services, segments: Vec::new(), lists };
+        let mut files = Files { settings: self.settings.clone(), lists, ..Files::default() };
+        put(&mut files, source);
         let judged = config::load(&files);
-        found.extend(judged.map_or_else(|found| found, |loaded| with_activated(loaded, |_| label.clone())));
+        found.extend(judged.map_or_else(|found| found, |loaded| with_host(loaded, |_| label.clone())));
         found.retain(|one| ours.contains(&one.file));
         let relabel = |one: Diagnostic| match one.file == label {
             true => Diagnostic { file: path.to_owned(), ..one },
@@ -154,7 +164,7 @@ impl Context {
     }
 }
 
-/// The path under which a schedule is judged: a temporary copy has a name that would fit no service, and means none.
+/// The path under which a schedule or a segment is judged: a temporary copy has a name that would fit none, and means none.
 fn label(path: &Path) -> PathBuf {
     let stem = path.file_stem().and_then(|stem| stem.to_str());
     match stem.is_some_and(|stem| ServiceName::new(stem).is_ok()) {

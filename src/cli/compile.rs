@@ -1,6 +1,6 @@
 //! `compile`: the ruleset for an instant, from the files and this host's cgroups.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use chrono::SubsecRound as _;
 use serde::Serialize;
@@ -13,7 +13,8 @@ use crate::compile::{Input, Openings, Resolution, Standing, Unresolved, compile}
 use crate::config::Loaded;
 use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::Hierarchy;
-use crate::model::{Record, Service, ServiceName, Subject, Time};
+use crate::model::{Record, Subject, Time};
+use crate::resolvers;
 
 /// The body.
 #[derive(Debug, Serialize)]
@@ -28,7 +29,7 @@ struct Compiled {
 pub fn run(settings: &SettingsFile, at: Time, console: &mut Console<'_>) -> Result<(), Stop> {
     let loaded = files::load(settings).map_err(Stop::Invalid)?;
     console.warn(&loaded.warnings);
-    let resolution = resolve(&loaded.services, console);
+    let resolution = resolve(&loaded, console);
     let ruleset = ruleset(&loaded, &resolution, at);
     let at = at.trunc_subsecs(0);
     if console.json {
@@ -47,6 +48,8 @@ fn ruleset(loaded: &Loaded, resolution: &Resolution, at: Time) -> String {
     let input = Input {
         settings: &loaded.settings,
         services: &services,
+        segments: &loaded.segments,
+        resolvers: &resolvers::read(),
         resolution,
         now: at,
         openings: Openings::Armed,
@@ -57,9 +60,10 @@ fn ruleset(loaded: &Loaded, resolution: &Resolution, at: Time) -> String {
 }
 
 /// Where every subject is on this host right now; nowhere, where cgroups cannot be read.
-pub fn resolve(services: &BTreeMap<ServiceName, Service>, console: &mut Console<'_>) -> Resolution {
-    let subjects: BTreeSet<&Subject> =
-        services.values().flat_map(|service| &service.policies).map(|policy| &policy.subject).collect();
+pub fn resolve(loaded: &Loaded, console: &mut Console<'_>) -> Resolution {
+    let policies = loaded.services.values().flat_map(|service| &service.policies);
+    let enclosed = loaded.segments.values().map(|segment| &segment.subject);
+    let subjects: BTreeSet<&Subject> = policies.map(|policy| &policy.subject).chain(enclosed).collect();
     let mut resolution = Resolution::new();
     match Hierarchy::find() {
         Ok(hierarchy) => {

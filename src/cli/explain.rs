@@ -15,6 +15,7 @@ use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::clock;
 use crate::model::Record;
+use crate::resolvers;
 
 pub async fn run(
     daemon: &Daemon,
@@ -58,7 +59,7 @@ fn offline(
     console: &mut Console<'_>,
 ) -> Result<Explained, Stop> {
     let loaded = files::load(settings).map_err(Stop::Invalid)?;
-    let resolution = compile::resolve(&loaded.services, console);
+    let resolution = compile::resolve(&loaded, console);
     let hierarchy = Hierarchy::find().ok();
     let now = clock::now();
     let at = question.at.unwrap_or(now);
@@ -69,6 +70,8 @@ fn offline(
     let facts = Facts {
         settings: &loaded.settings,
         services: &services,
+        segments: &loaded.segments,
+        resolvers: &resolvers::read(),
         places: &|subject| resolution.get(subject).cloned().unwrap_or_default(),
         hierarchy: hierarchy.as_ref(),
         now,
@@ -85,10 +88,15 @@ fn text(question: &Question, explained: &Explained) -> String {
         }
         "allow" => {
             let until = explained.until.map(|until| format!(" until {}", when::print(until)));
-            format!("{packet}: allowed by {}{}", part(&explained.policy), until.unwrap_or_default())
+            let tls = explained
+                .tls
+                .as_ref()
+                .map(|_| ", if the client begins with a TLS ClientHello")
+                .unwrap_or_default();
+            format!("{packet}: allowed by {}{}{tls}", part(&explained.policy), until.unwrap_or_default())
         }
         "refuse" => refusal(&packet, explained),
-        _ => format!("{packet}: not governed: no service lists the address"),
+        _ => format!("{packet}: not governed: nothing is about it"),
     }
 }
 

@@ -14,6 +14,7 @@
 //!
 //! Deliberately absent: rights of its own. What needs some, the daemon does.
 
+mod accounts;
 mod activation;
 mod apply;
 mod arguments;

@@ -7,7 +7,7 @@ use super::services::next;
 use super::stop::Stop;
 use super::table::{Cell, plain};
 use super::when;
-use crate::api::body::{Ended, Finding, Ordered, Place, Policy, Resolved, Show};
+use crate::api::body::{Ended, Finding, Host, HostAddress, Ordered, Place, Policy, Resolved, Show};
 
 /// Said below every service: it is how the kernel knows processes, and surprises.
 const NOTE: &str = "A process is known by the cgroup in which its socket was created: a socket keeps its grant when its \
@@ -87,10 +87,34 @@ fn policy_lines(policy: &Policy, subject: Option<&Resolved>) -> Vec<String> {
     let mut lines = vec![line("policy", &policy.id), line("  subject", &policy.subject)];
     lines.extend(places(policy, subject).iter().map(|place| line("  is now", place)));
     lines.push(line(remote, &format!("{}{prefixes}", policy.endpoints.join(", "))));
+    lines.extend(subject.iter().flat_map(|now| &now.names).map(|host| line("  name", &host_text(host))));
     lines.push(line("  ports", &policy.ports.join(", ")));
+    lines.extend(policy.tls.as_ref().map(|tls| line("  tls", tls)));
     let listener = activation::of_policy(policy, UNIT_DIRECTORIES);
     lines.extend(listener.map(|listener| line("  mind", &listener.to_string())));
     lines
+}
+
+/// `api.example.com: 192.0.2.1 (since ...), 192.0.2.2 (since ..., learned); ignored: 10.0.0.1`.
+fn host_text(host: &Host) -> String {
+    let addresses: Vec<_> = host.addresses.iter().map(address_text).collect();
+    let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(", ") };
+    let ignored: Vec<_> = host.ignored.iter().map(ToString::to_string).collect();
+    let ignored = match ignored.is_empty() {
+        true => String::new(),
+        false => format!("; ignored because no prefix lists them: {}", ignored.join(", ")),
+    };
+    let error = host.error.as_ref().map(|error| format!("; cannot be resolved: {error}")).unwrap_or_default();
+    format!("{}: {addresses}{ignored}{error}", host.name)
+}
+
+fn address_text(address: &HostAddress) -> String {
+    let how = match (address.kept_until, address.resolved) {
+        (Some(until), _) => format!(", has left, kept until {}", when::print(until)),
+        (None, true) => String::new(),
+        (None, false) => ", learned".to_owned(),
+    };
+    format!("{} (since {}{how})", address.address, when::print(address.since))
 }
 
 fn finding_lines(finding: &Finding) -> [String; 2] {

@@ -239,7 +239,7 @@ fn key(family: Family, address: u128, protocol: u8, port: u16) -> Key {
     Key::builder().address(family, address).protocol(protocol).port(port).build()
 }
 
-fn number(protocol: Protocol, family: Family) -> u8 {
+pub fn number(protocol: Protocol, family: Family) -> u8 {
     match (protocol, family) {
         (Protocol::Tcp, _) => protocol::TCP,
         (Protocol::Udp, _) => protocol::UDP,
@@ -249,7 +249,7 @@ fn number(protocol: Protocol, family: Family) -> u8 {
 }
 
 /// The chain to jump to: the policy's own, or one that tries several policies in turn.
-fn target(ruleset: &mut Ruleset, mut targets: Vec<Name>) -> Name {
+pub fn target(ruleset: &mut Ruleset, mut targets: Vec<Name>) -> Name {
     targets.sort_unstable();
     targets.dedup();
     if let [only] = targets.as_slice() {

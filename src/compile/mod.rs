@@ -15,13 +15,17 @@
 
 mod accounts;
 mod addresses;
+mod anywhere;
+mod counts;
 mod failsafe;
 mod flows;
 mod fresh;
 mod grants;
 mod learning;
 mod names;
+mod nests;
 mod refusal;
+mod segments;
 mod shared;
 mod subjects;
 mod tls;
@@ -30,12 +34,13 @@ mod windows;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::model::{Record, Service, ServiceState, Settings, Subject, Time};
+use crate::model::{Record, Segment, SegmentName, Service, ServiceState, Settings, Subject, Time};
 use crate::ruleset::{Part, Ruleset};
 
 pub use addresses::{Listing, add as address_part, network};
+pub use counts::{Charged, CountSets, Half, count_sets};
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
-pub use names::{CountSets, count_sets, opening_sets};
+pub use names::opening_sets;
 
 /// What the kernel can tell a subject by, right now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +109,9 @@ pub struct Input<'a> {
     pub settings: &'a Settings,
     /// Sorted by name.
     pub services: &'a [Standing<'a>],
+    pub segments: &'a BTreeMap<SegmentName, Segment>,
+    /// Whom segments may ask for names.
+    pub resolvers: &'a [IpAddr],
     pub resolution: &'a Resolution,
     pub now: Time,
     pub openings: Openings,
@@ -145,6 +153,9 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     learning::add(input, &services, &mut ruleset);
     grants::add(input, &services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
+    segments::add(input, &mut ruleset);
+    anywhere::add(input, &services, &mut ruleset);
+    nests::add(input, &services, &mut ruleset);
     ruleset
 }
 
@@ -153,6 +164,12 @@ pub fn window_sets(input: &Input<'_>) -> Part {
     let mut part = Part::new(&input.settings.enforcement.table);
     windows::add(input, &governing(input, input.services), &mut part.wanted);
     part
+}
+
+/// Returns the maps and chains of the wanted table that lead from the places of subjects to what is judged by their
+/// sockets. The input needs no other services than those with a policy for any address.
+pub fn enclosures(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
+    nests::add_part(input, &governing(input, input.services), in_force, part);
 }
 
 /// Returns the chains of the wanted table that follow where this subject is. The input needs no other services than

@@ -99,37 +99,3 @@ pub fn reason_chain(direction: Direction, reason: Reason) -> String {
 pub fn observed_chain(direction: Direction, reason: Reason) -> String {
     format!("observed-{}-{reason}", way(direction))
 }
-
-/// The sets that count refused packets of one direction, reason and family.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CountSets {
-    pub direction: Direction,
-    pub reason: Reason,
-    pub family: Family,
-    /// By remote address and protocol: exact for as many sources as the set takes.
-    pub hosts: String,
-    /// By remote address, protocol and destination port.
-    pub ports: String,
-    /// The counter of the direction and reason, both families.
-    pub total: String,
-}
-
-/// Returns every pair of count sets, in a fixed order.
-pub fn count_sets() -> impl Iterator<Item = CountSets> {
-    Direction::ALL.into_iter().flat_map(|direction| {
-        Reason::of_services(direction).flat_map(move |reason| {
-            Family::ALL.into_iter().map(move |family| {
-                let total = reason_chain(direction, reason);
-                let digit = digit(family);
-                CountSets {
-                    direction,
-                    reason,
-                    family,
-                    hosts: format!("{total}-hosts{digit}"),
-                    ports: format!("{total}-ports{digit}"),
-                    total,
-                }
-            })
-        })
-    })
-}

@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
+use super::counts::{self, Charged, CountSets, DYNAMIC_SIZE};
+use super::flows::flow;
 use super::{Input, names, windows};
 use crate::model::{Direction, Family, Reason, Refusal};
 use crate::ruleset::{Chain, Field, Hook, Load, Name, Ruleset, Set, Side, Statement, Verdict, protocol, tcp};
-
-/// The most sources, flows or source-port pairs that one dynamic set holds.
-const DYNAMIC_SIZE: u32 = 65_536;
 
 /// How long an answer to a datagram may take.
 const FLOW_TIMEOUT: Duration = Duration::from_secs(120);
@@ -90,7 +89,7 @@ pub fn first_segment() -> Statement {
     flags(tcp::SYN | tcp::ACK, tcp::SYN)
 }
 
-fn reset_segment() -> Statement {
+pub fn reset_segment() -> Statement {
     flags(tcp::SYN | tcp::FIN | tcp::RST, tcp::RST)
 }
 
@@ -134,13 +133,8 @@ fn add_flow_sets(family: Family, ruleset: &mut Ruleset) {
 }
 
 fn add_counting(ruleset: &mut Ruleset) {
-    for sets in names::count_sets() {
-        let address = Field::Address(sets.family);
-        let hosts = Set::dynamic(&[address, Field::Protocol], DYNAMIC_SIZE, None, true);
-        let ports = Set::dynamic(&[address, Field::Protocol, Field::Port], DYNAMIC_SIZE, None, true);
-        ruleset.sets.insert(sets.hosts, hosts);
-        ruleset.sets.insert(sets.ports, ports);
-        ruleset.counters.insert(sets.total);
+    for sets in counts::by_address() {
+        sets.declare(ruleset);
     }
 }
 
@@ -219,7 +213,7 @@ fn add_dispatch(family: Family, ruleset: &mut Ruleset) {
     add_refusal_dispatch(family, ruleset);
 }
 
-fn icmp_of(family: Family) -> u8 {
+pub fn icmp_of(family: Family) -> u8 {
     match family {
         Family::V4 => protocol::ICMP,
         Family::V6 => protocol::ICMPV6,
@@ -234,19 +228,12 @@ fn add_refusal_dispatch(family: Family, ruleset: &mut Ruleset) {
         ["", "-net"]
             .map(|net| vec![dispatch(&[Load::Address(family, side)], format!("refuse-{way}{digit}{net}"))])
     };
-    // Neighbour discovery never comes from beyond the link (RFC 4861, section 7.1): without it IPv6 stops. Ours comes
-    // from the kernel: a process could hide data in it. Its socket is of no file, but of the cgroup of whoever made
-    // the network namespace, so that its cgroup tells nothing.
-    let discovery = |rest: &[Statement]| {
-        let types = Statement::IcmpType { family: Family::V6, low: 133, high: 136 };
-        [&[types, Statement::HopLimit(255)], rest].concat()
-    };
     let icmp = icmp_of(family);
     let local = |way: &str| {
         let mut rules = match family {
             Family::V4 => vec![],
-            Family::V6 if way == "out" => vec![discovery(&[jump("neighbours-out")])],
-            Family::V6 => vec![discovery(&[accept()])],
+            Family::V6 if way == "out" => vec![discovery(jump("neighbours-out"))],
+            Family::V6 => vec![discovery(accept())],
         };
         // Bare resets first: else our own would die in our own hooks.
         rules.push(vec![reset_segment(), jump(format!("reset-{way}"))]);
@@ -266,7 +253,15 @@ fn add_refusal_dispatch(family: Family, ruleset: &mut Ruleset) {
     chain(ruleset, format!("through-in{digit}"), owner("in", Side::Source).into());
 }
 
-fn in_a_cgroup() -> Statement {
+/// Neighbour discovery never comes from beyond the link (RFC 4861, section 7.1): without it IPv6 stops. Ours comes
+/// from the kernel: a process could hide data in it. Its socket is of no file, but of the cgroup of whoever made
+/// the network namespace, so that its cgroup tells nothing.
+pub fn discovery(then: Statement) -> Rule {
+    let types = Statement::IcmpType { family: Family::V6, low: 133, high: 136 };
+    vec![types, Statement::HopLimit(255), then]
+}
+
+pub fn in_a_cgroup() -> Statement {
     not_in(&[Load::Cgroup { level: 1 }], NO_CGROUP)
 }
 
@@ -315,25 +310,41 @@ fn add_remnants(ruleset: &mut Ruleset) {
     add_icmp_errors(ruleset);
 }
 
+/// Destination unreachable, time exceeded and parameter problem (RFC 792); 1 to 4 in RFC 4443.
+const ERRORS: [(Family, u8, u8); 3] = [(Family::V4, 3, 3), (Family::V4, 11, 12), (Family::V6, 1, 4)];
+
+/// The rules that accept errors of which this is true too.
+fn errors(extra: &[Statement]) -> [Rule; 3] {
+    ERRORS.map(|(family, low, high)| {
+        let mut rule = vec![Statement::IcmpType { family, low, high }];
+        rule.extend_from_slice(extra);
+        rule.push(accept());
+        rule
+    })
+}
+
+/// The rules that lead errors to a verdict.
+pub fn errors_of(verdict: &Statement) -> [Rule; 3] {
+    ERRORS.map(|(family, low, high)| vec![Statement::IcmpType { family, low, high }, verdict.clone()])
+}
+
+/// Errors that no segment judges: the kernel's own, and from outside those about a socket. The kernel finds that socket by
+/// what the error quotes; where a router's address cannot be known, its errors about a datagram must be believed too.
+pub fn add_errors_of_segments(ruleset: &mut Ruleset) {
+    let kernels = || vec![Statement::FromProcess, back()];
+    chain(ruleset, "segment-errors-out", [vec![kernels()], errors(&[]).into()].concat());
+    chain(ruleset, "segment-errors-in", errors(&[Statement::AnySocket]).into());
+}
+
 /// ICMP errors keep path MTU discovery alive. Ours come from the kernel, never from a process, which could hide
 /// data in them. Those from outside must be about a live socket: of TCP any, because the kernel looks for the sequence
 /// number in what is quoted; of anything else one with an open grant for their sender, because a socket that wants
 /// to know its errors gets all that is quoted, so that a provider could talk to any process.
 fn add_icmp_errors(ruleset: &mut Ruleset) {
-    // Destination unreachable, time exceeded and parameter problem (RFC 792); 1 to 4 in RFC 4443.
-    let types = [(Family::V4, 3, 3), (Family::V4, 11, 12), (Family::V6, 1, 4)];
-    let errors = |extra: &[Statement]| {
-        types.map(|(family, low, high)| {
-            let mut rule = vec![Statement::IcmpType { family, low, high }];
-            rule.extend_from_slice(extra);
-            rule.push(accept());
-            rule
-        })
-    };
     let kernels = || vec![vec![Statement::FromProcess, back()], vec![in_a_cgroup(), back()]];
     chain(ruleset, "errors-out", [kernels(), errors(&[]).into()].concat());
     chain(ruleset, "neighbours-out", vec![vec![Statement::FromProcess, back()], vec![accept()]]);
-    let mut inward: Vec<Rule> = types
+    let mut inward: Vec<Rule> = ERRORS
         .map(|(family, low, high)| {
             let types = Statement::IcmpType { family, low, high };
             vec![types, Statement::QuotesTcp(family), Statement::AnySocket, accept()]
@@ -354,38 +365,24 @@ fn add_datagrams(ruleset: &mut Ruleset) {
     for direction in Direction::ALL {
         let way = names::way(direction);
         let (opens, answers) = opening_and_answering(direction);
-        let flow = |family, remote, local| {
-            [
-                Load::Address(family, remote),
-                Load::Port(remote),
-                Load::Address(family, local),
-                Load::Port(local),
-            ]
-        };
         let (first, second) = (Side::remote(direction), other(Side::remote(direction)));
         let set = |family| format!("udp-{way}{}", names::digit(family));
         // First: the numbers at the place of ports are none.
         let mut rules: Vec<Rule> = [protocol::ICMP, protocol::ICMPV6]
             .map(|number| vec![Statement::Protocol(number), goto("errors-datagram")])
             .into();
-        rules.extend(
-            Family::ALL.map(|family| vec![opens.clone(), update(set(family), &flow(family, first, second))]),
-        );
+        rules
+            .extend(Family::ALL.map(|family| vec![opens.clone(), update(set(family), &flow(family, first))]));
         rules.push(vec![opens, accept()]);
-        rules.extend(Family::ALL.map(|family| {
-            vec![answers.clone(), lookup(&flow(family, second, first), set(family)), accept()]
-        }));
+        rules.extend(
+            Family::ALL
+                .map(|family| vec![answers.clone(), lookup(&flow(family, second), set(family)), accept()]),
+        );
         chain(ruleset, format!("udp-{direction}"), rules);
     }
     // An answer that finds its socket closed is no attempt: the kernel says that the port is unreachable.
     let answer = |family| {
-        let flow = [
-            Load::Address(family, Side::Source),
-            Load::Port(Side::Source),
-            Load::Address(family, Side::Destination),
-            Load::Port(Side::Destination),
-        ];
-        let known = lookup(&flow, format!("udp-out{}", names::digit(family)));
+        let known = lookup(&flow(family, Side::Source), format!("udp-out{}", names::digit(family)));
         vec![Statement::Protocol(protocol::UDP), known, accept()]
     };
     let answers_only = [vec![Statement::Leaving, back()], vec![Statement::AnySocket, back()]];
@@ -434,7 +431,7 @@ pub fn echo_request(family: Family) -> Statement {
     Statement::IcmpType { family, low: number, high: number }
 }
 
-fn echo_reply(family: Family) -> Statement {
+pub fn echo_reply(family: Family) -> Statement {
     let number = match family {
         Family::V4 => 0,
         Family::V6 => 129,
@@ -447,30 +444,48 @@ fn echo_reply(family: Family) -> Statement {
 fn add_reasons(input: &Input<'_>, ruleset: &mut Ruleset) {
     for direction in Direction::ALL {
         for reason in Reason::of_services(direction) {
-            let mut refused = match direction {
-                Direction::Egress => vec![],
-                Direction::Ingress => vec![vec![reset_segment(), jump("reset-stray")]],
-            };
-            refused.extend(count_and_log(input, direction, reason));
-            refused.push(vec![goto(match reason {
-                Reason::Plaintext => "refuse-plaintext".to_owned(),
-                _ => format!("refuse-{direction}"),
-            })]);
+            let whose = &Charged::ByAddress;
+            let refused = refusing(input, whose, direction, reason);
             chain(ruleset, names::reason_chain(direction, reason), refused);
-
-            let mut observed = known_flows(direction);
-            observed.extend(count_and_log(input, direction, reason));
-            observed.push(vec![accept()]);
+            let observed = observing(input, whose, direction, reason, &accept());
             chain(ruleset, names::observed_chain(direction, reason), observed);
         }
     }
 }
 
-fn count_and_log(input: &Input<'_>, direction: Direction, reason: Reason) -> Vec<Rule> {
+/// The rules that count and refuse.
+pub fn refusing(input: &Input<'_>, whose: &Charged, direction: Direction, reason: Reason) -> Vec<Rule> {
+    let mut rules = match direction {
+        Direction::Egress => vec![],
+        Direction::Ingress => vec![vec![reset_segment(), jump("reset-stray")]],
+    };
+    rules.extend(count_and_log(input, whose, direction, reason));
+    rules.push(vec![goto(match reason {
+        Reason::Plaintext => "refuse-plaintext".to_owned(),
+        _ => format!("refuse-{direction}"),
+    })]);
+    rules
+}
+
+/// The rules that count a flow once; `then` is what becomes of its packets.
+pub fn observing(
+    input: &Input<'_>,
+    whose: &Charged,
+    direction: Direction,
+    reason: Reason,
+    then: &Statement,
+) -> Vec<Rule> {
+    let mut rules = known_flows(direction, then);
+    rules.extend(count_and_log(input, whose, direction, reason));
+    rules.push(vec![then.clone()]);
+    rules
+}
+
+fn count_and_log(input: &Input<'_>, whose: &Charged, direction: Direction, reason: Reason) -> Vec<Rule> {
     let remote = Side::remote(direction);
     let attempts = &input.settings.attempts;
-    let mut rules = vec![vec![Statement::Count(names::reason_chain(direction, reason))]];
-    for sets in names::count_sets().filter(|s| s.direction == direction && s.reason == reason) {
+    let mut rules = vec![vec![Statement::Count(whose.stem(direction, reason))]];
+    for sets in CountSets::both(whose, direction, reason) {
         let address = Load::Address(sets.family, remote);
         rules.push(vec![update(sets.hosts, &[address, Load::Protocol])]);
         let ports = [address, Load::Protocol, Load::Port(Side::Destination)];
@@ -484,14 +499,14 @@ fn count_and_log(input: &Input<'_>, direction: Direction, reason: Reason) -> Vec
             key: vec![Load::Address(family, remote)],
             limit: Some(attempts.log_rate),
         };
-        let prefix = format!("{direction}/{reason} ");
+        let prefix = whose.log_prefix(direction, reason);
         vec![details, Statement::Log { prefix, group: attempts.log_group }]
     }));
     rules
 }
 
 /// In observe mode a flow counts once, whichever way its packets travel.
-fn known_flows(direction: Direction) -> Vec<Rule> {
+fn known_flows(direction: Direction, then: &Statement) -> Vec<Rule> {
     let remote = Side::remote(direction);
     let local = other(remote);
     let mut rules = Vec::new();
@@ -499,8 +514,8 @@ fn known_flows(direction: Direction) -> Vec<Rule> {
         let (digit, address) = (names::digit(family), |side| Load::Address(family, side));
         let hosts = [address(remote), address(local), Load::Protocol];
         let flow = [address(remote), Load::Port(remote), address(local), Load::Port(local), Load::Protocol];
-        rules.push(vec![lookup(&flow, format!("observed{digit}")), accept()]);
-        rules.push(vec![lookup(&hosts, format!("observed-other{digit}")), accept()]);
+        rules.push(vec![lookup(&flow, format!("observed{digit}")), then.clone()]);
+        rules.push(vec![lookup(&hosts, format!("observed-other{digit}")), then.clone()]);
         for number in [protocol::TCP, protocol::UDP] {
             rules.push(vec![Statement::Protocol(number), update(format!("observed{digit}"), &flow)]);
         }

@@ -18,6 +18,9 @@ pub(super) enum Entry {
 /// How every address is said; lists cannot say it.
 pub(super) const ANY: &str = "any";
 
+/// The longest text that is looked at for what was meant, in bytes; a name has at most 253.
+const LONGEST: usize = 512;
+
 /// The most prefixes that are proposed for a range of addresses.
 const MOST_PREFIXES: usize = 4;
 
@@ -66,6 +69,13 @@ fn is_botched_address(text: &str) -> bool {
 
 /// What is wrong with a text that is no endpoint, by the nearest thing that it may be.
 fn mistake(text: &str) -> Mistake {
+    if text.len() > LONGEST {
+        let message = format!("an entry of {} bytes is no address, no prefix and no host name", text.len());
+        return Mistake::new(
+            message,
+            "write one entry for each, in quotes of its own or on a line of its own",
+        );
+    }
     let readers = [spaces, url, unicode, star, range, netmask, address, port, path, single_label, labels];
     readers.iter().find_map(|read| read(text)).unwrap_or_else(|| no_endpoint(text))
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::list::ByFile;
+use super::sharing::{self, Described};
 use super::source::Source;
-use super::{Diagnostic, Files, MAX_FILE, Severity, overlap, segment, service, settings};
+use super::{Diagnostic, Files, MAX_FILE, Severity, segment, service, settings};
 use crate::model::{Endpoint, NameError, Segment, SegmentName, Service, ServiceName, Settings, Subject};
 
 /// A configuration without mistakes.
@@ -43,7 +44,8 @@ pub fn load(files: &Files) -> Result<Loaded, Vec<Diagnostic>> {
     let enclosures = read_segments(&files.segments, &lists, &mut found);
     let segment_texts = enclosures.iter().map(|one| one.text(&lists)).collect();
     found.extend(lists.finish());
-    found.extend(shared_addresses(&drafts));
+    let described: Vec<_> = drafts.iter().map(Draft::described).collect();
+    found.extend(sharing::warnings(&described));
     found.sort();
     found.dedup();
     match settings {
@@ -76,6 +78,10 @@ struct Draft {
 }
 
 impl Draft {
+    fn described(&self) -> Described<'_> {
+        Described { path: &self.path, service: &self.service, endpoints: &self.endpoints }
+    }
+
     fn into_service(self) -> (ServiceName, Service) {
         (self.service.name.clone(), self.service)
     }
@@ -229,24 +235,4 @@ fn enclosed_twice(
         help: Some("one subject has one segment: put the rules of both into one of the two files".to_owned()),
         severity: Severity::Error,
     }
-}
-
-fn shared_addresses(drafts: &[Draft]) -> Vec<Diagnostic> {
-    let services: Vec<&Service> = drafts.iter().map(|draft| &draft.service).collect();
-    let shared = overlap::find(&services);
-    let warnings = shared.iter().filter_map(|one| {
-        let (first, second) = (drafts.get(one.first)?, drafts.get(one.second)?);
-        let (line, column) = second.endpoints.get(one.policy).copied()?;
-        let (a, b) = (&first.service.name, &second.service.name);
-        let entries = if one.count == 1 { "address or prefix" } else { "addresses or prefixes" };
-        Some(Diagnostic {
-            file: second.path.clone(),
-            line,
-            column,
-            message: format!("\"{b}\" and \"{a}\" share {} {entries}", one.count),
-            help: Some("a packet passes while either of them admits it".to_owned()),
-            severity: Severity::Warning,
-        })
-    });
-    warnings.take(super::MAX_MISTAKES).collect()
 }

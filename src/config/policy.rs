@@ -207,7 +207,8 @@ fn warn_about_failsafe(table: &Table<'_>, policy: &Policy, settings: Option<&Set
     }
 }
 
-fn share(a: Port, b: Port) -> bool {
+/// True when two entries of `ports` have a port in common.
+pub(super) fn share(a: Port, b: Port) -> bool {
     a.protocol == b.protocol && a.range.low() <= b.range.high() && b.range.low() <= a.range.high()
 }
 

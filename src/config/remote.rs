@@ -60,14 +60,14 @@ fn read_entry(entry: &Value<'_>, direction: Direction, lists: &dyn Lists) -> Opt
     if let Some(name) = text.strip_prefix('@') {
         return read_list(entry, name, direction, lists);
     }
-    if is_forgotten_at(text, lists) {
-        entry.error(
-            format!("{text:?} is no endpoint, but a list has that name"),
-            format!("did you mean \"@{text}\"?"),
-        );
-        return None;
-    }
-    Some(match entry.read(endpoint::parse)? {
+    let read = endpoint::parse(text).map_err(|mistake| match is_list(text, lists) {
+        true => {
+            let message = format!("{text:?} is no endpoint, but a list has that name");
+            entry.error(message, format!("did you mean \"@{text}\"?"));
+        }
+        false => entry.error(mistake.message, mistake.help),
+    });
+    Some(match read.ok()? {
         Entry::Any => (Endpoint::Any, Listed::default()),
         Entry::Prefix(prefix) => (Endpoint::Prefix(prefix), Listed::of_prefix(prefix)),
         Entry::Name(name) => {
@@ -77,9 +77,8 @@ fn read_entry(entry: &Value<'_>, direction: Direction, lists: &dyn Lists) -> Opt
     })
 }
 
-/// True for the name of a list that means nothing else.
-fn is_forgotten_at(text: &str, lists: &dyn Lists) -> bool {
-    !text.contains('.') && lists.names().contains(&text) && endpoint::parse(text).is_err()
+fn is_list(text: &str, lists: &dyn Lists) -> bool {
+    lists.names().contains(&text)
 }
 
 fn read_list(

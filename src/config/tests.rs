@@ -8,10 +8,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Direction, Endpoint, Opening, Service, ServiceName, Settings, Until, Watch};
+use crate::model::{
+    Direction, Endpoint, HostName, Mode, Opening, Segment, Service, ServiceName, Settings, Until, Watch,
+};
 
 const SCHEDULE: &str = include_str!("../../tests/golden/diagnostics/accepted/services.d/stripe.toml");
 const LIST: &str = include_str!("../../tests/golden/diagnostics/accepted/lists/stripe-api.txt");
+const SEGMENT: &str = include_str!("../../tests/golden/diagnostics/segments/segments.d/payments.toml");
 const SETTINGS: &str = include_str!("../../tests/golden/diagnostics/accepted/picoseg.toml");
 
 fn source(path: &str, text: &str) -> Source {
@@ -31,6 +34,43 @@ fn parse(text: &str) -> (Option<Service>, Vec<Diagnostic>) {
     let name = ServiceName::new("stripe").unwrap();
     let lists = |name: &str| (name == "stripe-api").then(|| Arc::from(LIST));
     parse_service(Path::new("stripe.toml"), &name, text, &lists, &Settings::default())
+}
+
+fn segment_of(text: &str) -> (Option<Segment>, Vec<Diagnostic>) {
+    let name = ServiceName::new("payments").unwrap();
+    let lists = |name: &str| (name == "databases").then(|| Arc::from("192.0.2.7\nreplica.example.com\n"));
+    parse_segment(Path::new("payments.toml"), &name, text, &lists)
+}
+
+#[test]
+fn a_segment_becomes_what_it_describes() {
+    let (segment, found) = segment_of(SEGMENT);
+    assert_eq!(said(&found), Vec::<String>::new());
+    let segment = segment.unwrap();
+    assert_eq!((segment.loopback, segment.dns, segment.mode), (true, false, Mode::Enforce));
+    let [egress, ingress] = segment.allow.as_slice() else { panic!("{segment:?}") };
+    let prefixes: Vec<String> = egress.prefixes.iter().map(ToString::to_string).collect();
+    let names: Vec<&str> = egress.names.iter().map(HostName::as_str).collect();
+    assert_eq!(prefixes, ["10.0.0.0/8", "192.0.2.7"]);
+    assert_eq!(names, ["*.internal.example", "db.example.com", "replica.example.com"]);
+    assert_eq!((egress.direction, egress.any), (Direction::Egress, false));
+    assert_eq!((ingress.direction, ingress.any), (Direction::Ingress, true));
+    let (defaults, _) = segment_of("subject = { unit = \"x.service\" }");
+    let defaults = defaults.unwrap();
+    assert!(defaults.loopback && defaults.dns && defaults.allow.is_empty());
+}
+
+#[test]
+fn the_names_of_entries_and_of_lists_come_together() {
+    let text = SCHEDULE.replace("\"@stripe-api\"", "\"@stripe-api\", \"b.example.com\", \"B.example.com.\"");
+    let name = ServiceName::new("stripe").unwrap();
+    let lists = |_: &str| Some(Arc::from("a.example.com\n192.0.2.1\n*.example.net\nb.example.com\n"));
+    let (service, found) = parse_service(Path::new("x"), &name, &text, &lists, &Settings::default());
+    assert_eq!(said(&found), Vec::<String>::new());
+    let service = service.unwrap();
+    let names: Vec<&str> = service.policies[0].names.iter().map(HostName::as_str).collect();
+    assert_eq!(names, ["*.example.net", "a.example.com", "b.example.com"]);
+    assert!(service.policies[0].prefixes.iter().any(|prefix| prefix.to_string() == "192.0.2.1"));
 }
 
 /// File, line and message.
@@ -172,8 +212,15 @@ fn hostile_files_are_refused_in_bounded_time_with_bounded_words() {
             + &"[[window]]\ncron = \"* * * * * *\"\nuntil = \"00:00\"\n".repeat(1_000);
     let names = "[[window]]\nname = \"a\"\n".repeat(10_000)
         + &("[[egress]]\nwindows = [".to_owned() + &"\"b\",".repeat(90_000) + "]\n");
+    let endpoints = |entry: &str, times: usize| {
+        "[[egress]]\nto = [".to_owned() + &format!("\"{entry}\",").repeat(times) + "]\n"
+    };
+    let hosts = endpoints("a..b", 90_000);
+    let any = endpoints("any", 90_000);
+    let long = endpoints(&"ü".repeat(400_000), 1);
+    let stars = endpoints(&"*.".repeat(250), 1_500);
     let large = "#".repeat(MAX_FILE + 1);
-    for text in [windows, zones, keys, deep, dots, unclosed, seconds, names, large] {
+    for text in [windows, zones, keys, deep, dots, unclosed, seconds, names, hosts, any, long, stars, large] {
         let begin: String = text.chars().take(20).collect();
         let started = std::time::Instant::now();
         let (service, found) = parse(&text);
@@ -265,6 +312,19 @@ proptest! {
         prop_assert_eq!(settings.is_some(), found.iter().all(|one| one.severity == Severity::Warning));
         let list = changes.iter().fold(LIST.to_owned(), |text, one| change(&text, one));
         parse_list(Path::new("x.txt"), list.as_bytes());
+        let segment = changes.iter().fold(SEGMENT.to_owned(), |text, one| change(&text, one));
+        let (segment, found) = segment_of(&segment);
+        prop_assert_eq!(segment.is_some(), found.iter().all(|one| one.severity == Severity::Warning));
+    }
+
+    #[test]
+    fn an_endpoint_is_read_or_refused_and_what_is_proposed_is_read(text in "[a-z0-9.:/*@%\\[\\] ü-]{0,24}|\\PC{0,12}") {
+        if let Err(mistake) = endpoint::parse(&text)
+            && let Some(meant) = mistake.help.strip_prefix("did you mean \"")
+        {
+            let meant = meant.strip_suffix("\"?").unwrap();
+            prop_assert!(endpoint::parse(meant).is_ok(), "{} for {:?}", meant, text);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::engine::{ChangeError, Changed, Engine};
-use super::{findings, settle};
+use super::{findings, programs, settle};
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
 use crate::api::body::{self, SCHEMA};
 use crate::api::explain::{self, Facts, Question};
@@ -19,17 +19,21 @@ use crate::store::{Attempt, AttemptFilter};
 pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     let Asked { ask, reply } = asked;
     let look = match &ask {
-        Ask::Show(name) => Some((name.clone(), engine.world.clone(), engine.hierarchy.clone())),
+        Ask::Show(name) => {
+            let strangers = programs::strangers(engine, name);
+            Some((name.clone(), engine.world.clone(), engine.hierarchy.clone(), strangers))
+        }
         _ => None,
     };
     let mut answer = answer(engine, ask, settings).await;
-    let Some((name, world, hierarchy)) = look.filter(|_| answer.outcome == Outcome::Done) else {
+    let Some((name, world, hierarchy, strangers)) = look.filter(|_| answer.outcome == Outcome::Done) else {
         // Whoever asked may have gone.
         let _ = reply.send(answer);
         return;
     };
     tokio::spawn(async move {
-        let found = findings::find(name, world, hierarchy).await;
+        let mut found = findings::find(name, world, hierarchy).await;
+        found.findings.extend(strangers);
         answer.body["findings"] = json!(found.findings);
         answer.body["findings_error"] = json!(found.error);
         let _ = reply.send(answer);
@@ -100,6 +104,8 @@ fn explain(engine: &Engine, question: &Question) -> body::Explained {
     let facts = Facts {
         settings: world.settings(),
         services: &world.standings(),
+        segments: world.segments(),
+        resolvers: world.resolvers(),
         places: &|subject| world.places(subject).to_vec(),
         hierarchy: Some(&engine.hierarchy),
         now: world.now().max(clock::now()),
@@ -110,7 +116,10 @@ fn explain(engine: &Engine, question: &Question) -> body::Explained {
 async fn show(engine: &mut Engine, name: &ServiceName) -> Answer {
     let counts = counts(engine).await;
     match view::show(&engine.world, name, &counts) {
-        Some(show) => done(&show),
+        Some(mut show) => {
+            programs::explain(engine, name, &mut show);
+            done(&show)
+        }
         None => unknown(name),
     }
 }

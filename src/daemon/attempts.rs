@@ -3,16 +3,16 @@
 //! Counts are read one round before they are used, so that the log records of the same packets, which the kernel
 //! delivers in batches of up to 100 ms, are usually there first and rows need not be corrected.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::tally::{Changes, Detail, Tally, Target};
-use crate::compile::{self, CountSets, Standing};
+use crate::compile::{self, Charged, CountSets, Half, Standing};
 use crate::kernel::commit::{CommitError, Table};
 use crate::kernel::nflog;
-use crate::model::{Direction, Mode, Protocol, Reason, Time};
+use crate::model::{Direction, Mode, Policy, Protocol, SegmentName, Service, ServiceName, Time};
 use crate::owners::Owners;
 use crate::reconcile::World;
-use crate::ruleset::{Field, Key, Set, SetKind, Value, protocol};
+use crate::ruleset::{Field, Key, Ruleset, Set, SetKind, Value, protocol};
 use crate::store::{AttemptKey, Baseline, Store, StoreError, Verdict};
 
 /// Reads what was refused and writes it down.
@@ -35,8 +35,10 @@ pub struct Attempts {
 const QUIET: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 
 impl Attempts {
-    /// Counts on from what was stored.
-    pub fn new(baselines: Vec<Baseline>) -> Self {
+    /// Counts on from what was stored, as far as the table still has these sets.
+    pub fn new(baselines: Vec<Baseline>, sets: &BTreeSet<String>) -> Self {
+        let (baselines, gone): (Vec<_>, Vec<_>) =
+            baselines.into_iter().partition(|baseline| sets.contains(&baseline.set));
         let read: HashMap<(String, Key), u64> =
             baselines.into_iter().map(|b| ((b.set, Key::from_bytes(&b.key)), b.packets)).collect();
         let mut tally = Tally::default();
@@ -50,7 +52,7 @@ impl Attempts {
             fresh: Vec::new(),
             fresh_baselines: Vec::new(),
             unwritten: Changes::new(),
-            unwritten_baselines: Vec::new(),
+            unwritten_baselines: gone.into_iter().map(|old| Baseline { packets: 0, ..old }).collect(),
             lost: 0,
         }
     }
@@ -63,20 +65,30 @@ impl Attempts {
     }
 
     /// Settles what was read before, then reads the kernel's counts. True when there was anything.
-    pub fn read(&mut self, table: &mut Table, world: &World, owners: &Owners) -> Result<bool, CommitError> {
+    pub fn read(
+        &mut self,
+        table: &mut Table,
+        in_force: &Ruleset,
+        world: &World,
+        owners: &Owners,
+    ) -> Result<bool, CommitError> {
         self.settle(world, owners);
         let totals = table.counters()?;
-        let mut changed = Vec::new();
-        for sets in compile::count_sets() {
-            if totals.get(&sets.total) != self.totals.get(&sets.total) {
-                changed.push(sets);
-            }
-        }
+        let moved = |sets: &CountSets| totals.get(&sets.total) != self.totals.get(&sets.total);
+        let changed: Vec<_> = compile::count_sets(in_force).filter(moved).collect();
         for sets in &changed {
             self.read_sets(table, sets)?;
         }
         self.totals = totals;
         Ok(!changed.is_empty())
+    }
+
+    /// Forgets what was read of sets that are gone: should they come back, they count from zero.
+    pub fn forget(&mut self, sets: &CountSets) {
+        let gone = |set: &String| [&sets.hosts, &sets.ports].contains(&set);
+        let keys = self.read.extract_if(|(set, _), _| gone(set)).map(|((set, key), _)| (set, key));
+        let baselines = keys.map(|(set, key)| Baseline { set, key: key.bytes().to_vec(), packets: 0 });
+        self.unwritten_baselines.extend(baselines);
     }
 
     /// True when a round has to follow soon: something was read that is not settled yet.
@@ -87,13 +99,13 @@ impl Attempts {
     /// Hosts first: what is counted between the two reads is then in `ports` alone, and the part without a port is
     /// never said too large. It is too small for one round at most.
     fn read_sets(&mut self, table: &mut Table, sets: &CountSets) -> Result<(), CommitError> {
-        let [hosts, ports] = fields(sets);
+        let [hosts, ports] = [Half::Hosts, Half::Ports].map(|half| sets.fields(half));
         let mut rest: BTreeMap<Target, i64> = BTreeMap::new();
         for (target, packets) in self.read_set(table, &sets.hosts, &hosts, sets)? {
             *rest.entry(target).or_default() += packets;
         }
         for (target, packets) in self.read_set(table, &sets.ports, &ports, sets)? {
-            *rest.entry(Target { port: None, ..target }).or_default() -= packets;
+            *rest.entry(Target { port: None, ..target.clone() }).or_default() -= packets;
             self.fresh.push((target, packets));
         }
         self.fresh.extend(rest.into_iter().filter(|(_, packets)| *packets != 0));
@@ -152,25 +164,15 @@ impl Attempts {
     }
 }
 
-/// The fields of the keys in a pair of count sets: by host, by port.
-fn fields(sets: &CountSets) -> [Vec<Field>; 2] {
-    let host = vec![Field::Address(sets.family), Field::Protocol];
-    let mut port = host.clone();
-    port.push(Field::Port);
-    [host, port]
-}
-
 /// What the stored counters of hosts have more, or less, than those of their ports: where the former daemon left off.
 fn balances(read: &HashMap<(String, Key), u64>) -> BTreeMap<Target, i64> {
     let mut balances = BTreeMap::new();
-    let names: HashMap<String, (CountSets, usize)> = compile::count_sets()
-        .flat_map(|sets| [(sets.hosts.clone(), (sets.clone(), 0)), (sets.ports.clone(), (sets, 1))])
-        .collect();
+    let mut names: HashMap<&str, Option<(CountSets, Half)>> = HashMap::new();
     for ((set, key), packets) in read {
-        let Some((sets, kind)) = names.get(set) else { continue };
-        let Some(target) = target(key, &fields(sets)[*kind], sets) else { continue };
+        let Some((sets, half)) = names.entry(set).or_insert_with(|| CountSets::of(set)) else { continue };
+        let Some(target) = target(key, &sets.fields(*half), sets) else { continue };
         let packets = i64::try_from(*packets).unwrap_or(i64::MAX);
-        let sign = if *kind == 0 { 1 } else { -1 };
+        let sign = if *half == Half::Hosts { 1 } else { -1 };
         *balances.entry(Target { port: None, ..target }).or_default() += sign * packets;
     }
     balances.retain(|_, balance| *balance != 0);
@@ -188,6 +190,7 @@ fn target(key: &Key, fields: &[Field], sets: &CountSets) -> Option<Target> {
         }
     }
     Some(Target {
+        charged: sets.charged.clone(),
         direction: sets.direction,
         reason: sets.reason,
         remote: remote?,
@@ -196,11 +199,9 @@ fn target(key: &Key, fields: &[Field], sets: &CountSets) -> Option<Target> {
     })
 }
 
-/// `egress/closed `: what our log rules write.
+/// By the prefix that our log rules write.
 fn explain(record: &nflog::Record) -> Option<(Target, Detail)> {
-    let (direction, reason) = record.prefix.trim_end().split_once('/')?;
-    let direction = Direction::ALL.into_iter().find(|d| d.as_str() == direction)?;
-    let reason = Reason::parse(reason)?;
+    let (charged, direction, reason) = Charged::of_log_prefix(&record.prefix)?;
     let packet = &record.packet;
     let (remote, local) = match direction {
         Direction::Egress => (packet.destination, packet.source),
@@ -208,24 +209,93 @@ fn explain(record: &nflog::Record) -> Option<(Target, Detail)> {
     };
     let transport = [protocol::TCP, protocol::UDP].contains(&packet.protocol);
     let port = packet.ports.filter(|_| transport).map(|(_, destination)| destination);
-    let target = Target { direction, reason, remote, protocol: packet.protocol, port };
+    let target = Target { charged, direction, reason, remote, protocol: packet.protocol, port };
     Some((target, Detail { local: Some(local), uid: record.uid }))
 }
 
 /// The row of a target: whose it is now.
 fn row(services: &[Standing<'_>], owners: &Owners, world: &World, target: &Target) -> Option<AttemptKey> {
+    match &target.charged {
+        Charged::ByAddress => Some(row_of_owner(services, owners, world, target)),
+        Charged::Any(name) => Some(row_of_any(services, world, name, target)),
+        Charged::Segment(name) => Some(row_of_segment(world, name, target)),
+    }
+}
+
+fn row_of_owner(services: &[Standing<'_>], owners: &Owners, world: &World, target: &Target) -> AttemptKey {
     let owner = owners.owner(services, target.remote, world.now());
     let service = owner.as_ref().and_then(|owner| services.get(owner.index)).map(|s| s.service);
-    let modes = [Some(world.settings().enforcement.mode), service.map(|s| s.mode)];
+    AttemptKey {
+        service: service.map(|service| service.name.clone()),
+        provider: service.map(|service| service.provider.clone()),
+        policy: service.and_then(|service| policy(service, target)),
+        also: owner.map(|owner| owner.also).unwrap_or_default(),
+        ..bare_row(world, service.map(|service| service.mode), target)
+    }
+}
+
+/// The service that refused by a policy for any address. Which other such policies were about the same process nobody
+/// counted: those of the same subject stand beside it.
+fn row_of_any(services: &[Standing<'_>], world: &World, name: &ServiceName, target: &Target) -> AttemptKey {
+    let service = services.iter().map(|standing| standing.service).find(|service| service.name == *name);
+    let policy = service.and_then(|service| any_policy(service, target));
+    let about_the_same = |other: &Service| {
+        let theirs = any_policy(other, target).map(|other| &other.subject);
+        theirs.is_some_and(|theirs| policy.is_some_and(|policy| policy.subject == *theirs))
+    };
+    let others = services.iter().map(|standing| standing.service);
+    let others = others.filter(|other| other.name != *name && about_the_same(other));
+    AttemptKey {
+        service: Some(name.clone()),
+        provider: service.map(|service| service.provider.clone()),
+        policy: policy.map(|policy| policy.id.to_string()),
+        also: others.map(|other| other.name.clone()).collect(),
+        ..bare_row(world, service.map(|service| service.mode), target)
+    }
+}
+
+/// The first policy for any address that could be about a target. What goes the other way than its direction, an answer,
+/// names a port of the other side, so only the protocol tells.
+fn any_policy<'a>(service: &'a Service, target: &Target) -> Option<&'a Policy> {
+    let any = || service.policies.iter().filter(|policy| policy.is_any());
+    let opens = any().find(|policy| policy.id.direction == target.direction && covers(policy, target));
+    opens.or_else(|| any().find(|policy| policy.id.direction != target.direction))
+}
+
+fn covers(policy: &Policy, target: &Target) -> bool {
+    policy.ports.iter().any(|port| match port.protocol {
+        Protocol::Icmp => is_icmp(target.protocol),
+        Protocol::Tcp => {
+            target.protocol == protocol::TCP && target.port.is_some_and(|p| port.range.contains(p))
+        }
+        Protocol::Udp => {
+            target.protocol == protocol::UDP && target.port.is_some_and(|p| port.range.contains(p))
+        }
+    })
+}
+
+/// A segment is no service: its name stands where that of the policy would.
+fn row_of_segment(world: &World, name: &SegmentName, target: &Target) -> AttemptKey {
+    let segment = world.segment(name);
+    AttemptKey {
+        policy: Some(format!("segment/{name}")),
+        subject: segment.map(|segment| segment.subject.to_string()),
+        ..bare_row(world, segment.map(|segment| segment.mode), target)
+    }
+}
+
+/// A row without an owner; `mode` is that of the owner.
+fn bare_row(world: &World, mode: Option<Mode>, target: &Target) -> AttemptKey {
+    let modes = [Some(world.settings().enforcement.mode), mode];
     let observed = modes.contains(&Some(Mode::Observe));
     let (remote_port, local_port) = match target.direction {
         Direction::Egress => (target.port, None),
         Direction::Ingress => (None, target.port),
     };
-    Some(AttemptKey {
-        service: service.map(|service| service.name.clone()),
-        provider: service.map(|service| service.provider.clone()),
-        policy: service.and_then(|service| policy(service, target)),
+    AttemptKey {
+        service: None,
+        provider: None,
+        policy: None,
         direction: target.direction,
         reason: target.reason,
         verdict: if observed { Verdict::Observed } else { Verdict::Refused },
@@ -236,24 +306,16 @@ fn row(services: &[Standing<'_>], owners: &Owners, world: &World, target: &Targe
         local_port,
         subject: None,
         uid: None,
-        also: owner.map(|owner| owner.also).unwrap_or_default(),
-    })
+        also: vec![],
+    }
 }
 
 /// The first policy of the service that is about this address, port and direction.
-fn policy(service: &crate::model::Service, target: &Target) -> Option<String> {
-    let matches = |policy: &&crate::model::Policy| {
+fn policy(service: &Service, target: &Target) -> Option<String> {
+    let matches = |policy: &&Policy| {
         policy.id.direction == target.direction
             && policy.prefixes.iter().any(|prefix| prefix.contains(target.remote))
-            && policy.ports.iter().any(|port| match port.protocol {
-                Protocol::Icmp => is_icmp(target.protocol),
-                Protocol::Tcp => {
-                    target.protocol == protocol::TCP && target.port.is_some_and(|p| port.range.contains(p))
-                }
-                Protocol::Udp => {
-                    target.protocol == protocol::UDP && target.port.is_some_and(|p| port.range.contains(p))
-                }
-            })
+            && covers(policy, target)
     };
     service.policies.iter().find(matches).map(|policy| policy.id.to_string())
 }
@@ -277,6 +339,7 @@ mod tests {
 
     use super::*;
     use crate::kernel::nflog::Packet;
+    use crate::model::Reason;
 
     #[test]
     fn a_record_names_its_target_by_prefix_and_direction() {

@@ -12,9 +12,9 @@ use super::attempts::Attempts;
 use super::names::Hosts;
 use super::subjects::{Resolved, Subjects};
 use super::teardown::{self, Proofs};
-use super::{record, snapshot};
+use super::{isolation, record, snapshot};
 use crate::api::body::Teardown;
-use crate::compile::Openings;
+use crate::compile::{CountSets, Openings};
 use crate::config::{Diagnostic, Loaded};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::clock;
@@ -23,6 +23,7 @@ use crate::model::{HostName, Order, OrderKind, ServiceName, Settings, Subject, T
 use crate::owners::Owners;
 use crate::plan::{self, Changeset};
 use crate::reconcile::{Happening, OrderError, Outcome, What, World};
+use crate::resolvers;
 use crate::ruleset::{Part, Ruleset};
 use crate::store::accepted::{self, Accepted};
 use crate::store::{Fact, Keeper, Kept, LedgerKind};
@@ -62,6 +63,8 @@ pub struct Engine {
     /// Promises that are weaker on this host.
     pub weaker: Vec<String>,
     digest: Option<String>,
+    /// Counts of what is no longer in force: their sets go when they are on record.
+    pub(super) retiring: Vec<CountSets>,
 }
 
 /// Why a change did not happen. Nothing that was in force changed.
@@ -129,13 +132,14 @@ impl Engine {
             store_error,
             weaker,
             digest: None,
+            retiring: Vec::new(),
         }
     }
 
     /// Puts the table in force for the first time, whatever is in the kernel.
     pub fn first(&mut self) -> Result<(), CommitError> {
-        let wanted = self.world.compile();
-        self.replace(&wanted)?;
+        let mut wanted = self.world.compile();
+        self.replace(&mut wanted)?;
         self.adopt(wanted, true);
         Ok(())
     }
@@ -146,6 +150,8 @@ impl Engine {
         self.may_open(&loaded)?;
         let mut next = self.world.clone();
         let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
+        next.enclose(loaded.segments.clone());
+        next.set_resolvers(resolvers::read());
         let subjects: Vec<Subject> = next.subjects().into_iter().cloned().collect();
         for (subject, places) in self.subjects.set(&subjects) {
             next.resolve_at(subject, places, clock::now());
@@ -284,7 +290,7 @@ impl Engine {
             subjects.insert(subject.clone());
             next.resolve_at(subject, places, clock::now());
         }
-        let part = next.compile_subjects(&subjects, &self.world);
+        let part = next.compile_subjects(&subjects, &self.world, &self.in_force);
         self.put_part_in_force(next, part)?;
         Ok(())
     }
@@ -300,11 +306,12 @@ impl Engine {
         next: World,
         rearm: &BTreeSet<String>,
     ) -> Result<bool, CommitError> {
-        let wanted = next.compile();
+        let mut wanted = next.compile();
+        self.keep_counts(&mut wanted);
         let changeset = plan::plan(&self.in_force, &wanted, rearm);
         let changed = changeset.as_ref().is_some_and(Changeset::outlasts_time);
         match changeset.map(|changeset| self.commit(changeset)) {
-            Some(Err(CommitError::Vanished { .. })) => self.replace(&wanted)?,
+            Some(Err(CommitError::Vanished { .. })) => self.replace(&mut wanted)?,
             committed => committed.transpose().map(|_| ())?,
         }
         self.take(next);
@@ -344,8 +351,8 @@ impl Engine {
         let changed = changeset.is_some();
         match changeset.map(|changeset| self.commit(changeset)) {
             Some(Err(CommitError::Vanished { .. })) => {
-                let wanted = next.compile();
-                self.replace(&wanted)?;
+                let mut wanted = next.compile();
+                self.replace(&mut wanted)?;
                 self.take(next);
                 self.adopt(wanted, true);
                 return Ok(true);
@@ -374,9 +381,12 @@ impl Engine {
     }
 
     /// Brings whatever is in the kernel to the wanted table, in one transaction and without a packet's gap.
-    fn replace(&mut self, wanted: &Ruleset) -> Result<(), CommitError> {
+    fn replace(&mut self, wanted: &mut Ruleset) -> Result<(), CommitError> {
         let (found, held) = match self.table.inventory()? {
-            Some(found) => (found, self.table.held(wanted)?),
+            Some(found) => {
+                self.keep_found_counts(&found, wanted);
+                (found, self.table.held(wanted)?)
+            }
             None => Default::default(),
         };
         match plan::replace(&found, &held, wanted) {
@@ -386,7 +396,7 @@ impl Engine {
     }
 
     /// Commits and reads back.
-    fn commit(&mut self, changeset: Changeset) -> Result<(), CommitError> {
+    pub(super) fn commit(&mut self, changeset: Changeset) -> Result<(), CommitError> {
         let latest = self.world.now();
         for phase in changeset.phases() {
             // Timeouts count from here; a clock that was turned back must not make them longer.
@@ -403,7 +413,10 @@ impl Engine {
 
     async fn teardown(&mut self, needed: bool) -> Proofs {
         match needed {
-            true => teardown::sweep(&self.world, &self.owners, &self.hierarchy).await,
+            true => {
+                isolation::sweep(&self.world, &self.hierarchy).await;
+                teardown::sweep(&self.world, &self.owners, &self.hierarchy).await
+            }
             false => Proofs::new(),
         }
     }
@@ -469,6 +482,19 @@ impl Engine {
             }
             Err(error) => self.store_error = Some(error.to_string()),
         }
+    }
+
+    /// Takes over whom the host asks for names: segments that may ask too follow.
+    pub fn follow_resolvers(&mut self) -> Result<(), CommitError> {
+        if !self.world.segments().values().any(|segment| segment.dns) {
+            return Ok(());
+        }
+        let mut next = self.world.clone();
+        if next.set_resolvers(resolvers::read()) {
+            tracing::info!(resolvers = ?next.resolvers(), "the resolvers changed");
+            self.put_in_force(next, &BTreeSet::new())?;
+        }
+        Ok(())
     }
 
     fn set_openings(&mut self, openings: Openings) {

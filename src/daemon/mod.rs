@@ -6,6 +6,7 @@
 //! | `start` | everything that has to be there before the first transaction |
 //! | `engine` | changes of the world, committed and recorded |
 //! | `subjects` | where subjects are right now |
+//! | `programs` | what the helper tells of programs, in the words of `show` |
 //! | `findings` | sockets that were made elsewhere than a policy supposes |
 //! | `settle` | who waits until a cgroup is in force |
 //! | `names` | asks the host's resolvers what names stand for |
@@ -20,10 +21,14 @@
 
 mod answer;
 mod attempts;
+mod counts;
 mod engine;
+mod fallback;
 mod findings;
 mod hearing;
+mod isolation;
 mod names;
+mod programs;
 mod record;
 mod run;
 mod settle;

@@ -34,6 +34,8 @@ const QUIET: Duration = Duration::from_secs(30);
 const UPKEEP: Duration = Duration::from_secs(60);
 const HEAL: Duration = Duration::from_secs(2);
 
+/// How often we look for other resolvers.
+const RESOLVERS: Duration = Duration::from_secs(2);
 /// How often answers of name servers are read in one turn, each time sixteen of them.
 const BATCHES: usize = 32;
 
@@ -129,6 +131,7 @@ enum Woken {
     Counts,
     Upkeep,
     Heal,
+    Resolvers,
 }
 
 async fn turn(
@@ -141,6 +144,8 @@ async fn turn(
     let mut settling = Settling::default();
     let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
     let mut heal = interval_at(Instant::now() + HEAL, HEAL);
+    let mut resolvers = interval_at(Instant::now() + RESOLVERS, RESOLVERS);
+    resolvers.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ageing = interval_at(Instant::now() + AGEING, AGEING);
     ageing.set_missed_tick_behavior(MissedTickBehavior::Delay);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -167,6 +172,7 @@ async fn turn(
             _ = ageing.tick() => Woken::Ageing,
             _ = heal.tick(), if engine.store_error.is_some() => Woken::Heal,
             _ = upkeep.tick() => Woken::Upkeep,
+            _ = resolvers.tick() => Woken::Resolvers,
         };
         match woken {
             Woken::Stop => return,
@@ -193,6 +199,7 @@ async fn turn(
             Woken::Counts => counts_at = Instant::now() + on_counts(engine).await,
             Woken::Heal => engine.heal().await,
             Woken::Upkeep => on_upkeep(engine).await,
+            Woken::Resolvers => on_resolvers(engine),
         }
     }
 }
@@ -309,7 +316,7 @@ async fn on_answers(engine: &mut Engine, inputs: &mut Inputs) {
 
 /// Reads and writes counts; returns when to do it again.
 async fn on_counts(engine: &mut Engine) -> Duration {
-    let busy = match engine.attempts.read(&mut engine.table, &engine.world, &engine.owners) {
+    let busy = match engine.read_counts() {
         Ok(busy) => busy,
         Err(error) => {
             tracing::error!(%error, "cannot read the kernel's counts");
@@ -322,7 +329,15 @@ async fn on_counts(engine: &mut Engine) -> Duration {
         tracing::error!(%error, "attempts are not on record yet");
         engine.store_broke(error.to_string());
     }
-    if busy || engine.attempts.is_pending() { BUSY } else { QUIET }
+    if busy || engine.attempts.is_pending() {
+        return BUSY;
+    }
+    if engine.store_error.is_none()
+        && let Err(error) = engine.retire_counts()
+    {
+        tracing::error!(%error, "counts of what is no longer in force stay in the table");
+    }
+    QUIET
 }
 
 async fn on_upkeep(engine: &mut Engine) {
@@ -339,6 +354,12 @@ async fn on_upkeep(engine: &mut Engine) {
     };
     if let Err(error) = kept {
         engine.store_broke(error.to_string());
+    }
+}
+
+fn on_resolvers(engine: &mut Engine) {
+    if let Err(error) = engine.follow_resolvers() {
+        tracing::error!(%error, "segments ask the resolvers of before");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Everything that has to be there before the first transaction, and clear words for what is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,15 +10,16 @@ use super::Options;
 use super::attempts::Attempts;
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
-use super::{record, snapshot};
+use super::{fallback, record, snapshot};
 use crate::compile::Openings;
-use crate::config::{self, Diagnostic, FileText, Loaded};
+use crate::config::{Diagnostic, Loaded};
 use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::{CgroupError, Hierarchy};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
-use crate::model::{Record, Segment, SegmentName, Service, ServiceName, Settings, Subject, Time};
+use crate::model::{Record, ServiceName, Settings, Subject, Time};
 use crate::reconcile::{Outcome, World};
+use crate::resolvers;
 use crate::store::accepted::{self, Accepted, AcceptedError};
 use crate::store::{Keeper, LedgerKind, Opened, StoreError};
 
@@ -155,7 +156,7 @@ async fn assemble(
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;
     let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
-    let attempts = Attempts::new(baselines);
+    let attempts = Attempts::new(baselines, &sets_found(&mut table)?);
     let mut engine = Engine::new(
         world,
         table,
@@ -185,6 +186,12 @@ async fn baselines(table: &mut Table, keeper: &Keeper) -> Result<Vec<crate::stor
     }))
 }
 
+/// The names of the sets that a former daemon left.
+fn sets_found(table: &mut Table) -> Result<BTreeSet<String>, CommitError> {
+    let found = table.inventory()?.unwrap_or_default();
+    Ok(found.sets.into_iter().map(|(name, _)| name).collect())
+}
+
 fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
     match wanted {
         Ok(loaded) => loaded.settings.paths.state.clone(),
@@ -201,64 +208,12 @@ fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> 
         Ok(loaded) => return Ok(Files { loaded, before, error: None }),
         Err(diagnostics) => diagnostics,
     };
-    let Some(loaded) = before.as_ref().and_then(|accepted| reload(accepted, |departed| !departed)) else {
+    let Some(loaded) = before.as_ref().and_then(|accepted| fallback::reload(accepted)) else {
         return Err(StartError::Invalid(diagnostics));
     };
     let error = format!("running on the last accepted files: {}", list(&diagnostics));
     tracing::error!(%error, "invalid configuration");
     Ok(Files { loaded, before, error: Some(error) })
-}
-
-/// Parses accepted texts again; `None` when they do not parse any more.
-fn reload(accepted: &Accepted, wanted: impl Fn(bool) -> bool) -> Option<Loaded> {
-    let path = PathBuf::from("accepted/picoseg.toml");
-    let settings = match &accepted.settings_text {
-        Some(text) => config::parse_settings(&path, text).0?,
-        None => Settings::default(),
-    };
-    let mut services = BTreeMap::new();
-    let mut texts = BTreeMap::new();
-    for (name, old) in accepted.services.iter().filter(|(_, old)| wanted(old.departed.is_some())) {
-        services.insert(name.clone(), parse(name, old, &settings)?);
-        let text = FileText { text: old.text.clone(), lists: old.lists.clone() };
-        texts.insert(name.clone(), text);
-    }
-    let mut segments = BTreeMap::new();
-    let mut segment_texts = BTreeMap::new();
-    for (name, old) in &accepted.segments {
-        segments.insert(name.clone(), parse_segment(name, old)?);
-        let text = FileText { text: old.text.clone(), lists: old.lists.clone() };
-        segment_texts.insert(name.clone(), text);
-    }
-    Some(Loaded {
-        settings,
-        services,
-        segments,
-        texts,
-        segment_texts,
-        warnings: vec![],
-        settings_text: accepted.settings_text.clone(),
-    })
-}
-
-fn parse(name: &ServiceName, old: &accepted::AcceptedService, settings: &Settings) -> Option<Service> {
-    let path = PathBuf::from(format!("accepted/{name}.toml"));
-    let lists = |list: &str| old.lists.get(list).cloned();
-    said(config::parse_service(&path, name, &old.text, &lists, settings))
-}
-
-fn parse_segment(name: &SegmentName, old: &accepted::AcceptedSegment) -> Option<Segment> {
-    let path = PathBuf::from(format!("accepted/segments/{name}.toml"));
-    let lists = |list: &str| old.lists.get(list).cloned();
-    said(config::parse_segment(&path, name, &old.text, &lists))
-}
-
-/// What was parsed; says why not.
-fn said<T>((parsed, diagnostics): (Option<T>, Vec<Diagnostic>)) -> Option<T> {
-    for diagnostic in diagnostics.iter().filter(|_| parsed.is_none()) {
-        tracing::error!(%diagnostic, "an accepted file does not parse any more");
-    }
-    parsed
 }
 
 /// What the former daemon knew, then the files of now on top.
@@ -283,7 +238,7 @@ async fn world(
     }
     for (name, old) in before.map(|accepted| &accepted.services).into_iter().flatten() {
         let record = remembered(&records, name, old.departed.as_ref());
-        if let Some(service) = parse(name, old, &loaded.settings) {
+        if let Some(service) = fallback::service(name, old, &loaded.settings) {
             world.remember(Arc::new(service), record, old.departed.is_some());
         }
     }
@@ -297,6 +252,8 @@ async fn world(
         world.set_openings(Openings::Never);
     }
     let outcome = world.apply(loaded.settings.clone(), loaded.services.clone(), now);
+    world.enclose(loaded.segments.clone());
+    world.set_resolvers(resolvers::read());
     (world, outcome)
 }
 
@@ -349,6 +306,7 @@ impl Engine {
     /// Tears down what ended while no daemon ran, and records the start.
     async fn started(&mut self, outcome: &Outcome) {
         let mut facts = record::facts(outcome);
+        super::isolation::sweep(&self.world, &self.hierarchy).await;
         let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy).await;
         let closing = outcome.closing();
         for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {

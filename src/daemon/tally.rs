@@ -8,12 +8,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use crate::compile::Charged;
 use crate::model::{Direction, Reason, Time};
 use crate::store::AttemptKey;
 
 /// What is counted together. `port` is the destination port; none for protocols without, and for fragments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
+    pub charged: Charged,
     pub direction: Direction,
     pub reason: Reason,
     pub remote: IpAddr,
@@ -75,7 +77,7 @@ impl Tally {
         let mut changes = Changes::new();
         let mut touched: Vec<Target> = Vec::new();
         for (target, packets) in counted {
-            let split = self.targets.entry(target).or_default();
+            let split = self.targets.entry(target.clone()).or_default();
             if let Some(row) = row(&target) {
                 split.belong(row);
             }
@@ -83,8 +85,8 @@ impl Tally {
             split.touched = Some(now);
             touched.push(target);
         }
-        touched.extend(self.targets.iter().filter(|(_, s)| !s.waiting.is_empty()).map(|(t, _)| *t));
-        touched.sort_unstable();
+        touched.extend(self.targets.iter().filter(|(_, s)| !s.waiting.is_empty()).map(|(t, _)| t.clone()));
+        touched.sort();
         touched.dedup();
         for target in touched {
             if let Some(split) = self.targets.get_mut(&target) {
@@ -139,6 +141,7 @@ mod tests {
 
     fn target() -> Target {
         Target {
+            charged: Charged::ByAddress,
             direction: Direction::Egress,
             reason: Reason::Closed,
             remote: "192.0.2.1".parse().unwrap(),

@@ -9,20 +9,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::api::body::Teardown;
-use crate::compile::Place;
+use crate::compile::{Place, Standing};
 use crate::explain::{self, Explanation, Packet};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::conntrack::{self, Flow};
 use crate::kernel::sockets::{self, Socket, SocketTable, TcpState, TimeWait};
-use crate::model::{Direction, Mode, Protocol, ServiceName, Subject};
+use crate::model::{Direction, Mode, Policy, Protocol, ServiceName, Subject};
 use crate::owners::Owners;
 use crate::reconcile::World;
 
 /// The longest that a teardown looks for what is left. An order returns within two seconds.
-const LIMIT: Duration = Duration::from_millis(1200);
+pub const LIMIT: Duration = Duration::from_millis(1200);
 
 /// Between two looks while something is left.
-const PAUSE: Duration = Duration::from_millis(20);
+pub const PAUSE: Duration = Duration::from_millis(20);
 
 /// What was cut, by the service it belonged to.
 pub type Proofs = BTreeMap<ServiceName, Teardown>;
@@ -96,44 +96,70 @@ fn doomed(
     sockets: Vec<Socket>,
 ) -> Vec<(ServiceName, Socket)> {
     let services = world.standings();
+    let governs_anywhere =
+        services.iter().any(|standing| standing.service.policies.iter().any(Policy::is_any));
     let mut paths = None;
     // Between two addresses of this host packets travel over lo, which is not governed.
     let ours: HashSet<IpAddr> = sockets.iter().map(|socket| socket.local.ip()).collect();
     sockets
         .into_iter()
         .filter(|socket| is_connected(socket) && !ours.contains(&socket.remote.ip()))
-        .filter(|socket| owners.is_listed(socket.remote.ip()))
+        .filter(|socket| {
+            let known = governs_anywhere && socket.cgroup.is_some();
+            known || owners.is_listed(socket.remote.ip())
+        })
         .filter_map(|socket| {
             let paths = paths.get_or_insert_with(|| cgroup_paths(hierarchy.mount()));
             let path = socket.cgroup.and_then(|id| paths.get(&id)).map(String::as_str);
             // A half-open connection has no cgroup yet: any grant for its endpoint may be the one.
-            let is = |subject: &Subject| socket.cgroup.is_none() || is_subject(world, subject, path);
+            let is = |subject: &Subject| socket.cgroup.is_none() || is_subject(world, subject, &socket, path);
             let packets = packets(&socket);
-            let admitted = packets.iter().any(|packet| {
-                explain::failsafe(world.settings(), &services, packet)
-                    || matches!(
-                        explain::explain(&services, packet, &is, world.now()),
-                        Explanation::Allow { .. }
-                    )
-            });
-            if admitted {
+            if packets.iter().any(|packet| explain::failsafe(world.settings(), &services, packet)) {
                 return None;
             }
-            let owner = owners.owner(&services, socket.remote.ip(), world.now())?;
-            let service = services.get(owner.index)?.service;
+            let answers = packets.map(|packet| explain::explain(&services, &packet, &is, world.now()));
+            if answers.iter().any(|answer| matches!(answer, Explanation::Allow { .. })) {
+                return None;
+            }
+            let service = match owners.owner(&services, socket.remote.ip(), world.now()) {
+                Some(owner) => services.get(owner.index)?.service,
+                None => refused_anywhere(world, &services, &packets, &socket, path)?.service,
+            };
             let modes = [world.settings().enforcement.mode, service.mode];
             (!modes.contains(&Mode::Observe)).then(|| (service.name.clone(), socket))
         })
         .collect()
 }
 
-fn is_connected(socket: &Socket) -> bool {
+/// The service whose policy for any address refuses. Who may be the subject is not enough for it: the socket has to be.
+fn refused_anywhere<'a>(
+    world: &World,
+    services: &'a [Standing<'a>],
+    packets: &[Packet],
+    socket: &Socket,
+    path: Option<&str>,
+) -> Option<&'a Standing<'a>> {
+    let is_certain = |subject: &Subject| match subject {
+        Subject::Group(_) => false,
+        Subject::User(_) => socket.inode != 0 && is_subject(world, subject, socket, path),
+        Subject::Unit(_) | Subject::Cgroup(_) | Subject::Exe { .. } | Subject::Container(_) => {
+            is_subject(world, subject, socket, path)
+        }
+    };
+    let refusal = |packet| match explain::explain(services, packet, &is_certain, world.now()) {
+        Explanation::Refuse { service, .. } => services.iter().find(|s| s.service.name == service),
+        Explanation::Allow { .. } | Explanation::Isolate { .. } | Explanation::Ungoverned => None,
+    };
+    packets.iter().find_map(refusal)
+}
+
+pub fn is_connected(socket: &Socket) -> bool {
     let idle = matches!(socket.state, TcpState::Listen | TcpState::Closed | TcpState::TimeWait);
     !idle && socket.remote.port() != 0
 }
 
 /// Nobody wrote down who opened it, so either way counts.
-fn packets(socket: &Socket) -> [Packet; 2] {
+pub fn packets(socket: &Socket) -> [Packet; 2] {
     let protocol = match socket.protocol {
         sockets::Protocol::Tcp => Protocol::Tcp,
         sockets::Protocol::Udp => Protocol::Udp,
@@ -145,21 +171,24 @@ fn packets(socket: &Socket) -> [Packet; 2] {
     ]
 }
 
-/// True when a cgroup path is one of the subject's places or below one.
-fn is_subject(world: &World, subject: &Subject, path: Option<&str>) -> bool {
+/// True when a socket may be the subject's: its cgroup is one of the subject's places or below one.
+pub fn is_subject(world: &World, subject: &Subject, socket: &Socket, path: Option<&str>) -> bool {
+    let below = |place: &str, path: &str| {
+        path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     subject.is_any_process()
-        || path.is_some_and(|path| {
-            world.places(subject).iter().any(|place| match place {
-                Place::Cgroup(place) => path
-                    .strip_prefix(place.path.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-                Place::User(_) | Place::Group(_) | Place::Address(_) => false,
-            })
+        || world.places(subject).iter().any(|place| match place {
+            Place::Cgroup(place) => path.is_some_and(|path| below(&place.path, path)),
+            // What no process has open any more lists as root's.
+            Place::User(id) => socket.uid == *id || socket.inode == 0,
+            // Nothing lists the group: what may be admitted is not cut, and the kernel refuses the rest by itself.
+            Place::Group(_) => true,
+            Place::Address(_) => false,
         })
 }
 
 /// Every cgroup's path, as nft names it, by id.
-fn cgroup_paths(mount: &Path) -> HashMap<u64, String> {
+pub fn cgroup_paths(mount: &Path) -> HashMap<u64, String> {
     use std::os::unix::fs::MetadataExt;
     let base = Path::new("/sys/fs/cgroup");
     let mut paths = HashMap::new();

@@ -5,7 +5,7 @@
 //! without. Only the first execution in a cgroup waits for the daemon. Without a daemon nobody waits: what is in the
 //! table goes on being admitted, what is new is refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::CONFIRM;
 use super::files::{Found, Job};
+use super::processes::Image;
 use super::protocol::{Ask, MAX_PROGRAMS, Program, ProgramCgroup, State, line};
 use super::responder::Hold;
 use super::stamp::Stamp;
@@ -28,6 +29,9 @@ const PREFIX: &str = "picoseg-exe-";
 
 /// Between two looks for cgroups that nobody is in.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// An execution that has not happened after this time has failed.
+const EXECUTED: Duration = Duration::from_secs(2);
 
 /// How long an empty one is kept for the next start.
 const IDLE: Duration = Duration::from_secs(30);
@@ -56,6 +60,7 @@ pub struct Mover {
     /// By path.
     children: BTreeMap<String, Child>,
     waiting: Vec<Waiting>,
+    moved: VecDeque<Moved>,
     daemon: Option<Daemon>,
     sweep_at: Instant,
 }
@@ -81,6 +86,15 @@ struct Waiting {
     hold: Arc<Hold>,
     cgroup: u64,
     until: Instant,
+}
+
+/// A process that is about to become a program, and where it was.
+struct Moved {
+    hold: Arc<Hold>,
+    image: Option<Image>,
+    parent: String,
+    target: String,
+    look_at: Instant,
 }
 
 struct Daemon {
@@ -110,23 +124,36 @@ impl Mover {
                 (place.cgroup.path.clone(), Child { place, programs, in_force: false, used_at: now })
             })
             .collect();
-        let (programs, waiting) = (BTreeMap::new(), Vec::new());
-        Self { hierarchy, files, programs, children, waiting, daemon: None, sweep_at: now + SWEEP }
+        Self {
+            hierarchy,
+            files,
+            programs: BTreeMap::new(),
+            children,
+            waiting: Vec::new(),
+            moved: VecDeque::new(),
+            daemon: None,
+            sweep_at: now + SWEEP,
+        }
     }
 
     /// Runs until nobody is there to send anything.
     pub fn run(mut self, inbox: &Receiver<Message>) {
         loop {
-            let next = self.waiting.iter().map(|waiting| waiting.until).chain([self.sweep_at]).min();
-            let left = next.map_or(SWEEP, |next| next.saturating_duration_since(Instant::now()));
-            match inbox.recv_timeout(left) {
+            match inbox.recv_timeout(self.next_deadline().saturating_duration_since(Instant::now())) {
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.let_go();
+            self.look_at_moved();
             self.sweep();
         }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let waiting = self.waiting.iter().map(|waiting| waiting.until);
+        let moved = self.moved.front().map(|moved| moved.look_at);
+        waiting.chain(moved).fold(self.sweep_at, Instant::min)
     }
 
     fn take(&mut self, message: Message) {
@@ -198,12 +225,21 @@ impl Mover {
     }
 
     /// Moves the process; returns the path of its cgroup.
-    fn classify(&mut self, hold: &Hold, programs: BTreeSet<Program>) -> Result<String, MoveError> {
+    fn classify(&mut self, hold: &Arc<Hold>, programs: BTreeSet<Program>) -> Result<String, MoveError> {
         let pid = Some(hold.exec.pid).filter(|pid| *pid > 0).ok_or(MoveError::Invisible)?;
         let path = cgroups::path_of(pid).map_err(|error| MoveError::Io("find its cgroup", error))?;
         let path = path.ok_or(MoveError::Ended)?;
         let (parent, name) = (above_ours(&path), name(&programs));
         let target = format!("{}/{name}", parent.trim_end_matches('/'));
+        if path != target {
+            self.moved.push_back(Moved {
+                hold: Arc::clone(hold),
+                image: Image::of(pid),
+                parent: path.clone(),
+                target: target.clone(),
+                look_at: Instant::now() + EXECUTED,
+            });
+        }
         if let Some(child) = self.children.get_mut(&target)
             && (path == target || child.place.take(pid).is_ok())
         {
@@ -233,7 +269,22 @@ impl Mover {
         let path = place.cgroup.path.clone();
         let child = Child { place, programs, in_force: false, used_at: Instant::now() };
         tracing::info!(cgroup = path, "cgroup made");
-        Ok(&self.children.entry(path).insert_entry(child).into_mut().place)
+        self.children.remove(&path);
+        Ok(&self.children.entry(path).or_insert(child).place)
+    }
+
+    /// Puts back who did not become the program after all: an execution may fail, for example for too long arguments,
+    /// or only be asked about (AT_EXECVE_CHECK).
+    fn look_at_moved(&mut self) {
+        let now = Instant::now();
+        while self.moved.front().is_some_and(|moved| moved.look_at <= now) {
+            let Some(moved) = self.moved.pop_front() else { return };
+            let pid = moved.hold.exec.pid;
+            if moved.image.is_some() && Image::of(pid) == moved.image && is_alive(&moved.hold) {
+                tracing::warn!(pid, "a process did not become the program that it executed: moved back");
+                self.put_back(pid, &moved.parent, &moved.target);
+            }
+        }
     }
 
     fn put_back(&self, pid: i32, parent: &str, target: &str) {

@@ -25,6 +25,25 @@ pub fn outside(files: impl Iterator<Item = FileId>) -> BTreeMap<FileId, u32> {
     counts
 }
 
+/// What a process runs right now. Another execution of the same file is another image: its stack begins elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Image {
+    file: FileId,
+    stack: u64,
+}
+
+impl Image {
+    /// None when it has ended, or when CAP_SYS_PTRACE is missing.
+    pub fn of(pid: i32) -> Option<Self> {
+        let file = Stamp::at(&format!("/proc/{pid}/exe")).ok()?.file;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Field 28 of proc_pid_stat(5), `startstack`; the second is the name, which may hold blanks.
+        let (_, behind_name) = stat.rsplit_once(')')?;
+        let stack = behind_name.split_whitespace().nth(28 - 3)?.parse().ok()?;
+        Some(Self { file, stack })
+    }
+}
+
 fn pids() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -49,5 +68,7 @@ mod tests {
         let own = Stamp::at("/proc/self/exe").unwrap().file;
         assert!(own_files().contains(&own));
         assert!(outside([own].into_iter())[&own] >= 1);
+        let image = Image::of(std::process::id() as i32).unwrap();
+        assert!(image.file == own && image.stack > 1, "{image:?}");
     }
 }

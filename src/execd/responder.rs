@@ -127,14 +127,16 @@ impl Responder {
     /// Lets everything go whose time is over.
     fn let_go(&mut self) {
         let now = Instant::now();
-        while let Some((_, hold)) =
-            self.held.pop_front_if(|(deadline, hold)| *deadline <= now || hold.strong_count() == 0)
-        {
+        while let Some((deadline, hold)) = self.held.front() {
+            if *deadline > now && hold.strong_count() > 0 {
+                return;
+            }
             if let Some(hold) = hold.upgrade()
                 && hold.release()
             {
                 tracing::error!(pid = hold.exec.pid, "an execution was not judged in time: not classified");
             }
+            self.held.pop_front();
         }
     }
 

@@ -9,16 +9,20 @@
 //! | [`conntrack`] | removes the connection tracking entries of given flows |
 //! | [`nflog`] | reads the records of refused packets |
 //! | [`cgroups`] | subjects to cgroup ids, and what changes about them |
+//! | [`containers`] | names and addresses of containers |
 //! | [`fanotify`] | holds executions of marked files |
+//! | [`accounts`] | the numbers of users and groups |
 //! | [`clock`] | the wall clock, and when it is stepped |
 //! | [`wait`] | waits for these readers in the daemon's loop |
 //!
 //! Deliberately absent: any decision. The core says what is wanted; nothing here knows a service or a schedule.
 
+pub mod accounts;
 pub mod cgroups;
 pub mod clock;
 pub mod commit;
 pub mod conntrack;
+pub mod containers;
 pub mod fanotify;
 mod ffi;
 pub mod holders;

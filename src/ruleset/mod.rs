@@ -37,14 +37,17 @@ impl Ruleset {
     }
 }
 
-/// Some sets and chains of a table as they are wanted, and sets that nothing asks for any more; all else stays.
+/// Some objects of a table as they are wanted, and sets, chains and counters that nothing asks for any more; all else
+/// stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub wanted: Ruleset,
+    /// Sets.
     pub gone: BTreeSet<String>,
+    pub gone_chains: BTreeSet<String>,
+    pub gone_counters: BTreeSet<String>,
     /// Elements of sets whose other elements stay; `None`: the element goes.
     pub elements: BTreeMap<String, BTreeMap<Key, Option<Element>>>,
-    pub gone_chains: BTreeSet<String>,
 }
 
 impl Part {
@@ -52,8 +55,9 @@ impl Part {
         Self {
             wanted: Ruleset::new(table),
             gone: BTreeSet::new(),
-            elements: BTreeMap::new(),
             gone_chains: BTreeSet::new(),
+            gone_counters: BTreeSet::new(),
+            elements: BTreeMap::new(),
         }
     }
 }
@@ -67,6 +71,10 @@ impl Ruleset {
         for name in &part.gone_chains {
             self.chains.remove(name);
         }
+        for name in &part.gone_counters {
+            self.counters.remove(name);
+        }
+        self.counters.extend(part.wanted.counters);
         for (name, elements) in part.elements {
             let Some(set) = self.sets.get_mut(&name) else { continue };
             for (key, element) in elements {

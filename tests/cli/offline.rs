@@ -16,6 +16,52 @@ fn files_in_order_exit_0_and_say_so() {
     assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("1 service in order\n", ""));
     let said = Etc::with_stripe().run(&["check", "--json"]).exits(0);
     assert_eq!(said.json(), json!({"schema": 1, "diagnostics": []}));
+    let etc = Etc::with_stripe();
+    etc.write("segments.d/payments.toml", SEGMENT);
+    etc.write("lists/databases.txt", "192.0.2.7\ndb.example.com\n");
+    let said = etc.run(&["check"]).exits(0);
+    assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("1 service and 1 segment in order\n", ""));
+}
+
+/// A segment in order that uses a list.
+const SEGMENT: &str = "subject = { unit = \"payments.service\" }\n[[allow]]\ndirection = \"egress\"\n\
+                       to = [\"@databases\"]\nports = [\"5432/tcp\"]\n";
+
+#[test]
+fn a_segment_is_judged_by_its_directory_with_the_lists_of_this_host() {
+    let etc = Etc::new();
+    let segment = etc.write("segments.d/.payments.toml.tmp", SEGMENT);
+    let said = etc.run_on("check", &segment).exits(78);
+    assert!(said.stderr.contains("payments.toml.tmp:4:7: ") && said.stderr.contains("databases"), "{said:?}");
+    etc.write("lists/databases.txt", "any\n");
+    let said = etc.run_on("check", &segment).exits(78);
+    assert!(said.stderr.contains("databases.txt:1:1: "), "{said:?}");
+    etc.write("lists/databases.txt", "192.0.2.7\n");
+    let said = etc.run_on("check", &segment).exits(0);
+    assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("1 file in order\n", ""));
+    let elsewhere = etc.write("payments.toml", SEGMENT);
+    assert!(etc.run_on("check", &elsewhere).exits(78).stderr.contains("segments.d"));
+}
+
+#[test]
+fn a_user_that_this_host_does_not_have_is_a_warning_where_it_is_named() {
+    let etc = Etc::new();
+    let subject = |text: &str| STRIPE.replace("{ unit = \"picoseg-test-of-no-host.service\" }", text);
+    for known in ["{ user = \"root\" }", "{ user = \"4000000000\" }", "{ group = \"root\" }"] {
+        etc.write("services.d/stripe.toml", &subject(known));
+        assert_eq!(etc.run(&["check"]).exits(0).stderr, "", "{known}");
+    }
+    for kind in ["user", "group"] {
+        let path =
+            etc.write("services.d/stripe.toml", &subject(&format!("{{ {kind} = \"nobody-has-this\" }}")));
+        let expected = format!(
+            "{}:10:11: warning: this host has no {kind} \"nobody-has-this\"\n  help: ",
+            path.display()
+        );
+        for said in [etc.run(&["check"]).exits(0), etc.run_on("check", &path).exits(0)] {
+            assert!(said.stderr.contains(&expected), "{}", said.stderr);
+        }
+    }
 }
 
 #[test]

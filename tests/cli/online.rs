@@ -117,17 +117,31 @@ fn service(name: &str, provider: &str, state: &str) -> Value {
 fn policy(name: &str, index: usize, subject: &str, resolved: bool) -> Value {
     json!({
         "id": format!("{name}/egress/{index}"), "direction": "egress", "subject": subject, "resolved": resolved,
-        "endpoints": ["198.51.100.7", "@list"], "ports": ["443/tcp"],
+        "endpoints": ["198.51.100.7", "@list"], "ports": ["443/tcp"], "tls": "required",
     })
 }
 
 fn show() -> Value {
+    let address = |address: &str, resolved: bool, kept_until: Value| {
+        json!({
+            "address": address, "since": "2026-11-01T10:00:00Z", "resolved": resolved, "learned_until": null,
+            "left_at": null, "kept_until": kept_until,
+        })
+    };
+    let host = json!({
+        "name": "api.example.com", "ignored": ["10.0.0.1"], "answered_at": null, "error": "SERVFAIL", "failed_at": null,
+        "addresses": [
+            address("192.0.2.1", true, json!(null)),
+            address("192.0.2.2", false, json!(null)),
+            address("192.0.2.3", false, json!("2026-11-01T11:00:00Z")),
+        ],
+    });
     let mut show = service("stripe", "Stripe, Inc.", "decommissioned");
     let subject = |index: usize, subject: &str, places: Value, reason: Value| {
         let since = (index < 2).then_some("2026-11-01T10:00:00Z");
         json!({
             "policy": format!("stripe/egress/{index}"), "subject": subject, "places": places, "since": since,
-            "reason": reason, "prefixes": 4,
+            "reason": reason, "prefixes": 4, "names": [],
         })
     };
     let none = json!({"cgroup": null, "id": null, "level": null, "uid": null, "gid": null, "address": null});
@@ -155,6 +169,7 @@ fn show() -> Value {
         "findings_error": "too much",
     });
     show.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    show["subjects"][1]["names"] = json!([host]);
     show
 }
 
@@ -173,7 +188,7 @@ fn explained(question: &Question) -> Value {
     json!({
         "schema": 1, "at": "2026-11-22T00:00:00Z", "verdict": if fits { "allow" } else { "refuse" },
         "reason": (!fits).then_some("closed"), "service": "stripe", "policy": fits.then_some("stripe/egress/0"),
-        "until": "2026-11-22T18:00:00Z", "mode": "observe",
+        "until": "2026-11-22T18:00:00Z", "mode": "observe", "tls": fits.then_some("required"),
     })
 }
 
@@ -260,6 +275,9 @@ fn show_says_what_each_subject_is_right_now() {
         "  is now      group 34, since 2026-11-01T10:00:00Z",
         "  is now      forwarded from and to 172.17.0.2, since 2026-11-01T10:00:00Z",
         "  is now      unresolved, hence refused: it does not run, since 2026-11-01T10:00:00Z",
+        "  name        api.example.com: 192.0.2.1 (since 2026-11-01T10:00:00Z), 192.0.2.2 (since 2026-11-01T10:00:00Z, \
+         learned), 192.0.2.3 (since 2026-11-01T10:00:00Z, has left, kept until 2026-11-01T11:00:00Z); ignored because no \
+         prefix lists them: 10.0.0.1; cannot be resolved: SERVFAIL",
         "  found       a socket\\u{1b}[2J",
         "  remedy      restart it",
         "findings      incomplete: too much",
@@ -282,7 +300,8 @@ fn explain_asks_the_daemon_and_says_until_when_it_holds() {
     };
     assert_eq!(
         explain("198.51.100.7:443/tcp", &[]).stdout,
-        "unit:payments.service to 198.51.100.7:443/tcp: allowed by stripe/egress/0 until 2026-11-22T18:00:00Z\n"
+        "unit:payments.service to 198.51.100.7:443/tcp: allowed by stripe/egress/0 until 2026-11-22T18:00:00Z, \
+         if the client begins with a TLS ClientHello\n"
     );
     let said =
         explain("[2001:db8::1]:80/tcp", &["--direction", "ingress", "--at", "2026-11-22T01:00:00+01:00"]);
@@ -315,7 +334,7 @@ fn without_a_daemon_explain_works_from_the_files_and_says_so() {
     assert!(said.stderr.contains("orders and learned addresses are not known"), "{}", said.stderr);
     let expected = json!({
         "schema": 1, "at": "2026-11-23T10:00:00Z", "verdict": "allow", "reason": null, "service": "stripe",
-        "policy": "stripe/egress/0", "until": "2026-11-23T18:00:00Z", "mode": "enforce",
+        "policy": "stripe/egress/0", "until": "2026-11-23T18:00:00Z", "mode": "enforce", "tls": null,
     });
     assert_eq!(said.json(), expected);
     let closed = explain("198.51.100.7:443/tcp", "2026-11-22T10:00:00Z").json();

@@ -33,6 +33,7 @@ fn samples() -> BTreeMap<&'static str, Value> {
         resolved: false,
         endpoints: Vec::new(),
         ports: Vec::new(),
+        tls: None,
     };
     let service = body::Service {
         name: String::new(),
@@ -55,6 +56,23 @@ fn samples() -> BTreeMap<&'static str, Value> {
         since: None,
         reason: None,
         prefixes: 0,
+        names: Vec::new(),
+    };
+    let host = body::Host {
+        name: String::new(),
+        addresses: Vec::new(),
+        ignored: Vec::new(),
+        answered_at: None,
+        error: None,
+        failed_at: None,
+    };
+    let host_address = body::HostAddress {
+        address: [192, 0, 2, 1].into(),
+        since: at,
+        resolved: true,
+        learned_until: None,
+        left_at: None,
+        kept_until: None,
     };
     let finding = body::Finding { policy: String::new(), what: String::new(), remedy: String::new() };
     let suspended = body::Ordered { at, by: String::new(), reason: String::new() };
@@ -135,6 +153,7 @@ fn samples() -> BTreeMap<&'static str, Value> {
         policy: None,
         until: None,
         mode: None,
+        tls: None,
     };
     BTreeMap::from([
         ("Explained", value(explained)),
@@ -152,6 +171,8 @@ fn samples() -> BTreeMap<&'static str, Value> {
         ("Suspended", value(suspended)),
         ("Decommissioned", value(ended)),
         ("Resolved", value(resolved)),
+        ("Host", value(host)),
+        ("HostAddress", value(host_address)),
         ("Place", value(place)),
         ("Attempts", value(body::Attempts { schema: SCHEMA, attempts: Vec::new() })),
         ("Attempt", value(attempt)),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::agent::Manner;
 use crate::lab::clock::{in_ms, rfc3339};
 use crate::lab::schedule::{Lifetime, egress, ingress, policy, schedule};
-use crate::lab::{Lab, MOMENT, at, clock};
+use crate::lab::{Lab, MOMENT, SHOWN, at, clock, public4};
 
 fn show(lab: &Lab) -> Value {
     lab.picoseg(&["show", "stripe", "--json"]).ok().json()
@@ -83,7 +83,7 @@ fn a_socket_that_a_process_brought_along_is_found_and_those_of_others_are_not() 
     let _theirs = stranger.udp_to(at(lab.host4(), 0), remote);
     let ours = lab.process(&before);
     let brought = ours.udp_to(at(lab.host4(), 0), remote);
-    let loose = ours.udp(at(lab.host4(), 5353));
+    let _loose = ours.udp(at(lab.host4(), 5353));
     assert_eq!(findings(&lab), [""; 0], "no process of the subject holds it");
     ours.move_to(payments.dir());
     let found = findings(&lab);
@@ -94,7 +94,6 @@ fn a_socket_that_a_process_brought_along_is_found_and_those_of_others_are_not() 
         let one: Vec<_> = found.iter().filter(|text| text.contains(port)).cloned().collect();
         assert!(has(&one, &["stripe/egress/0", before.name(), &pid, &restart]), "{found:?}");
     }
-    drop((brought, loose));
     drop(ours);
     let anew = lab.process(&payments);
     let _own = anew.udp_to(at(lab.host4(), 0), remote);
@@ -123,4 +122,25 @@ fn show_says_since_when_a_subject_is_where_it_is_and_why_it_is_nowhere() {
     let back = subject();
     assert!(back["since"].as_str() > gone["since"].as_str() && back["reason"] == Value::Null, "{back}");
     assert_ne!(back["places"][0]["id"], first["places"][0]["id"]);
+}
+
+#[test]
+fn show_says_what_a_name_stands_for_and_what_of_it_is_ignored() {
+    let Some(lab) = Lab::new() else { return };
+    lab.public(2);
+    let (server, payments) = (lab.name_server(5), lab.unit("payments"));
+    lab.resolvers(&[lab.provider4(5)]);
+    let inside = lab.provider4(1);
+    server.set("api.example.com", &[public4(0), inside], 60);
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, "api.example.com", "443/tcp")]));
+    let _daemon = lab.daemon();
+    let host = || show(&lab)["subjects"][0]["names"][0].clone();
+    let resolved = clock::within(SHOWN, || Some(host()).filter(|host| host["addresses"][0] != Value::Null));
+    let host = resolved.expect("it is resolved");
+    let address = &host["addresses"][0];
+    assert_eq!(address["address"], public4(0).to_string());
+    assert!(address["resolved"] == true && address["since"].is_string(), "{host}");
+    assert_eq!((&host["ignored"][0], &host["error"]), (&inside.to_string().into(), &Value::Null), "{host}");
+    let said = lab.picoseg(&["show", "stripe"]).ok().stdout;
+    assert!(said.contains("no prefix lists them") && said.contains("api.example.com: "), "{said}");
 }

@@ -7,8 +7,12 @@
 mod agent;
 mod lab;
 
+mod accounts;
+mod anywhere;
 mod attempts;
 mod closing;
+mod containers;
+mod explain;
 mod failsafe;
 mod findings;
 mod forward;
@@ -25,6 +29,7 @@ mod packets;
 mod programs;
 mod reload;
 mod restart;
+mod segments;
 mod settle;
 mod shipped;
 mod startup;

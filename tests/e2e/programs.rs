@@ -64,6 +64,10 @@ impl Case {
         knocks(&self.lab, unit, &self.program, self.remote)
     }
 
+    fn show(&self) -> String {
+        self.lab.picoseg(&["show", "stripe"]).ok().stdout
+    }
+
     fn is_resolved(&self) -> bool {
         self.lab.service("stripe")["policies"][0]["resolved"] == true
     }
@@ -168,6 +172,22 @@ fn a_program_that_a_program_starts_is_its_own_when_it_has_a_name() {
 }
 
 #[test]
+fn a_process_that_did_not_become_the_program_goes_back() {
+    let Some(case) = case() else { return };
+    let copy = case.lab.dir().join("copy");
+    copy_to(&case.built, &copy);
+    let (_helper, _daemon) = case.run();
+    let unit = case.lab.unit("payments");
+    let mut running = Running::start(&case.lab, &unit, &copy);
+    running.fail_to_become(&case.program);
+    until("it was moved", MOMENT, || running.knock(case.remote).cgroup.contains("picoseg-exe-"));
+    until("it is back", Duration::from_secs(5), || {
+        let knock = running.knock(case.remote);
+        !knock.is_ok() && knock.cgroup == unit.path().to_str().expect("plain")
+    });
+}
+
+#[test]
 fn a_restarted_unit_is_followed() {
     let Some(case) = case() else { return };
     let (_helper, _daemon) = case.run();
@@ -210,7 +230,7 @@ fn a_pinned_program_is_admitted_with_its_digest_alone() {
     let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let pinned = format!("{}, sha256 = \"{digest}\"", case.subject());
     case.write(Lifetime::open(), &pinned);
-    let (_helper, daemon) = (case.lab.execd(), case.lab.daemon());
+    let (_helper, _daemon) = (case.lab.execd(), case.lab.daemon());
     let unit = case.lab.unit("payments");
     assert!(case.knocks(&unit).is_ok());
     let mut running = Running::start(&case.lab, &unit, &case.program);
@@ -221,7 +241,7 @@ fn a_pinned_program_is_admitted_with_its_digest_alone() {
     replace(&case.program, &other);
     assert!(!case.knocks(&unit).is_ok(), "not for a moment");
     until("the subject is unresolved", MOMENT, || !case.is_resolved());
-    assert!(daemon.said().contains("another digest"), "{}", daemon.said());
+    assert!(case.show().contains("another digest"), "{}", case.show());
     assert!(!running.knock(case.remote).is_ok(), "unresolved is refused");
 
     replace(&case.program, &bytes);
@@ -274,16 +294,17 @@ fn a_replaced_file_is_followed_within_a_second() {
 fn without_the_helper_a_program_is_unresolved_and_refused() {
     let Some(case) = case() else { return };
     case.write(Lifetime::open(), &case.subject());
-    let daemon = case.lab.daemon();
+    let _daemon = case.lab.daemon();
     let unit = case.lab.unit("payments");
     let mut early = Running::start(&case.lab, &unit, &case.program);
     assert!(!early.knock(case.remote).is_ok());
     assert!(!case.is_resolved());
+    assert!(case.show().contains("picoseg-execd does not answer"), "{}", case.show());
 
     let helper = case.lab.execd();
     until("the daemon finds it", MOMENT, || case.knocks(&unit).is_ok());
     assert!(!early.knock(case.remote).is_ok(), "what ran before is not classified");
-    until("the daemon says so", MOMENT, || daemon.said().contains("start them anew"));
+    until("the remedy is named", MOMENT, || case.show().contains("start them anew"));
     let mut running = Running::start(&case.lab, &unit, &case.program);
     assert!(running.knock(case.remote).is_ok());
 

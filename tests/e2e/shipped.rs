@@ -19,6 +19,21 @@ fn the_example_schedule_is_valid() {
 }
 
 #[test]
+fn the_example_segment_is_valid() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = dir.path().join("picoseg.toml");
+    put(&config, &format!("[paths]\nsegments = \"{}\"\n", dir.path().display()));
+    let segment = dir.path().join("example.toml");
+    let text = fs::read_to_string(shipped("config/segments.d/example.toml.sample")).expect("it is shipped");
+    put(&segment, &text);
+    picoseg(&config, &segment).ok();
+    put(&segment, &text.lines().map(uncommented).collect::<Vec<_>>().join("\n"));
+    picoseg(&config, &segment).ok();
+    put(&segment, &text.replace("ingress", "egress"));
+    picoseg(&config, &segment).exits(78).explains(&["`from`", "egress"]);
+}
+
+#[test]
 fn every_setting_that_is_commented_out_is_known() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (config, example) =
@@ -33,20 +48,28 @@ fn every_setting_that_is_commented_out_is_known() {
 }
 
 #[test]
-fn the_unit_is_valid_and_hardened() {
+fn the_units_are_valid_and_hardened() {
     if !have("systemd-analyze") {
         return;
     }
+    for name in ["picosegd.service", "picoseg-exec.service"] {
+        is_valid_and_hardened(name);
+    }
+}
+
+fn is_valid_and_hardened(name: &str) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let unit = dir.path().join("picosegd.service");
-    let text = fs::read_to_string(shipped("systemd/picosegd.service")).expect("it is shipped");
-    // Both of these are looked for, and are not installed yet.
+    let unit = dir.path().join(name);
+    let text = fs::read_to_string(shipped(&format!("systemd/{name}"))).expect("it is shipped");
+    // All of these are looked for, and are not installed yet.
     let text = text.replace("/usr/bin/picosegd", env!("CARGO_BIN_EXE_picosegd"));
+    let text = text.replace("/usr/bin/picoseg-execd", env!("CARGO_BIN_EXE_picoseg-execd"));
+    let text = text.replace("/usr/bin/picoseg ", concat!(env!("CARGO_BIN_EXE_picoseg"), " "));
     put(&unit, &text.replace("Documentation=", "#Documentation="));
     let mut verify = Command::new("systemd-analyze");
     verify.args(["verify", "--man=no"]).arg(&unit);
     let said = Cli::run(verify).ok();
-    assert!(!said.stderr.contains("picosegd.service:"), "{}", said.stderr);
+    assert!(!said.stderr.contains(&format!("{name}:")), "{}", said.stderr);
     let mut security = Command::new("systemd-analyze");
     security.args(["security", "--offline=true", "--threshold=30"]).arg(&unit);
     Cli::run(security).ok();

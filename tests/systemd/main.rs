@@ -6,7 +6,6 @@
 //! a Debian mirror, and say `SKIPPED: why` where one of them is missing.
 
 #[path = "../e2e/lab/cli.rs"]
-#[expect(dead_code, reason = "shared with tests/e2e")]
 mod cli;
 #[path = "../e2e/lab/clock.rs"]
 #[expect(dead_code, reason = "shared with tests/e2e")]
@@ -24,4 +23,5 @@ mod schedule;
 
 mod activation;
 mod service;
+mod settle;
 mod unit;

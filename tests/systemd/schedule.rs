@@ -20,6 +20,12 @@ pub fn schedule(tables: &[String]) -> String {
     )
 }
 
+/// No window is open, nor will one be.
+pub fn closed() -> String {
+    let times = "open = 2021-01-01T00:00:00Z\nclose = 2021-01-02T00:00:00Z";
+    format!("[[window]]\n{times}\n")
+}
+
 /// The unit connects to addresses outside.
 pub fn egress(unit: &str, to: &[impl Display], port: &str) -> String {
     policy("egress", unit, "to", to, port)

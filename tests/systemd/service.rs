@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::agent::unit;
 use crate::clock::{until, within};
-use crate::machine::{MOMENT, Machine};
+use crate::machine::{MOMENT, Machine, shipped_units};
 use crate::outside::{v4, v6};
 use crate::schedule::{egress, file, schedule};
 
@@ -22,6 +22,19 @@ fn the_daemon_is_in_force_when_the_system_is_up() {
     assert!(machine.table().contains("hook output"));
     let failed = machine.systemctl(&["list-units", "--failed", "--plain", "--no-legend"]).ok();
     assert_eq!(failed.stdout, "");
+}
+
+/// By systemd's own judgement; 0 is best, 10 worst.
+#[test]
+fn the_shipped_units_are_valid_and_hardened() {
+    let Some(machine) = Machine::boot(&[]) else { return };
+    for unit in shipped_units() {
+        let verified = machine.run(&["systemd-analyze", "verify", "--man=no", &unit]).ok();
+        assert_eq!(verified.stderr, "", "{unit}");
+        let judged =
+            machine.run(&["systemd-analyze", "--no-pager", "security", "--threshold=30", &unit]).ok();
+        println!("{}", judged.stdout.lines().last().unwrap_or_default());
+    }
 }
 
 #[test]

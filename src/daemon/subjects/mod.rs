@@ -1,5 +1,7 @@
 //! Where subjects are right now, whoever knows it: each source watches the subjects of its kinds.
 
+mod accounts;
+mod containers;
 mod programs;
 
 use std::io;
@@ -7,9 +9,11 @@ use std::path::Path;
 
 use crate::compile::Place;
 use crate::kernel::cgroups::{CgroupError, Change, Hierarchy, Watcher};
+use crate::kernel::containers::Engines;
 use crate::kernel::wait::Waiting;
 use crate::model::Subject;
-
+use accounts::Accounts;
+use containers::Containers;
 use programs::Programs;
 
 pub use programs::ProgramState;
@@ -22,6 +26,8 @@ pub struct Subjects {
     hierarchy: Hierarchy,
     cgroups: Waiting<Watcher>,
     programs: Programs,
+    containers: Containers,
+    accounts: Accounts,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +45,11 @@ impl Subjects {
         let cgroups = Waiting::new(watcher).map_err(SubjectsError::Wait)?;
         let mut programs = Programs::new(hierarchy.clone(), runtime);
         programs.set(subjects);
-        Ok(Self { hierarchy, cgroups, programs })
+        let mut containers = Containers::new(hierarchy.clone(), Engines::new("/"));
+        containers.set(subjects);
+        let mut accounts = Accounts::new();
+        accounts.set(subjects);
+        Ok(Self { hierarchy, cgroups, programs, containers, accounts })
     }
 
     /// Watches these subjects from now on; returns the new ones, and those of the others that moved.
@@ -51,6 +61,8 @@ impl Subjects {
         });
         let mut resolved = self.places(changes);
         resolved.extend(self.programs.set(subjects));
+        resolved.extend(self.containers.set(subjects));
+        resolved.extend(self.accounts.set(subjects));
         resolved
     }
 
@@ -61,6 +73,8 @@ impl Subjects {
         let mut resolved: Vec<Resolved> =
             all.map(|(subject, cgroups)| (subject.clone(), hierarchy.places(cgroups))).collect();
         resolved.extend(self.programs.resolved());
+        resolved.extend(self.containers.resolved());
+        resolved.extend(self.accounts.resolved());
         resolved
     }
 
@@ -70,6 +84,8 @@ impl Subjects {
             // An error shows again when the watcher is read.
             _ = self.cgroups.readable() => {}
             () = self.programs.changed() => {}
+            () = self.containers.changed() => {}
+            () = self.accounts.changed() => {}
         }
     }
 
@@ -81,6 +97,8 @@ impl Subjects {
         });
         let mut resolved = self.places(changes);
         resolved.extend(self.programs.next_changes());
+        resolved.extend(self.containers.next_changes());
+        resolved.extend(self.accounts.next_changes());
         resolved
     }
 
@@ -94,13 +112,19 @@ impl Subjects {
         self.programs.state(subject)
     }
 
+    /// A process in each network namespace that a watched container has of its own, with its container.
+    pub fn namespaces(&self) -> Vec<(Subject, u32)> {
+        self.containers.namespaces()
+    }
+
     fn places(&self, changes: Vec<Change>) -> Vec<Resolved> {
         let place = |change: Change| (change.subject, self.hierarchy.places(change.cgroups));
         changes.into_iter().map(place).collect()
     }
 }
 
-/// Those that are not told by somebody else.
+/// Those that cgroups alone tell.
 fn in_cgroups(subjects: &[Subject]) -> Vec<Subject> {
-    subjects.iter().filter(|subject| !Programs::is_program(subject)).cloned().collect()
+    let told = |subject: &&Subject| matches!(subject, Subject::Unit(_) | Subject::Cgroup(_));
+    subjects.iter().filter(told).cloned().collect()
 }

@@ -171,10 +171,13 @@ impl Programs {
         let is_there = |(subject, id): &(Subject, u64)| {
             places(subject).iter().any(|place| matches!(place, Place::Cgroup(place) if place.id == *id))
         };
-        let there: BTreeSet<_> = self.unconfirmed.extract_if(.., is_there).map(|(_, id)| id).collect();
-        if !there.is_empty() {
-            self.send(&Ask::InForce(there.iter().copied().collect()));
-            self.confirmed.extend(there);
+        let (there, not_yet) = std::mem::take(&mut self.unconfirmed).into_iter().partition(is_there);
+        self.unconfirmed = not_yet;
+        let there: BTreeSet<(Subject, u64)> = there;
+        let ids: BTreeSet<u64> = there.into_iter().map(|(_, id)| id).collect();
+        if !ids.is_empty() {
+            self.send(&Ask::InForce(ids.iter().copied().collect()));
+            self.confirmed.extend(ids);
         }
     }
 

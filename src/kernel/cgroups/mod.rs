@@ -1,20 +1,23 @@
 //! The cgroups of this host: where subjects live right now.
 //!
 //! Neighbours: `ruleset` matches sockets by the id and the level that [`Hierarchy::resolve`] returns;
-//! [`Watcher`] tells when an answer changes; [`ChildCgroup`] is one that we make for the processes of a program.
-//! A socket keeps the cgroup in which it was created.
+//! [`Watcher`] tells when an answer changes, [`ContainerWatcher`] which containers there are; [`ChildCgroup`] is one that
+//! we make for the processes of a program. A socket keeps the cgroup in which it was created.
 
 mod child;
+mod containers;
 mod hierarchy;
 mod lineage;
+mod notifier;
 mod watch;
 
 use std::io;
 use std::path::PathBuf;
 
 pub use child::{ChildCgroup, path_of, put};
+pub use containers::{ContainerWatcher, is_id};
 pub use hierarchy::{Cgroup, Hierarchy};
-pub use lineage::subjects_by_name;
+pub use lineage::{Lineage, subjects_by_name};
 pub use watch::{Change, Watcher};
 
 #[derive(Debug, thiserror::Error)]

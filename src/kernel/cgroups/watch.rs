@@ -6,19 +6,13 @@
 //! milliseconds with 10,000 units; an event carries a name, and only the subjects of that name are looked up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::mem::{MaybeUninit, take};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::io::Errno;
+use std::mem::take;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::CgroupError;
-use super::hierarchy::{Cgroup, Hierarchy, is_gone, is_slice, is_slice_chain, join, units_of};
+use super::hierarchy::{Cgroup, Hierarchy, is_slice, is_slice_chain, join, units_of};
+use super::notifier::{Hint, Notifier};
 use crate::model::Subject;
-
-/// Room for hundreds of events a read.
-const BUFFER: usize = 64 * 1024;
 
 /// A subject whose cgroups are not what they were.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +29,7 @@ type Answers = BTreeMap<Subject, BTreeMap<String, Cgroup>>;
 #[derive(Debug)]
 pub struct Watcher {
     hierarchy: Hierarchy,
-    inotify: OwnedFd,
-    watches: Watches,
+    notifier: Notifier,
     index: Index,
     resolved: Answers,
     /// Events were lost, or an error left a part unread: everything is read again before the next answer.
@@ -46,11 +39,9 @@ pub struct Watcher {
 impl Watcher {
     /// Watches and resolves these subjects; [`Watcher::resolved`] has the first answers.
     pub fn new(hierarchy: Hierarchy, subjects: &[Subject]) -> Result<Self, CgroupError> {
-        let flags = CreateFlags::NONBLOCK | CreateFlags::CLOEXEC;
         let mut watcher = Self {
+            notifier: Notifier::new()?,
             hierarchy,
-            inotify: inotify::init(flags).map_err(|errno| CgroupError::Inotify(errno.into()))?,
-            watches: Watches::default(),
             index: Index::default(),
             resolved: BTreeMap::new(),
             stale: false,
@@ -80,7 +71,7 @@ impl Watcher {
     ///
     /// Nothing is left to read afterwards. An error is made good by the next call, which reads everything again.
     pub fn next_changes(&mut self) -> Result<Vec<Change>, CgroupError> {
-        let mut hints = self.read_hints()?;
+        let mut hints = self.notifier.read().inspect_err(|_| self.stale = true)?;
         if self.stale || hints.remove(&Hint::Lost) {
             return self.rescan();
         }
@@ -96,24 +87,6 @@ impl Watcher {
             return Err(error);
         }
         Ok(self.changes(before.keys(), &before))
-    }
-
-    /// Reads the events; the same name in the same directory is one hint however often it came and went.
-    fn read_hints(&mut self) -> Result<BTreeSet<Hint>, CgroupError> {
-        let mut hints = BTreeSet::new();
-        let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
-        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
-        loop {
-            match reader.next() {
-                Ok(event) => hints.extend(self.watches.hint(&event)),
-                Err(Errno::AGAIN) => return Ok(hints),
-                Err(Errno::INTR) => {}
-                Err(errno) => {
-                    self.stale = true;
-                    return Err(CgroupError::Events(errno.into()));
-                }
-            }
-        }
     }
 
     /// Looks up what a name in a directory means for the subjects. `before` keeps their first answers.
@@ -158,7 +131,7 @@ impl Watcher {
     fn scan_slices(&mut self, slice: String, before: &mut Answers) -> Result<(), CgroupError> {
         let mut slices = vec![slice];
         while let Some(slice) = slices.pop() {
-            if !self.watch(&slice)? {
+            if !self.notifier.watch(&self.hierarchy, &slice)? {
                 continue;
             }
             for name in self.hierarchy.children(&slice)? {
@@ -176,7 +149,7 @@ impl Watcher {
     fn follow(&mut self, path: &str, before: &mut Answers) -> Result<(), CgroupError> {
         for (end, _) in path.match_indices('/') {
             let above = if end == 0 { "/" } else { &path[..end] };
-            if path == "/" || !self.watch(above)? {
+            if path == "/" || !self.notifier.watch(&self.hierarchy, above)? {
                 break;
             }
         }
@@ -198,35 +171,21 @@ impl Watcher {
         Ok(())
     }
 
-    /// Watches a directory; false when it is gone.
-    fn watch(&mut self, path: &str) -> Result<bool, CgroupError> {
-        let directory = self.hierarchy.directory(path);
-        let flags = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR;
-        match inotify::add_watch(&self.inotify, &directory, flags).map_err(io::Error::from) {
-            Ok(descriptor) => {
-                self.watches.0.insert(descriptor, path.to_owned());
-                Ok(true)
-            }
-            Err(error) if is_gone(&error) => Ok(false),
-            Err(source) => Err(CgroupError::Watch { path: directory, source }),
-        }
-    }
-
     /// Reads everything again; returns what is not as it was.
     fn rescan(&mut self) -> Result<Vec<Change>, CgroupError> {
-        let watched = take(&mut self.watches);
+        let watched = self.notifier.take();
         let before = take(&mut self.resolved);
         let outcome = self.scan();
         self.stale = outcome.is_err();
         match outcome {
             Ok(()) => {
-                self.unwatch(watched);
+                self.notifier.unwatch(watched);
                 Ok(self.changes(self.resolved.keys(), &before))
             }
             Err(error) => {
                 // The old answers and watches stand until a scan goes through.
                 self.resolved = before;
-                self.watches.0.extend(watched.0);
+                self.notifier.keep(watched);
                 Err(error)
             }
         }
@@ -244,13 +203,6 @@ impl Watcher {
             self.follow(&path, &mut ignored)?;
         }
         Ok(())
-    }
-
-    /// Ends the watches that the last scan did not want again. What is gone already is no error.
-    fn unwatch(&self, watched: Watches) {
-        for descriptor in watched.0.keys().filter(|known| !self.watches.0.contains_key(known)) {
-            let _gone = inotify::remove_watch(&self.inotify, *descriptor);
-        }
     }
 
     /// Those of the subjects whose answers are not the ones before.
@@ -272,37 +224,7 @@ impl Watcher {
 
 impl AsFd for Watcher {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
-    }
-}
-
-/// What an event says.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Hint {
-    /// The kernel's queue was full (`fs.inotify.max_queued_events`).
-    Lost,
-    /// Something happened to the cgroup `name` in `parent`.
-    Look { parent: String, name: String },
-}
-
-/// The watched directories by inotify's descriptor. A path that was made again has two until the kernel reports
-/// the end of the old one.
-#[derive(Debug, Default)]
-struct Watches(BTreeMap<i32, String>);
-
-impl Watches {
-    fn hint(&mut self, event: &inotify::Event<'_>) -> Option<Hint> {
-        if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-            return Some(Hint::Lost);
-        }
-        if event.events().contains(ReadFlags::IGNORED) {
-            self.0.remove(&event.wd());
-            return None;
-        }
-        let name = event.file_name()?.to_str().ok()?.to_owned();
-        let parent = self.0.get(&event.wd())?.clone();
-        let is_cgroup = event.events().contains(ReadFlags::ISDIR);
-        is_cgroup.then_some(Hint::Look { parent, name })
+        self.notifier.as_fd()
     }
 }
 
@@ -467,8 +389,7 @@ mod tests {
         let tree = Tree::new(&["a.slice/x.service"]);
         let mut watcher = tree.watch(&["x.service"]);
         // The watch was on the predecessor of the slice that was read.
-        let (&slice, _) = watcher.watches.0.iter().find(|(_, path)| *path == "/a.slice").unwrap();
-        inotify::remove_watch(&watcher.inotify, slice).unwrap();
+        watcher.notifier.forget("/a.slice");
         tree.remove("a.slice");
         assert_eq!(next(&mut watcher), ["x.service="]);
     }
@@ -480,7 +401,7 @@ mod tests {
         // Eats the events that a full queue would have dropped.
         tree.remove("system.slice/gone.service");
         tree.make("a.slice/new.service");
-        watcher.read_hints().unwrap();
+        watcher.notifier.read().unwrap();
         watcher.stale = true;
         assert_eq!(next(&mut watcher), ["gone.service=", "new.service=/a.slice/new.service"]);
         tree.make("a.slice/gone.service");
@@ -494,7 +415,7 @@ mod tests {
         let answer = watcher.set_subjects(&parsed(&["x.service", "/b/c", "y.service"]));
         assert_eq!(printed(answer.unwrap()), ["y.service=", "/b/c=/b/c"]);
         assert!(watcher.set_subjects(&parsed(&["/b/c"])).unwrap().is_empty());
-        assert_eq!(watcher.watches.0.values().collect::<Vec<_>>(), ["/", "/b"]);
+        assert_eq!(watcher.notifier.paths(), ["/", "/b"]);
         tree.remove("system.slice/x.service");
         tree.remove("b/c");
         assert_eq!(next(&mut watcher), ["/b/c="]);
@@ -505,7 +426,7 @@ mod tests {
         let tree = Tree::new(&["a"]);
         let watcher = tree.watch(&["/"]);
         assert_eq!(watcher.resolved().next().unwrap().1[0].level, 0);
-        assert!(watcher.watches.0.is_empty());
+        assert!(watcher.notifier.paths().is_empty());
     }
 
     #[test]

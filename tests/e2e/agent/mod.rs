@@ -48,7 +48,12 @@ pub struct Socket<'a> {
 impl Agent {
     /// Starts one in the network namespace of the calling thread.
     pub fn spawn(cgroup: Option<&Path>, uid: u32) -> Self {
-        let identity = Identity { cgroup: cgroup.map(Path::to_owned), uid };
+        Self::spawn_as(cgroup, uid, 0)
+    }
+
+    /// The same with a group of its own.
+    pub fn spawn_as(cgroup: Option<&Path>, uid: u32, gid: u32) -> Self {
+        let identity = Identity { cgroup: cgroup.map(Path::to_owned), uid, gid };
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         ours.set_read_timeout(Some(ANSWER_WITHIN)).expect("a socket of ours");
         let child = Command::new(std::env::current_exe().expect("this binary"))

@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use nix::unistd::{Uid, getuid, setuid};
+use nix::unistd::{Gid, Uid, getuid, setgid, setuid};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::protocol::{Answer, Ask, Ending, Failure, Heard, Id, Identity, Manner, Who};
@@ -42,6 +42,7 @@ fn become_one(identity: &Identity) -> io::Result<()> {
     if let Some(cgroup) = &identity.cgroup {
         join(cgroup)?;
     }
+    setgid(Gid::from_raw(identity.gid))?;
     setuid(Uid::from_raw(identity.uid)).map_err(Into::into)
 }
 

@@ -16,6 +16,7 @@ pub struct Identity {
     /// The directory of its cgroup.
     pub cgroup: Option<std::path::PathBuf>,
     pub uid: u32,
+    pub gid: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

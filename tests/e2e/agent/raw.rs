@@ -44,15 +44,19 @@ pub fn ping(remote: IpAddr, timeout: Duration) -> io::Result<()> {
         IpAddr::V4(_) => (libc::IPPROTO_ICMP, 0, echo_request(8)),
         IpAddr::V6(_) => (libc::IPPROTO_ICMPV6, 129, echo_request(128)),
     };
-    let mut socket = raw_socket(SocketAddr::new(remote, 0), protocol)?;
+    // Who may not open raw sockets asks the kernel to ping: it chooses the identifier, and hands out no headers.
+    let raw = raw_socket(SocketAddr::new(remote, 0), protocol);
+    let plain = raw.is_err();
+    let domain = Domain::for_address(SocketAddr::new(remote, 0));
+    let mut socket = raw.or_else(|_| Socket::new(domain, Type::DGRAM, Some(Protocol::from(protocol))))?;
     socket.set_read_timeout(Some(timeout))?;
     socket.send_to(&request, &SocketAddr::new(remote, 0).into())?;
     let answered = clock::within(timeout, || {
         let mut packet = [0; 256];
         let length = socket.read(&mut packet).ok()?;
-        let header = if remote.is_ipv4() { 20 } else { 0 };
+        let header = if remote.is_ipv4() && !plain { 20 } else { 0 };
         let icmp = packet[..length].get(header..)?;
-        (icmp.first() == Some(&reply) && icmp.get(4..6)? == ECHO_ID.to_be_bytes()).then_some(())
+        (icmp.first() == Some(&reply) && (plain || icmp.get(4..6)? == ECHO_ID.to_be_bytes())).then_some(())
     });
     answered.ok_or_else(|| io::ErrorKind::TimedOut.into())
 }

@@ -11,6 +11,7 @@ mod cli;
 pub mod clock;
 mod daemon;
 pub mod dns;
+pub mod engine;
 mod netns;
 pub mod schedule;
 mod skip;
@@ -147,6 +148,11 @@ impl Lab {
         self.slice.unit(&format!("{name}-{}.service", self.id))
     }
 
+    /// A cgroup of exactly this name.
+    pub fn scope(&self, name: &str) -> Unit {
+        self.slice.unit(name)
+    }
+
     /// A process of the host, in the cgroup of a unit.
     pub fn process(&self, unit: &Unit) -> Agent {
         self.process_of(unit, 0)
@@ -155,6 +161,11 @@ impl Lab {
     /// The same as another user.
     pub fn process_of(&self, unit: &Unit, uid: u32) -> Agent {
         self.host.run(|| Agent::spawn(Some(unit.dir()), uid))
+    }
+
+    /// The same as another user and group.
+    pub fn process_as(&self, unit: &Unit, uid: u32, gid: u32) -> Agent {
+        self.host.run(|| Agent::spawn_as(Some(unit.dir()), uid, gid))
     }
 
     /// A process of the provider.
@@ -312,6 +323,16 @@ impl Lab {
         fs::remove_file(self.etc(&format!("services.d/{name}.toml"))).expect("the schedule was there");
     }
 
+    /// Writes `segments.d/NAME.toml`.
+    pub fn segment(&self, name: &str, text: &str) {
+        put(&self.etc(&format!("segments.d/{name}.toml")), text);
+    }
+
+    /// Removes `segments.d/NAME.toml`.
+    pub fn remove_segment(&self, name: &str) {
+        fs::remove_file(self.etc(&format!("segments.d/{name}.toml"))).expect("the segment was there");
+    }
+
     /// Writes `lists/NAME.txt`.
     pub fn list(&self, name: &str, text: &str) {
         put(&self.etc(&format!("lists/{name}.txt")), text);
@@ -353,6 +374,11 @@ runtime = "{dir}/{runtime}"
         )
     }
 
+    /// What container engines keep in `/var/lib`, as the daemon sees it.
+    pub fn engines(&self) -> PathBuf {
+        self.dir.path().join("var-lib")
+    }
+
     // Programs
 
     /// Starts `picosegd` and waits until its ruleset is in force.
@@ -376,7 +402,11 @@ runtime = "{dir}/{runtime}"
         command.arg("--config").arg(config);
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
         let command = self.with_resolvers(command);
-        self.host.run(|| Daemon::start(command, notify, log))
+        let engines = self.engines();
+        self.host.run(|| {
+            engine::see_state(&engines);
+            Daemon::start(command, notify, log)
+        })
     }
 
     /// Starts `picoseg-execd` and waits until it holds executions.
@@ -394,6 +424,20 @@ runtime = "{dir}/{runtime}"
     /// Starts any command in the host's network namespace.
     pub fn spawn_on_host(&self, mut command: Command) -> Child {
         self.host.run(|| command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+
+    /// Starts a `picosegd` that sees another directory at `/etc`.
+    pub fn daemon_seeing(&self, etc: &Path) -> Daemon {
+        let start = self.started.get() + 1;
+        self.started.set(start);
+        let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        command.arg("mount --bind \"$0\" /etc && exec \"$@\"").arg(etc);
+        command.arg(env!("CARGO_BIN_EXE_picosegd")).arg("--config").arg(self.config());
+        let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        let started = self.host.run(|| Daemon::start(command, notify, log));
+        started.unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
     }
 
     /// Runs `picosegd --unload`.

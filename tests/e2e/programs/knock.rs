@@ -1,8 +1,10 @@
 //! A program that connects with its first instruction: `knock ADDR...`, then to each address that a line of stdin names.
-//! It prints a line for each: `ok` or the error, and its cgroup. `start PROGRAM ARGUMENT...` on stdin runs another one.
+//! It prints a line for each: `ok` or the error, and its cgroup. `start PROGRAM ARGUMENT...` on stdin runs another one,
+//! `fail PROGRAM` executes one with more than the kernel takes.
 
 use std::io::{BufRead, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -18,7 +20,10 @@ fn main() {
                 let mut command = Command::new(words.next().unwrap());
                 command.args(words).stdin(Stdio::null()).status().unwrap();
             }
-            None => knock(&line),
+            None => match line.strip_prefix("fail ") {
+                Some(program) => drop(Command::new(program).arg("x".repeat(1 << 20)).exec()),
+                None => knock(&line),
+            },
         }
     }
 }

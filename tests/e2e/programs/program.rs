@@ -129,6 +129,11 @@ impl Running {
         self.say(&format!("start {} {remote}", program.display()))
     }
 
+    /// Lets it execute a program in its own place, which fails.
+    pub fn fail_to_become(&mut self, program: &Path) {
+        writeln!(self.stdin, "fail {}", program.display()).expect("it runs");
+    }
+
     fn say(&mut self, line: &str) -> Knock {
         writeln!(self.stdin, "{line}").expect("it runs");
         self.heard()

@@ -31,10 +31,12 @@ use place::{Cage, Tree};
 pub const MOMENT: Duration = Duration::from_secs(10);
 
 const NETNS: &str = "psb";
-/// What is installed, if it was built: by its path, where packages put it.
-const PROGRAMS: [(&str, &str); 2] = [
+const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
+/// What is installed: by its path, where packages put it.
+const PROGRAMS: [(&str, &str); 3] = [
     ("/usr/bin/picosegd", env!("CARGO_BIN_EXE_picosegd")),
     ("/usr/bin/picoseg", env!("CARGO_BIN_EXE_picoseg")),
+    ("/usr/bin/picoseg-execd", env!("CARGO_BIN_EXE_picoseg-execd")),
 ];
 
 pub struct Machine {
@@ -42,10 +44,10 @@ pub struct Machine {
     leader: u32,
     // In this order: processes, then what they used.
     nspawn: Child,
-    cage: Cage,
+    _cage: Cage,
     tree: Tree,
     outside: Outside,
-    inside: Netns,
+    _inside: Netns,
 }
 
 impl Machine {
@@ -70,7 +72,7 @@ impl Machine {
         install(&tree.root());
         files.iter().for_each(|(path, text)| put(&tree.root(), path, text));
         let (nspawn, leader) = boot::boot(&id, &tree, &cage, &inside, &PROGRAMS)?;
-        Ok(Self { leader, nspawn, cage, tree, outside, inside })
+        Ok(Self { leader, nspawn, _cage: cage, tree, outside, _inside: inside })
     }
 
     pub fn outside(&self) -> &Outside {
@@ -171,12 +173,17 @@ impl Drop for Machine {
     }
 }
 
+/// The names of the units that are shipped.
+pub fn shipped_units() -> Vec<String> {
+    let units = fs::read_dir(UNITS).expect("units are shipped").flatten();
+    units.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
 /// What a package and an administrator do: units in place, directories and groups made, the daemon enabled.
 fn install(root: &Path) {
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
-    for entry in fs::read_dir(units).expect("units are shipped").flatten() {
-        let text = fs::read_to_string(entry.path()).expect("a unit is text");
-        put(root, &format!("/usr/lib/systemd/system/{}", entry.file_name().to_string_lossy()), &text);
+    for unit in shipped_units() {
+        let text = fs::read_to_string(Path::new(UNITS).join(&unit)).expect("a unit is text");
+        put(root, &format!("/usr/lib/systemd/system/{unit}"), &text);
     }
     for dir in ["services.d", "segments.d", "lists"] {
         fs::create_dir_all(root.join("etc/picoseg").join(dir)).expect("a tree of ours");
