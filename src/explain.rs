@@ -44,7 +44,7 @@ pub fn explain(
     if let Some((until, policy)) = services.iter().filter_map(|s| grant(s, packet, is, at)).max() {
         return Explanation::Allow { policy, until };
     }
-    match owner(services, packet.remote, at) {
+    match owner(services, packet.remote, at).or_else(|| owner_of_any(services, packet, is, at)) {
         Some((service, state)) => Explanation::Refuse { service, reason: state.reason() },
         None => Explanation::Ungoverned,
     }
@@ -61,6 +61,9 @@ pub fn explain_enclosed(
     at: Time,
 ) -> Explanation {
     let explanation = explain(services, packet, is, at);
+    if is_answered_by_kernel(packet) {
+        return explanation;
+    }
     let refuses = |segment: &&Segment| is(&segment.subject) && !allows(segment, resolvers, packet);
     match (&explanation, segments.values().find(refuses)) {
         (Explanation::Ungoverned, Some(segment)) => Explanation::Isolate { segment: segment.name.clone() },
@@ -77,10 +80,7 @@ pub fn allows(segment: &Segment, resolvers: &[IpAddr], packet: &Packet) -> bool 
         && resolvers.contains(&packet.remote);
     let listed = segment.allow.iter().filter(|allow| allow.direction == packet.direction).any(|allow| {
         (allow.any || allow.prefixes.iter().any(|prefix| prefix.contains(packet.remote)))
-            && allow.ports.iter().any(|port| {
-                port.protocol == packet.protocol
-                    && (port.protocol == Protocol::Icmp || port.range.contains(packet.port))
-            })
+            && covers(&allow.ports, packet)
     });
     dns || listed
 }
@@ -97,11 +97,8 @@ fn grant(
         .iter()
         .filter(|policy| {
             policy.id.direction == packet.direction
-                && policy.prefixes.iter().any(|prefix| prefix.contains(packet.remote))
-                && policy.ports.iter().any(|port| {
-                    port.protocol == packet.protocol
-                        && (port.protocol == Protocol::Icmp || port.range.contains(packet.port))
-                })
+                && (policy.is_any() || policy.prefixes.iter().any(|prefix| prefix.contains(packet.remote)))
+                && covers(&policy.ports, packet)
                 && is(&policy.subject)
         })
         .peekable();
@@ -123,6 +120,39 @@ fn grant(
             Some((until, policy.id.clone()))
         })
         .max()
+}
+
+/// Echo requests from outside belong to no process.
+fn is_answered_by_kernel(packet: &Packet) -> bool {
+    packet.direction == Direction::Ingress && packet.protocol == Protocol::Icmp
+}
+
+fn covers(ports: &[Port], packet: &Packet) -> bool {
+    ports.iter().any(|port| {
+        port.protocol == packet.protocol
+            && (port.protocol == Protocol::Icmp || port.range.contains(packet.port))
+    })
+}
+
+/// Of those with a policy for any address that is about this process and port, the first by state, then by name.
+fn owner_of_any(
+    services: &[Standing<'_>],
+    packet: &Packet,
+    is: &dyn Fn(&Subject) -> bool,
+    at: Time,
+) -> Option<(ServiceName, ServiceState)> {
+    let governs = |standing: &&Standing<'_>| {
+        standing.service.policies.iter().filter(|policy| policy.is_any()).any(|policy| {
+            policy.id.direction == packet.direction
+                && covers(&policy.ports, packet)
+                && (policy.subject.is_any_process() || !is_answered_by_kernel(packet) && is(&policy.subject))
+        })
+    };
+    let states = services.iter().filter(governs).map(|standing| {
+        let state = schedule::state(standing.service, standing.record, standing.approved, at);
+        (state, standing.service.name.clone())
+    });
+    states.min().map(|(state, name)| (name, state))
 }
 
 fn owner(services: &[Standing<'_>], remote: IpAddr, at: Time) -> Option<(ServiceName, ServiceState)> {

@@ -387,8 +387,9 @@ impl World {
     /// Returns only what follows where these subjects are; `before`: the world whose table is in force.
     pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, before: &Self, in_force: &Ruleset) -> Part {
         let mut part = Part::new(&self.settings.enforcement.table);
-        if subjects.iter().any(|subject| self.enclosures.names(subject)) {
-            compile::enclosures(&self.input(&[]), in_force, &mut part);
+        let judges = |subject| self.enclosures.names(subject) || self.index.is_anywhere(subject);
+        if subjects.iter().any(judges) {
+            self.compile_enclosures(in_force, &mut part);
         }
         for subject in subjects {
             self.compile_learning(subject, before, &mut part);
@@ -412,7 +413,16 @@ impl World {
             let mut users = self.index.with_opening_set(set).filter_map(|name| self.standing(name));
             users.any(|standing| standing.may_open(self.latest))
         };
-        compile::service_part(&self.input(&standings), &ties, &in_use, in_force)
+        let mut part = compile::service_part(&self.input(&standings), &ties, &in_use, in_force);
+        if self.index.anywhere().into_iter().any(|name| names.contains(name)) {
+            self.compile_enclosures(in_force, &mut part);
+        }
+        part
+    }
+
+    fn compile_enclosures(&self, in_force: &Ruleset, part: &mut Part) {
+        let standings = self.standings_of(self.index.anywhere());
+        compile::enclosures(&self.input(&standings), in_force, part);
     }
 
     /// Returns the table that follows from files and orders alone: the same on every host and at every restart.

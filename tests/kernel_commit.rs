@@ -1376,3 +1376,56 @@ fn counters_and_set_counts_say_what_went_by() {
         assert_eq!(counts, BTreeMap::from([(alone(4000), 4), (alone(4001), 2)]));
     });
 }
+
+// ---- what packets put into sets -------------------------------------------------------------------------------
+
+#[test]
+fn an_element_lives_as_its_last_update_says_and_makes_room_when_it_is_taken_out() {
+    in_namespace(|| {
+        let mut ruleset = Ruleset::new("picoseg");
+        let owned = [Field::Number, Field::Address(Family::V4)];
+        ruleset.sets.insert("owned".into(), Set::dynamic(&owned, 1, Some(Duration::from_secs(5000)), false));
+        let key = || vec![Load::Number(7), Load::Address(Family::V4, Side::Destination)];
+        let other = [Load::Number(8), Load::Address(Family::V4, Side::Destination)];
+        let to = |number| port(protocol::UDP, Side::Destination, number, number);
+        let set = || "owned".into();
+        let known = |key: &[Load]| vec![to(4), lookup(key, "owned"), Statement::Verdict(Verdict::Accept)];
+        let rules = vec![
+            vec![to(1), Statement::UpdateFor { set: set(), key: key(), timeout: Duration::from_secs(50) }],
+            vec![to(2), Statement::Update { set: set(), key: key(), limit: None }],
+            vec![to(3), Statement::Delete { set: set(), key: key() }],
+            known(&key()),
+            vec![to(5), lookup(&other, "owned"), Statement::Verdict(Verdict::Accept)],
+            vec![port(protocol::UDP, Side::Destination, 4, 5), Statement::Verdict(Verdict::Drop)],
+        ];
+        let base = Some((Hook::Output, -10));
+        ruleset.chains.insert("output".into(), Chain { base, rules: shared(rules) });
+        open(true).commit(&installation(&ruleset), &Utc::now).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // An answer that the port is closed shows at the next send.
+        let sent = |host: &str, port: u16| {
+            let _ = socket.take_error();
+            socket.send_to(b"x", (host, port)).is_ok()
+        };
+        let here = "127.0.0.1";
+        let expires = || run("nft", &["list", "set", "inet", "picoseg", "owned"]);
+        sent(here, 1);
+        assert!(sent(here, 4), "the number is the same");
+        assert!(!sent(here, 5), "another number is another key");
+        assert!(expires().contains("expires 49s"), "{}", expires());
+        sent(here, 2);
+        assert!(expires().contains("expires 1h"), "{}", expires());
+        sent(here, 1);
+        assert!(expires().contains("expires 49s"), "{}", expires());
+        sent("127.0.0.2", 1);
+        assert!(!sent("127.0.0.2", 4), "the set is full");
+        sent(here, 3);
+        assert!(!sent(here, 4), "taken out");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !sent("127.0.0.2", 4) {
+            assert!(Instant::now() < deadline, "its room is never free again");
+            thread::sleep(Duration::from_millis(50));
+            sent("127.0.0.2", 1);
+        }
+    });
+}

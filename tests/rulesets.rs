@@ -24,7 +24,14 @@ fn golden() -> PathBuf {
 
 fn compiled(schedules: Vec<PathBuf>) -> Ruleset {
     let source = |path: PathBuf| Source { text: Ok(fs::read(&path).unwrap()), path };
-    let files = Files { services: schedules.into_iter().map(source).collect(), ..Files::default() };
+    let directory = schedules.first().and_then(|path| path.parent());
+    let segments = directory.and_then(|directory| fs::read_dir(directory.join("segments.d")).ok());
+    let segments = segments.into_iter().flatten().map(|entry| source(entry.unwrap().path()));
+    let files = Files {
+        segments: segments.collect(),
+        services: schedules.into_iter().map(source).collect(),
+        ..Files::default()
+    };
     let loaded = config::load(&files).unwrap_or_else(|diagnostics| panic!("{diagnostics:#?}"));
     let mut world = World::new(Settings::default(), at());
     // Twice, as at the second start: what was just put in force is not closing.
@@ -33,12 +40,15 @@ fn compiled(schedules: Vec<PathBuf>) -> Ruleset {
         world.remember(service.clone().into(), Default::default(), false);
     }
     world.apply(loaded.settings, loaded.services, at());
+    world.enclose(loaded.segments);
+    world.set_resolvers(vec!["192.0.2.53".parse().unwrap()]);
     for (index, unit) in
         ["payments.service", "backup.service", "web.service", "ssh.service"].iter().enumerate()
     {
         let path = format!("system.slice/{unit}");
         world.resolve(Subject::unit(unit).unwrap(), vec![Place::cgroup(1000 + index as u64, 2, path)]);
     }
+    world.resolve(Subject::user("batch").unwrap(), vec![Place::User(1001)]);
     world.compile()
 }
 

@@ -84,6 +84,8 @@ pub struct Policy {
     pub resolved: bool,
     pub endpoints: Vec<String>,
     pub ports: Vec<String>,
+    /// `required`: the client's first data must be a TLS ClientHello.
+    pub tls: Option<String>,
 }
 
 /// One service with all that is known of it.
@@ -243,6 +245,8 @@ pub struct Explained {
     pub until: Option<Time>,
     /// `observe`: it is recorded and passes all the same.
     pub mode: Option<String>,
+    /// `required`: it passes when the client's first data is a TLS ClientHello.
+    pub tls: Option<String>,
 }
 
 /// Cgroups that are in force.

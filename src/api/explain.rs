@@ -14,8 +14,8 @@ use crate::compile::{Place, Standing};
 use crate::explain::{self, Explanation, Packet};
 use crate::kernel::cgroups::{Hierarchy, subjects_by_name};
 use crate::model::{
-    Direction, Mode, Policy, Protocol, Reason, Segment, SegmentName, Service, ServiceName, Settings, Subject,
-    Time,
+    Direction, Mode, Policy, PolicyId, Protocol, Reason, Segment, SegmentName, Service, ServiceName,
+    Settings, Subject, Time,
 };
 use crate::schedule;
 
@@ -93,6 +93,9 @@ pub struct Facts<'a> {
     pub now: Time,
 }
 
+/// Of a policy whose clients have to begin with a TLS ClientHello.
+pub const TLS: &str = "required";
+
 /// The reason of what passes because it is to stay reachable.
 pub const FAILSAFE: &str = "failsafe";
 
@@ -117,12 +120,20 @@ pub fn answer(question: &Question, facts: &Facts<'_>) -> Explained {
         policy: None,
         until: None,
         mode: None,
+        tls: None,
     };
+    if remote.address.is_loopback() {
+        return match shuts_loopback(facts, &packet, &is) {
+            Some(segment) => isolated(facts, segment, unknown),
+            None => unknown,
+        };
+    }
     let Facts { services, segments, resolvers, .. } = facts;
     match explain::explain_enclosed(services, segments, resolvers, &packet, &is, at) {
         Explanation::Allow { policy, until } => Explained {
             verdict: "allow".to_owned(),
             mode: mode(facts, &policy.service),
+            tls: tls(facts, &policy),
             service: Some(policy.service.to_string()),
             policy: Some(policy.to_string()),
             until: Some(until),
@@ -141,16 +152,39 @@ pub fn answer(question: &Question, facts: &Facts<'_>) -> Explained {
             until: next_opening(facts, &packet, &is, at),
             ..unknown
         },
-        Explanation::Isolate { segment } => Explained {
-            verdict: "refuse".to_owned(),
-            reason: Some(Reason::Isolated.to_string()),
-            policy: Some(format!("segment/{segment}")),
-            mode: segments.get(&segment).map(|segment| in_force(facts, segment.mode)),
-            until: next_opening(facts, &packet, &is, at),
-            ..unknown
-        },
+        Explanation::Isolate { segment } => {
+            let until = next_opening(facts, &packet, &is, at);
+            isolated(facts, &segment, Explained { until, ..unknown })
+        }
         Explanation::Ungoverned => unknown,
     }
+}
+
+fn isolated(facts: &Facts<'_>, segment: &SegmentName, unknown: Explained) -> Explained {
+    Explained {
+        verdict: "refuse".to_owned(),
+        reason: Some(Reason::Isolated.to_string()),
+        policy: Some(format!("segment/{segment}")),
+        mode: facts.segments.get(segment).map(|segment| in_force(facts, segment.mode)),
+        ..unknown
+    }
+}
+
+/// Loopback is nobody's but a segment's that does not let it pass.
+fn shuts_loopback<'a>(
+    facts: &'a Facts<'_>,
+    packet: &Packet,
+    is: &dyn Fn(&Subject) -> bool,
+) -> Option<&'a SegmentName> {
+    let shuts = |segment: &&Segment| {
+        !segment.loopback && is(&segment.subject) && !explain::allows(segment, facts.resolvers, packet)
+    };
+    facts.segments.values().find(shuts).map(|segment| &segment.name)
+}
+
+fn tls(facts: &Facts<'_>, id: &PolicyId) -> Option<String> {
+    let mut policies = facts.services.iter().flat_map(|standing| &standing.service.policies);
+    policies.find(|policy| policy.id == *id && policy.tls).map(|_| TLS.to_owned())
 }
 
 fn in_force(facts: &Facts<'_>, mode: Mode) -> String {

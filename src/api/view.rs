@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::body::{self, SCHEMA};
+use super::explain::TLS;
 use crate::compile::{Place, Standing};
 use crate::model::{HostName, Policy, Service, ServiceName, Subject};
 use crate::names::{self, Held};
@@ -44,6 +45,7 @@ fn policy(world: &World, policy: &Policy) -> body::Policy {
         resolved: resolved(world, &policy.subject),
         endpoints: policy.endpoints.iter().map(ToString::to_string).collect(),
         ports: policy.ports.iter().map(ToString::to_string).collect(),
+        tls: policy.tls.then(|| TLS.to_owned()),
     }
 }
 

@@ -88,6 +88,7 @@ mod tests {
             resolved: true,
             endpoints: Vec::new(),
             ports: Vec::new(),
+            tls: None,
         }
     }
 

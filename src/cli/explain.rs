@@ -88,10 +88,15 @@ fn text(question: &Question, explained: &Explained) -> String {
         }
         "allow" => {
             let until = explained.until.map(|until| format!(" until {}", when::print(until)));
-            format!("{packet}: allowed by {}{}", part(&explained.policy), until.unwrap_or_default())
+            let tls = explained
+                .tls
+                .as_ref()
+                .map(|_| ", if the client begins with a TLS ClientHello")
+                .unwrap_or_default();
+            format!("{packet}: allowed by {}{}{tls}", part(&explained.policy), until.unwrap_or_default())
         }
         "refuse" => refusal(&packet, explained),
-        _ => format!("{packet}: not governed: no service lists the address"),
+        _ => format!("{packet}: not governed: nothing is about it"),
     }
 }
 

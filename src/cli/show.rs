@@ -89,6 +89,7 @@ fn policy_lines(policy: &Policy, subject: Option<&Resolved>) -> Vec<String> {
     lines.push(line(remote, &format!("{}{prefixes}", policy.endpoints.join(", "))));
     lines.extend(subject.iter().flat_map(|now| &now.names).map(|host| line("  name", &host_text(host))));
     lines.push(line("  ports", &policy.ports.join(", ")));
+    lines.extend(policy.tls.as_ref().map(|tls| line("  tls", tls)));
     let listener = activation::of_policy(policy, UNIT_DIRECTORIES);
     lines.extend(listener.map(|listener| line("  mind", &listener.to_string())));
     lines

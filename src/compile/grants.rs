@@ -249,7 +249,7 @@ pub fn number(protocol: Protocol, family: Family) -> u8 {
 }
 
 /// The chain to jump to: the policy's own, or one that tries several policies in turn.
-fn target(ruleset: &mut Ruleset, mut targets: Vec<Name>) -> Name {
+pub fn target(ruleset: &mut Ruleset, mut targets: Vec<Name>) -> Name {
     targets.sort_unstable();
     targets.dedup();
     if let [only] = targets.as_slice() {

@@ -15,6 +15,7 @@
 
 mod accounts;
 mod addresses;
+mod anywhere;
 mod counts;
 mod failsafe;
 mod flows;
@@ -153,7 +154,8 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     grants::add(input, &services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
     segments::add(input, &mut ruleset);
-    nests::add(input, &mut ruleset);
+    anywhere::add(input, &services, &mut ruleset);
+    nests::add(input, &services, &mut ruleset);
     ruleset
 }
 
@@ -164,10 +166,10 @@ pub fn window_sets(input: &Input<'_>) -> Part {
     part
 }
 
-/// Returns the maps and chains of the wanted table that lead from the places of all enclosed subjects to what encloses
-/// them.
+/// Returns the maps and chains of the wanted table that lead from the places of subjects to what is judged by their
+/// sockets. The input needs no other services than those with a policy for any address.
 pub fn enclosures(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
-    nests::add_part(input, in_force, part);
+    nests::add_part(input, &governing(input, input.services), in_force, part);
 }
 
 /// Returns the chains of the wanted table that follow where this subject is. The input needs no other services than

@@ -1,4 +1,4 @@
-//! From a packet's socket to what encloses it: the chains of segments.
+//! From a packet's socket to what is judged by it: policies for any address, and segments.
 //!
 //! At the end of `output` and `input` the cgroups of the socket are looked up, the deepest level first, in one map for each
 //! level in use (`subjects-out-l2`). What is found leads to a chain with everything that encloses this cgroup, also
@@ -11,8 +11,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::anywhere::{self, Anywhere};
 use super::shared::{Rule, accept, chain, dispatch, goto, jump};
-use super::{Input, Place, names, segments};
+use super::{Governing, Input, Place, names, segments};
 use crate::model::{Direction, Segment, Subject};
 use crate::ruleset::{Element, Field, Key, Load, Part, Ruleset, Set, Statement, Verdict};
 
@@ -21,27 +22,41 @@ use crate::ruleset::{Element, Field, Key, Load, Part, Ruleset, Set, Statement, V
 const SUBJECTS: &str = "subjects-";
 const NEST: &str = "nest-";
 
-/// True when anything is judged by its socket.
-fn is_needed(input: &Input<'_>) -> bool {
-    !input.segments.is_empty()
+/// What is judged by sockets.
+struct Judged<'a> {
+    input: &'a Input<'a>,
+    policies: Vec<Anywhere<'a>>,
+}
+
+impl<'a> Judged<'a> {
+    /// `None` when there is nothing of the kind.
+    fn of(input: &'a Input<'a>, services: &'a [Governing<'a>]) -> Option<Self> {
+        let policies = anywhere::policies(input, services);
+        (!policies.is_empty() || !input.segments.is_empty()).then_some(Self { input, policies })
+    }
+
+    fn policies_of(&self, is: impl Fn(&Anywhere<'_>) -> bool) -> Vec<&Anywhere<'a>> {
+        self.policies.iter().filter(|one| is(one)).collect()
+    }
 }
 
 /// Adds the way from the base chains to the maps, and what follows the places of subjects.
-pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
-    if is_needed(input) {
+pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
+    if let Some(judged) = Judged::of(input, services) {
         hook(input, ruleset);
-        add_places(input, ruleset);
+        anywhere::add_refusals(input, services, ruleset);
+        add_places(&judged, ruleset);
     }
 }
 
-/// Returns all that follows the places of subjects; what is in force and not among it goes.
-pub fn add_part(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
-    if !is_needed(input) {
-        return;
-    }
-    add_places(input, &mut part.wanted);
+/// Returns all that follows the places of subjects and the states of services; what is in force and not among it goes.
+pub fn add_part(input: &Input<'_>, services: &[Governing<'_>], in_force: &Ruleset, part: &mut Part) {
+    let Some(judged) = Judged::of(input, services) else { return };
+    anywhere::add_refusals(input, services, &mut part.wanted);
+    add_places(&judged, &mut part.wanted);
     let wanted = &part.wanted;
-    let sets = in_force.sets.keys().filter(|name| name.starts_with(SUBJECTS));
+    let sets = in_force.sets.range(SUBJECTS.to_owned()..).map(|(name, _)| name);
+    let sets = sets.take_while(|name| name.starts_with(SUBJECTS));
     part.gone.extend(sets.filter(|name| !wanted.sets.contains_key(*name)).cloned());
     let nests = in_force.chains.range(NEST.to_owned()..).map(|(name, _)| name);
     let nests = nests.take_while(|name| name.starts_with(NEST));
@@ -66,16 +81,12 @@ fn hook(input: &Input<'_>, ruleset: &mut Ruleset) {
                 *rule = returning.into();
             }
         }
-        if strict && !base.rules.is_empty() {
+        if strict {
             // Behind the fail-safe, which stays first: in front of the two gates.
-            base.rules.remove(0);
+            base.rules.retain(|rule| rule.first() != Some(&loopback(way)));
             let at = base.rules.len().saturating_sub(2);
-            let loopback = || match way {
-                Direction::Egress => Statement::LeavesByLoopback,
-                Direction::Ingress => Statement::ArrivesByLoopback,
-            };
-            base.rules.insert(at, vec![loopback(), accept()].into());
-            base.rules.insert(at, vec![loopback(), jump(subjects_chain(way))].into());
+            base.rules.insert(at, vec![loopback(way), accept()].into());
+            base.rules.insert(at, vec![loopback(way), jump(subjects_chain(way))].into());
         }
         base.rules.push(vec![goto(subjects_chain(way))].into());
     }
@@ -88,36 +99,68 @@ struct Enclosed<'a> {
     subjects: BTreeSet<&'a Subject>,
 }
 
-fn add_places(input: &Input<'_>, ruleset: &mut Ruleset) {
-    let enclosed = enclosed(input);
-    let levels: BTreeSet<u32> = enclosed.values().map(|one| one.level).collect();
+fn add_places(judged: &Judged<'_>, ruleset: &mut Ruleset) {
+    let enclosed = enclosed(judged);
+    if !judged.policies.is_empty() {
+        anywhere::add_rest(&judged.policies, ruleset);
+    }
     for way in Direction::ALL {
-        let map = |level| format!("{SUBJECTS}{}-l{level}", names::way(way));
-        for level in &levels {
-            ruleset.sets.insert(map(*level), Set::verdicts(&[Field::Cgroup]));
-        }
-        for (id, one) in &enclosed {
-            let target = target(input, &one.subjects, way, ruleset);
-            let element = Element {
-                verdict: Some(Verdict::Goto(target.into())),
-                comment: Some(one.path.to_owned()),
-                ..Element::default()
-            };
-            if let Some(set) = ruleset.sets.get_mut(&map(one.level)) {
-                set.elements.insert(Key::builder().cgroup(*id).build(), element);
+        let mut last = Vec::new();
+        if !judged.policies.is_empty() {
+            let everywhere = judged.policies_of(|one| one.is_everywhere());
+            if !everywhere.is_empty() {
+                last.push(vec![jump(anywhere::rest_chain(way))]);
+                last.extend(anywhere::refuse(judged.input, &everywhere, way, ruleset));
             }
+            let rest = vec![vec![goto(anywhere::rest_chain(way))]];
+            let target = |subjects: &BTreeSet<&Subject>, ruleset: &mut Ruleset| {
+                grants_of(judged, subjects, way, ruleset)
+            };
+            let map = |level| format!("{SUBJECTS}grants-{}-l{level}", names::way(way));
+            add_maps(&enclosed, &map, anywhere::grants_chain(way), rest, &target, ruleset);
         }
-        let rules =
-            levels.iter().rev().map(|level| vec![dispatch(&[Load::Cgroup { level: *level }], map(*level))]);
-        chain(ruleset, subjects_chain(way), rules.collect());
+        let target =
+            |subjects: &BTreeSet<&Subject>, ruleset: &mut Ruleset| target(judged, subjects, way, ruleset);
+        let map = |level| format!("{SUBJECTS}{}-l{level}", names::way(way));
+        add_maps(&enclosed, &map, subjects_chain(way), last, &target, ruleset);
     }
 }
 
+/// Adds a map for each level, filled, and the chain that asks them, with what it does when none of them knows.
+fn add_maps(
+    enclosed: &BTreeMap<u64, Enclosed<'_>>,
+    map: &dyn Fn(u32) -> String,
+    asking: String,
+    last: Vec<Rule>,
+    target: &dyn Fn(&BTreeSet<&Subject>, &mut Ruleset) -> String,
+    ruleset: &mut Ruleset,
+) {
+    let levels: BTreeSet<u32> = enclosed.values().map(|one| one.level).collect();
+    for level in &levels {
+        ruleset.sets.insert(map(*level), Set::verdicts(&[Field::Cgroup]));
+    }
+    for (id, one) in enclosed {
+        let element = Element {
+            verdict: Some(Verdict::Goto(target(&one.subjects, ruleset).into())),
+            comment: Some(one.path.to_owned()),
+            ..Element::default()
+        };
+        if let Some(set) = ruleset.sets.get_mut(&map(one.level)) {
+            set.elements.insert(Key::builder().cgroup(*id).build(), element);
+        }
+    }
+    let asks =
+        levels.iter().rev().map(|level| vec![dispatch(&[Load::Cgroup { level: *level }], map(*level))]);
+    chain(ruleset, asking, asks.chain(last).collect());
+}
+
 /// The cgroups of all subjects that are asked for, by id, each with the subjects of the cgroups above it.
-fn enclosed<'a>(input: &Input<'a>) -> BTreeMap<u64, Enclosed<'a>> {
+fn enclosed<'a>(judged: &'a Judged<'_>) -> BTreeMap<u64, Enclosed<'a>> {
+    let input = judged.input;
+    let policies = judged.policies.iter().map(|one| &one.policy.subject);
     let mut by_path: BTreeMap<&str, BTreeSet<&Subject>> = BTreeMap::new();
     let mut enclosed = BTreeMap::new();
-    for subject in input.segments.values().map(|segment| &segment.subject) {
+    for subject in input.segments.values().map(|segment| &segment.subject).chain(policies) {
         for place in input.resolution.get(subject).into_iter().flatten() {
             if let Place::Cgroup(place) = place
                 && place.level > 0
@@ -136,20 +179,70 @@ fn enclosed<'a>(input: &Input<'a>) -> BTreeMap<u64, Enclosed<'a>> {
     enclosed
 }
 
-/// The chain for what belongs to all these subjects.
-fn target(input: &Input<'_>, subjects: &BTreeSet<&Subject>, way: Direction, ruleset: &mut Ruleset) -> String {
-    let segments: Vec<&Segment> =
-        input.segments.values().filter(|segment| subjects.contains(&segment.subject)).collect();
-    if let [only] = segments.as_slice() {
-        return segments::chain_of(&only.name, way);
-    }
+/// The policies that are asked for in a cgroup of these subjects.
+fn policies_in<'j, 'a>(judged: &'j Judged<'a>, subjects: &BTreeSet<&Subject>) -> Vec<&'j Anywhere<'a>> {
+    judged.policies_of(|one| one.is_everywhere() || subjects.contains(&one.policy.subject))
+}
+
+fn name_of(kind: &str, subjects: &BTreeSet<&Subject>, way: Direction) -> String {
     let members: Vec<String> = subjects.iter().map(ToString::to_string).collect();
-    let digest = names::digest("nest", members.iter().map(String::as_str));
-    let name = format!("{digest}-{}", names::way(way));
+    let digest = names::digest(kind, members.iter().map(String::as_str));
+    format!("{digest}-{}", names::way(way))
+}
+
+/// The chain that tries what is admitted to any address for all these subjects.
+fn grants_of(
+    judged: &Judged<'_>,
+    subjects: &BTreeSet<&Subject>,
+    way: Direction,
+    ruleset: &mut Ruleset,
+) -> String {
+    let name = name_of("nest-grants", subjects, way);
     if !ruleset.chains.contains_key(&name) {
-        let rules: Vec<Rule> =
-            segments.iter().map(|segment| vec![jump(segments::chain_of(&segment.name, way))]).collect();
+        let rules = anywhere::try_grants(&policies_in(judged, subjects), way);
         chain(ruleset, name.clone(), rules);
     }
     name
+}
+
+/// The chain for what belongs to all these subjects.
+fn target(
+    judged: &Judged<'_>,
+    subjects: &BTreeSet<&Subject>,
+    way: Direction,
+    ruleset: &mut Ruleset,
+) -> String {
+    let segments = judged.input.segments.values().filter(|segment| subjects.contains(&segment.subject));
+    let segments: Vec<&Segment> = segments.collect();
+    let policies = policies_in(judged, subjects);
+    if let ([only], []) = (segments.as_slice(), policies.as_slice()) {
+        return segments::chain_of(&only.name, way);
+    }
+    let name = name_of("nest", subjects, way);
+    if ruleset.chains.contains_key(&name) {
+        return name;
+    }
+    let mut rules: Vec<Rule> = Vec::new();
+    let enclosing = segments.iter().map(|segment| vec![jump(segments::chain_of(&segment.name, way))]);
+    if !policies.is_empty() {
+        // Over loopback only segments judge.
+        let is_loopback = loopback(way);
+        let only_segments = name_of("nest-segments", subjects, way);
+        chain(ruleset, only_segments.clone(), enclosing.collect());
+        rules.push(vec![is_loopback, goto(&*only_segments)]);
+        rules.push(vec![jump(grants_of(judged, subjects, way, ruleset))]);
+        rules.extend(anywhere::refuse(judged.input, &policies, way, ruleset));
+        rules.push(vec![goto(&*only_segments)]);
+    } else {
+        rules.extend(enclosing);
+    }
+    chain(ruleset, name.clone(), rules);
+    name
+}
+
+fn loopback(way: Direction) -> Statement {
+    match way {
+        Direction::Egress => Statement::LeavesByLoopback,
+        Direction::Ingress => Statement::ArrivesByLoopback,
+    }
 }

@@ -175,7 +175,7 @@ fn reason_chain(input: &Input<'_>, owner: &Governing<'_>, reason: Reason, direct
 
 /// What must be true for the service to be in this state, from now on and by the kernel's clock alone. `None`: it
 /// cannot be. Nothing: it is, whatever the clock says.
-fn tests(input: &Input<'_>, owner: &Governing<'_>, state: ServiceState) -> Option<Vec<Statement>> {
+pub fn tests(input: &Input<'_>, owner: &Governing<'_>, state: ServiceState) -> Option<Vec<Statement>> {
     let lifetime = owner.standing.service.lifetime;
     let now = owner.shut;
     let live = now.is_none();

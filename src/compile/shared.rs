@@ -261,7 +261,7 @@ pub fn discovery(then: Statement) -> Rule {
     vec![types, Statement::HopLimit(255), then]
 }
 
-fn in_a_cgroup() -> Statement {
+pub fn in_a_cgroup() -> Statement {
     not_in(&[Load::Cgroup { level: 1 }], NO_CGROUP)
 }
 
@@ -321,6 +321,11 @@ fn errors(extra: &[Statement]) -> [Rule; 3] {
         rule.push(accept());
         rule
     })
+}
+
+/// The rules that lead errors to a verdict.
+pub fn errors_of(verdict: &Statement) -> [Rule; 3] {
+    ERRORS.map(|(family, low, high)| vec![Statement::IcmpType { family, low, high }, verdict.clone()])
 }
 
 /// Errors that no segment judges: the kernel's own, and from outside those about a socket. The kernel finds that socket by
@@ -426,7 +431,7 @@ pub fn echo_request(family: Family) -> Statement {
     Statement::IcmpType { family, low: number, high: number }
 }
 
-fn echo_reply(family: Family) -> Statement {
+pub fn echo_reply(family: Family) -> Statement {
     let number = match family {
         Family::V4 => 0,
         Family::V6 => 129,

@@ -9,7 +9,7 @@ use super::tally::{Changes, Detail, Tally, Target};
 use crate::compile::{self, Charged, CountSets, Half, Standing};
 use crate::kernel::commit::{CommitError, Table};
 use crate::kernel::nflog;
-use crate::model::{Direction, Mode, Protocol, SegmentName, Time};
+use crate::model::{Direction, Mode, Policy, Protocol, SegmentName, Service, ServiceName, Time};
 use crate::owners::Owners;
 use crate::reconcile::World;
 use crate::ruleset::{Field, Key, Ruleset, Set, SetKind, Value, protocol};
@@ -216,7 +216,8 @@ fn explain(record: &nflog::Record) -> Option<(Target, Detail)> {
 /// The row of a target: whose it is now.
 fn row(services: &[Standing<'_>], owners: &Owners, world: &World, target: &Target) -> Option<AttemptKey> {
     match &target.charged {
-        Charged::ByAddress | Charged::Any(_) => Some(row_of_owner(services, owners, world, target)),
+        Charged::ByAddress => Some(row_of_owner(services, owners, world, target)),
+        Charged::Any(name) => Some(row_of_any(services, world, name, target)),
         Charged::Segment(name) => Some(row_of_segment(world, name, target)),
     }
 }
@@ -231,6 +232,46 @@ fn row_of_owner(services: &[Standing<'_>], owners: &Owners, world: &World, targe
         also: owner.map(|owner| owner.also).unwrap_or_default(),
         ..bare_row(world, service.map(|service| service.mode), target)
     }
+}
+
+/// The service that refused by a policy for any address. Which other such policies were about the same process nobody
+/// counted: those of the same subject stand beside it.
+fn row_of_any(services: &[Standing<'_>], world: &World, name: &ServiceName, target: &Target) -> AttemptKey {
+    let service = services.iter().map(|standing| standing.service).find(|service| service.name == *name);
+    let policy = service.and_then(|service| any_policy(service, target));
+    let about_the_same = |other: &Service| {
+        let theirs = any_policy(other, target).map(|other| &other.subject);
+        theirs.is_some_and(|theirs| policy.is_some_and(|policy| policy.subject == *theirs))
+    };
+    let others = services.iter().map(|standing| standing.service);
+    let others = others.filter(|other| other.name != *name && about_the_same(other));
+    AttemptKey {
+        service: Some(name.clone()),
+        provider: service.map(|service| service.provider.clone()),
+        policy: policy.map(|policy| policy.id.to_string()),
+        also: others.map(|other| other.name.clone()).collect(),
+        ..bare_row(world, service.map(|service| service.mode), target)
+    }
+}
+
+/// The first policy for any address that could be about a target. What goes the other way than its direction, an answer,
+/// names a port of the other side, so only the protocol tells.
+fn any_policy<'a>(service: &'a Service, target: &Target) -> Option<&'a Policy> {
+    let any = || service.policies.iter().filter(|policy| policy.is_any());
+    let opens = any().find(|policy| policy.id.direction == target.direction && covers(policy, target));
+    opens.or_else(|| any().find(|policy| policy.id.direction != target.direction))
+}
+
+fn covers(policy: &Policy, target: &Target) -> bool {
+    policy.ports.iter().any(|port| match port.protocol {
+        Protocol::Icmp => is_icmp(target.protocol),
+        Protocol::Tcp => {
+            target.protocol == protocol::TCP && target.port.is_some_and(|p| port.range.contains(p))
+        }
+        Protocol::Udp => {
+            target.protocol == protocol::UDP && target.port.is_some_and(|p| port.range.contains(p))
+        }
+    })
 }
 
 /// A segment is no service: its name stands where that of the policy would.
@@ -270,19 +311,11 @@ fn bare_row(world: &World, mode: Option<Mode>, target: &Target) -> AttemptKey {
 }
 
 /// The first policy of the service that is about this address, port and direction.
-fn policy(service: &crate::model::Service, target: &Target) -> Option<String> {
-    let matches = |policy: &&crate::model::Policy| {
+fn policy(service: &Service, target: &Target) -> Option<String> {
+    let matches = |policy: &&Policy| {
         policy.id.direction == target.direction
             && policy.prefixes.iter().any(|prefix| prefix.contains(target.remote))
-            && policy.ports.iter().any(|port| match port.protocol {
-                Protocol::Icmp => is_icmp(target.protocol),
-                Protocol::Tcp => {
-                    target.protocol == protocol::TCP && target.port.is_some_and(|p| port.range.contains(p))
-                }
-                Protocol::Udp => {
-                    target.protocol == protocol::UDP && target.port.is_some_and(|p| port.range.contains(p))
-                }
-            })
+            && covers(policy, target)
     };
     service.policies.iter().find(matches).map(|policy| policy.id.to_string())
 }

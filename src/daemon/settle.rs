@@ -13,7 +13,7 @@ use super::engine::Engine;
 use crate::api::ask::{Answer, Outcome, Settle};
 use crate::api::body::{SCHEMA, Settled, SettledCgroup};
 use crate::compile::Place;
-use crate::kernel::cgroups::Cgroup;
+use crate::kernel::cgroups::Lineage;
 use crate::model::Subject;
 
 /// How long somebody waits at most: less than the API gives the loop.
@@ -127,7 +127,7 @@ fn is_cgroup(place: &Place, wanted: u64) -> bool {
 }
 
 /// Subjects whose cgroups do not follow from names, as their sources know them right now.
-fn told_by_others(engine: &mut Engine, lineage: &[(Cgroup, Vec<Subject>)]) -> Vec<(Subject, u64)> {
+fn told_by_others(engine: &mut Engine, lineage: &Lineage) -> Vec<(Subject, u64)> {
     let by_name = |subject: &Subject| match subject {
         Subject::Unit(_) | Subject::Cgroup(_) => true,
         Subject::Exe { .. } | Subject::User(_) | Subject::Group(_) | Subject::Container(_) => false,

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::api::body::Teardown;
-use crate::compile::Place;
+use crate::compile::{Place, Standing};
 use crate::explain::{self, Explanation, Packet};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::conntrack::{self, Flow};
 use crate::kernel::sockets::{self, Socket, SocketTable, TcpState, TimeWait};
-use crate::model::{Direction, Mode, Protocol, ServiceName, Subject};
+use crate::model::{Direction, Mode, Policy, Protocol, ServiceName, Subject};
 use crate::owners::Owners;
 use crate::reconcile::World;
 
@@ -96,35 +96,61 @@ fn doomed(
     sockets: Vec<Socket>,
 ) -> Vec<(ServiceName, Socket)> {
     let services = world.standings();
+    let governs_anywhere =
+        services.iter().any(|standing| standing.service.policies.iter().any(Policy::is_any));
     let mut paths = None;
     // Between two addresses of this host packets travel over lo, which is not governed.
     let ours: HashSet<IpAddr> = sockets.iter().map(|socket| socket.local.ip()).collect();
     sockets
         .into_iter()
         .filter(|socket| is_connected(socket) && !ours.contains(&socket.remote.ip()))
-        .filter(|socket| owners.is_listed(socket.remote.ip()))
+        .filter(|socket| {
+            let known = governs_anywhere && socket.cgroup.is_some();
+            known || owners.is_listed(socket.remote.ip())
+        })
         .filter_map(|socket| {
             let paths = paths.get_or_insert_with(|| cgroup_paths(hierarchy.mount()));
             let path = socket.cgroup.and_then(|id| paths.get(&id)).map(String::as_str);
             // A half-open connection has no cgroup yet: any grant for its endpoint may be the one.
             let is = |subject: &Subject| socket.cgroup.is_none() || is_subject(world, subject, &socket, path);
             let packets = packets(&socket);
-            let admitted = packets.iter().any(|packet| {
-                explain::failsafe(world.settings(), &services, packet)
-                    || matches!(
-                        explain::explain(&services, packet, &is, world.now()),
-                        Explanation::Allow { .. }
-                    )
-            });
-            if admitted {
+            if packets.iter().any(|packet| explain::failsafe(world.settings(), &services, packet)) {
                 return None;
             }
-            let owner = owners.owner(&services, socket.remote.ip(), world.now())?;
-            let service = services.get(owner.index)?.service;
+            let answers = packets.map(|packet| explain::explain(&services, &packet, &is, world.now()));
+            if answers.iter().any(|answer| matches!(answer, Explanation::Allow { .. })) {
+                return None;
+            }
+            let service = match owners.owner(&services, socket.remote.ip(), world.now()) {
+                Some(owner) => services.get(owner.index)?.service,
+                None => refused_anywhere(world, &services, &packets, &socket, path)?.service,
+            };
             let modes = [world.settings().enforcement.mode, service.mode];
             (!modes.contains(&Mode::Observe)).then(|| (service.name.clone(), socket))
         })
         .collect()
+}
+
+/// The service whose policy for any address refuses. Who may be the subject is not enough for it: the socket has to be.
+fn refused_anywhere<'a>(
+    world: &World,
+    services: &'a [Standing<'a>],
+    packets: &[Packet],
+    socket: &Socket,
+    path: Option<&str>,
+) -> Option<&'a Standing<'a>> {
+    let is_certain = |subject: &Subject| match subject {
+        Subject::Group(_) => false,
+        Subject::User(_) => socket.inode != 0 && is_subject(world, subject, socket, path),
+        Subject::Unit(_) | Subject::Cgroup(_) | Subject::Exe { .. } | Subject::Container(_) => {
+            is_subject(world, subject, socket, path)
+        }
+    };
+    let refusal = |packet| match explain::explain(services, packet, &is_certain, world.now()) {
+        Explanation::Refuse { service, .. } => services.iter().find(|s| s.service.name == service),
+        Explanation::Allow { .. } | Explanation::Isolate { .. } | Explanation::Ungoverned => None,
+    };
+    packets.iter().find_map(refusal)
 }
 
 pub fn is_connected(socket: &Socket) -> bool {

@@ -11,12 +11,17 @@ pub struct Index {
     by_subject: BTreeMap<Subject, BTreeSet<ServiceName>>,
     by_opening_set: BTreeMap<String, BTreeSet<ServiceName>>,
     by_host: BTreeMap<HostName, BTreeSet<ServiceName>>,
+    /// The services with a policy for any address, by the subjects of those policies.
+    anywhere: BTreeMap<Subject, BTreeSet<ServiceName>>,
 }
 
 impl Index {
     pub fn add(&mut self, service: &Service) {
         for policy in &service.policies {
             self.by_subject.entry(policy.subject.clone()).or_default().insert(service.name.clone());
+            if policy.is_any() {
+                self.anywhere.entry(policy.subject.clone()).or_default().insert(service.name.clone());
+            }
         }
         for set in compile::opening_sets(service) {
             self.by_opening_set.entry(set).or_default().insert(service.name.clone());
@@ -29,6 +34,7 @@ impl Index {
     pub fn remove(&mut self, service: &Service) {
         for policy in &service.policies {
             remove(&mut self.by_subject, &policy.subject, &service.name);
+            remove(&mut self.anywhere, &policy.subject, &service.name);
         }
         for set in compile::opening_sets(service) {
             remove(&mut self.by_opening_set, &set, &service.name);
@@ -49,6 +55,16 @@ impl Index {
     /// The services with a policy about the subject.
     pub fn with_subject(&self, subject: &Subject) -> impl Iterator<Item = &ServiceName> {
         self.by_subject.get(subject).into_iter().flatten()
+    }
+
+    /// True when a policy for any address is about the subject.
+    pub fn is_anywhere(&self, subject: &Subject) -> bool {
+        self.anywhere.contains_key(subject)
+    }
+
+    /// The services with a policy for any address.
+    pub fn anywhere(&self) -> BTreeSet<&ServiceName> {
+        self.anywhere.values().flatten().collect()
     }
 
     pub fn hosts(&self) -> impl Iterator<Item = &HostName> {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::{Segment, SegmentName};
 use crate::names::News;
 use crate::owners::Owners;
 use crate::plan;
@@ -33,8 +34,22 @@ fn text((kind, from, length, address, watch): (usize, i64, i64, u8, bool)) -> St
         "provider = \"p\"\nowner = \"o\"\n[lifetime]\ncommission = {commission}\ndecommission = {end}\n{watch}{window}\
          [[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"192.0.2.{address}\", \"n{name}.example.com\"]\n\
          ports = [{ports}]\n{own}\
-         [[ingress]]\nsubject = {{ unit = \"u.service\" }}\nfrom = [\"198.51.100.0/24\"]\nports = [\"22/tcp\"]\n",
+         [[ingress]]\nsubject = {{ unit = \"u.service\" }}\nfrom = [\"198.51.100.0/24\"]\nports = [\"22/tcp\"]\n{}",
+        match kind {
+            5 => format!("[[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"any\"]\nports = [\"443/tcp\", \"icmp\"]\n"),
+            6 => "[[egress]]\nsubject = { cgroup = \"/\" }\nto = [\"any\"]\nports = [\"400-500/tcp\", \"53/udp\"]\n".to_owned(),
+            _ => String::new(),
+        },
     )
+}
+
+/// A segment around one of the units that move.
+fn segment(unit: u8) -> (SegmentName, Segment) {
+    let name = SegmentName::new(&format!("g{unit}")).unwrap();
+    let text = format!("subject = {{ unit = \"u{unit}.service\" }}\n");
+    let (segment, found) =
+        crate::config::parse_segment(std::path::Path::new("g.toml"), &name, &text, &|_| None);
+    (name, segment.unwrap_or_else(|| panic!("{found:?}")))
 }
 
 fn service(index: usize, text: &str, settings: &Settings) -> (ServiceName, Service) {
@@ -42,6 +57,12 @@ fn service(index: usize, text: &str, settings: &Settings) -> (ServiceName, Servi
     let path = std::path::Path::new("s.toml");
     let (service, found) = crate::config::parse_service(path, &name, text, &|_| None, settings);
     (name, service.unwrap_or_else(|| panic!("{found:?}\n{text}")))
+}
+
+/// Some places lie in others; sometimes there is none.
+fn places(id: u64) -> Vec<Place> {
+    let (level, path) = [(2, "p"), (3, "p/q"), (2, "r")][(id % 3) as usize];
+    if id == 1 { vec![] } else { vec![Place::cgroup(id, level, path)] }
 }
 
 /// A table without what is over: parts leave the elements of others alone, which the kernel has dropped. Chains of several
@@ -172,7 +193,7 @@ impl Host {
             }
             Event::Moves(unit, id) => {
                 let subject = Subject::unit(&format!("u{unit}.service")).unwrap();
-                next.resolve(subject.clone(), vec![Place::cgroup(id, 2, "p")]);
+                next.resolve(subject.clone(), places(id));
                 let subjects = BTreeSet::from([subject]);
                 let part = next.compile_subjects(&subjects, &self.world, &self.in_force);
                 self.world = next;
@@ -189,12 +210,14 @@ proptest! {
     fn parts_add_up_to_the_whole(
         texts in prop::collection::vec((0usize..8, -20i64..60, 61i64..300, 0u8..4, any::<bool>()), 1..8),
         events in prop::collection::vec(event(), 1..40),
+        enclosed in prop::collection::btree_set(0u8..4, 0..4),
     ) {
         let settings = Settings::default();
         let services: BTreeMap<_, _> =
             texts.iter().enumerate().map(|(index, one)| service(index, &text(*one), &settings)).collect();
         let mut world = World::new(settings.clone(), at(0));
         world.apply(settings, services, at(0));
+        world.enclose(enclosed.into_iter().map(segment).collect());
         let (in_force, owners) = (world.compile(), Owners::new(&world.standings()));
         let mut host = Host { world, owners, in_force };
         for event in events {

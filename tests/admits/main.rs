@@ -11,8 +11,8 @@ use picoseg::compile::{self, Input, Openings, Place, Resolution, Standing, Unres
 use picoseg::config;
 use picoseg::explain::{self, Explanation};
 use picoseg::model::{
-    Cause, Decommissioned, Direction, Mode, Protocol, Record, Service, ServiceName, ServiceState, Settings,
-    Subject, Suspended, Time,
+    Cause, Decommissioned, Direction, Mode, Policy, Protocol, Record, Segment, SegmentName, Service,
+    ServiceName, ServiceState, Settings, Subject, Suspended, Time,
 };
 use picoseg::owners::Owners;
 use picoseg::ruleset::{Hook, protocol, tcp};
@@ -25,6 +25,10 @@ const HOST: [&str; 2] = ["192.0.2.1", "2001:db8:ffff::1"];
 const PLACES: [(&str, u64, u32); 4] =
     [("/a", 11, 1), ("/a/inner", 12, 2), ("/b.slice", 21, 1), ("/b.slice/x.service", 22, 2)];
 
+/// Numbers of a user and a group.
+const PAYER: u32 = 1001;
+const PAYERS: u32 = 2002;
+
 fn instant(minutes: i64) -> Time {
     Time::from_timestamp(1_800_000_000 + minutes * 60, 0).unwrap()
 }
@@ -36,7 +40,15 @@ fn subject() -> impl Strategy<Value = &'static str> {
         r#"{ cgroup = "/a/inner" }"#,
         r#"{ unit = "x.service" }"#,
         r#"{ unit = "absent.service" }"#,
+        r#"{ user = "payer" }"#,
+        r#"{ user = "absent" }"#,
+        r#"{ group = "payers" }"#,
     ])
+}
+
+/// Only what sends has an owner.
+fn subject_of_ingress(subject: &'static str) -> &'static str {
+    if subject.contains("user") || subject.contains("group") { r#"{ cgroup = "/a" }"# } else { subject }
 }
 
 fn endpoints() -> impl Strategy<Value = Vec<&'static str>> {
@@ -50,7 +62,33 @@ fn endpoints() -> impl Strategy<Value = Vec<&'static str>> {
         "2001:db8::1",
         "2001:db8::/64",
     ];
-    prop::sample::subsequence(pool, 1..4)
+    prop_oneof![3 => prop::sample::subsequence(pool, 1..4), 1 => Just(vec!["any"])]
+}
+
+/// Segments by subject, some in others.
+fn segments() -> impl Strategy<Value = Vec<String>> {
+    let allow = (any::<bool>(), endpoints(), ports()).prop_map(|(egress, endpoints, ports)| {
+        let (direction, key) = if egress { ("egress", "to") } else { ("ingress", "from") };
+        format!("[[allow]]\ndirection = \"{direction}\"\n{key} = {endpoints:?}\nports = {ports:?}\n")
+    });
+    let subjects =
+        vec!["cgroup = \"/a\"", "cgroup = \"/a/inner\"", "unit = \"x.service\"", "unit = \"absent.service\""];
+    let one = (prop::collection::vec(allow, 0..3), any::<[bool; 2]>());
+    (prop::sample::subsequence(subjects, 0..4), prop::collection::vec(one, 4)).prop_map(|(subjects, ones)| {
+        let text = |(subject, (allow, [dns, loopback])): (&str, (Vec<String>, [bool; 2]))| {
+            format!("subject = {{ {subject} }}\ndns = {dns}\nloopback = {loopback}\n{}", allow.concat())
+        };
+        subjects.into_iter().zip(ones).map(text).collect()
+    })
+}
+
+fn parse_segments(texts: &[String]) -> BTreeMap<SegmentName, Segment> {
+    let parse = |(index, text): (usize, &String)| {
+        let name = SegmentName::new(&format!("seg{index}")).unwrap();
+        let (segment, found) = config::parse_segment("s.toml".as_ref(), &name, text, &|_| None);
+        (name, segment.unwrap_or_else(|| panic!("{found:?}\n{text}")))
+    };
+    texts.iter().enumerate().map(parse).collect()
 }
 
 fn ports() -> impl Strategy<Value = Vec<&'static str>> {
@@ -62,6 +100,7 @@ fn policy() -> impl Strategy<Value = String> {
     let window = prop::option::of(0..2usize);
     (any::<bool>(), subject(), endpoints(), ports(), window, prop::bool::weighted(0.4)).prop_map(
         |(egress, subject, endpoints, ports, window, tls)| {
+            let subject = if egress { subject } else { subject_of_ingress(subject) };
             let (table, key) = if egress { ("egress", "to") } else { ("ingress", "from") };
             let windows = window.map(|w| format!("windows = [\"w{w}\"]\n")).unwrap_or_default();
             let tls = tls && egress && ports.iter().all(|port| port.ends_with("/tcp"));
@@ -119,6 +158,8 @@ struct Attempt {
     remote: IpAddr,
     protocol: Protocol,
     port: u16,
+    /// The user and the group of the process.
+    owner: [u32; 2],
     /// A connection that begins with a ClientHello.
     hello: bool,
     /// Where the process lives: an index into [`PLACES`], or nowhere.
@@ -143,8 +184,10 @@ fn attempt() -> impl Strategy<Value = Attempt> {
         prop::sample::select(vec![22u16, 53, 440, 443, 450, 451, 65535]),
         prop::option::of(0..PLACES.len()),
         any::<bool>(),
+        prop::sample::select(vec![[0, 0], [PAYER, 0], [0, PAYERS], [PAYER, PAYERS], [PAYERS, PAYER]]),
     )
-        .prop_map(|(direction, remote, protocol, port, place, hello)| Attempt {
+        .prop_map(|(direction, remote, protocol, port, place, hello, owner)| Attempt {
+            owner,
             hello,
             direction,
             remote: remote.parse().unwrap(),
@@ -163,17 +206,21 @@ fn resolution() -> Resolution {
         (Subject::cgroup("/a").unwrap(), vec![place(0)]),
         (Subject::cgroup("/a/inner").unwrap(), vec![place(1)]),
         (Subject::unit("x.service").unwrap(), vec![place(3)]),
+        (Subject::user("payer").unwrap(), vec![Place::User(PAYER)]),
+        (Subject::group("payers").unwrap(), vec![Place::Group(PAYERS)]),
     ])
 }
 
-/// True when a process at this place belongs to the subject.
-fn is(subject: &Subject, place: Option<usize>) -> bool {
+/// True when a process at this place and of this owner belongs to the subject.
+fn is(subject: &Subject, place: Option<usize>, [user, group]: [u32; 2]) -> bool {
     let path = place.map(|index| PLACES[index].0);
     match subject {
         Subject::Cgroup(wanted) if wanted == "/" => true,
         Subject::Cgroup(wanted) => path.is_some_and(|p| p == wanted || p.starts_with(&format!("{wanted}/"))),
         Subject::Unit(unit) => path == Some(&format!("/b.slice/{unit}")),
-        Subject::Exe { .. } | Subject::User(_) | Subject::Group(_) | Subject::Container(_) => false,
+        Subject::User(name) => name == "payer" && user == PAYER,
+        Subject::Group(name) => name == "payers" && group == PAYERS,
+        Subject::Exe { .. } | Subject::Container(_) => false,
     }
 }
 
@@ -203,8 +250,9 @@ fn packet(attempt: &Attempt) -> Packet {
         icmp_type: if attempt.remote.is_ipv6() { 128 } else { 8 },
         echo_id: 7,
         fragment: false,
-        cgroups: Some(cgroups(attempt.place)),
-        owner: None,
+        // Nobody has a socket for echo requests from outside.
+        cgroups: (hook == Hook::Output || attempt.protocol != Protocol::Icmp).then(|| cgroups(attempt.place)),
+        owner: Some(attempt.owner),
     }
 }
 
@@ -261,6 +309,7 @@ proptest! {
         compiled_at in 0i64..100,
         later in 0i64..20,
         attempts in prop::collection::vec(attempt(), 1..40),
+        segments in segments(),
     ) {
         let settings = settings();
         let services = parse(&texts, &settings);
@@ -275,12 +324,15 @@ proptest! {
             r.suspended.as_ref().is_none_or(|s| s.at <= instant(compiled_at))
                 && r.decommissioned.as_ref().is_none_or(|d| d.at <= instant(compiled_at))
         }));
+        let segments = parse_segments(&segments);
+        let resolvers: [IpAddr; 1] = ["203.0.113.1".parse().unwrap()];
+        let anywhere = services.iter().any(|service| service.policies.iter().any(Policy::is_any));
         let resolution = resolution();
         let ruleset = compile::compile(&Input {
             settings: &settings,
             services: &standings,
-            segments: &BTreeMap::new(),
-            resolvers: &[],
+            segments: &segments,
+            resolvers: &resolvers,
             resolution: &resolution,
             now: instant(compiled_at),
             openings: Openings::Armed,
@@ -309,12 +361,17 @@ proptest! {
                 attempt.direction == Direction::Ingress && attempt.protocol == Protocol::Icmp;
             let is = |subject: &Subject| match kernel_answers {
                 true => subject.is_any_process() || resolution.contains_key(subject),
-                false => is(subject, attempt.place),
+                false => is(subject, attempt.place, attempt.owner),
             };
-            match explain::explain(&standings, &plain, &is, at) {
+            let way = match attempt.direction {
+                Direction::Egress => "out",
+                Direction::Ingress => "in",
+            };
+            match explain::explain_enclosed(&standings, &segments, &resolvers, &plain, &is, at) {
                 Explanation::Allow { .. } | Explanation::Ungoverned => {
                     prop_assert!(fate.passed && fate.counted.is_empty(), "{attempt:?} {fate:?}");
-                    if (attempt.direction, attempt.protocol) == (Direction::Egress, Protocol::Tcp) {
+                    let judged_by_socket = anywhere || !segments.is_empty();
+                    if !judged_by_socket && (attempt.direction, attempt.protocol) == (Direction::Egress, Protocol::Tcp) {
                         let fate = interpreter.run(&first_data(&attempt));
                         // Whoever lists the address still does.
                         let plain = matches!(
@@ -333,16 +390,18 @@ proptest! {
                         }
                     }
                 }
-                Explanation::Isolate { segment } => panic!("no segment {segment}"),
-                Explanation::Refuse { service, reason } => {
-                    let way = match attempt.direction {
-                        Direction::Egress => "out",
-                        Direction::Ingress => "in",
-                    };
+                Explanation::Isolate { segment } => {
                     prop_assert!(!fate.passed, "{attempt:?} {fate:?}");
-                    prop_assert_eq!(&fate.counted, &vec![format!("{way}-{reason}")], "{:?}", attempt);
-                    let owner = owners.owner(&standings, attempt.remote, at).unwrap();
-                    prop_assert_eq!(&standings[owner.index].service.name, &service);
+                    prop_assert_eq!(&fate.counted, &vec![format!("seg-{segment}-{way}-isolated")], "{:?}", attempt);
+                }
+                Explanation::Refuse { service, reason } => {
+                    prop_assert!(!fate.passed, "{attempt:?} {fate:?}");
+                    let owner = owners.owner(&standings, attempt.remote, at);
+                    let whose = if owner.is_some() { String::new() } else { format!("any-{service}-") };
+                    prop_assert_eq!(&fate.counted, &vec![format!("{whose}{way}-{reason}")], "{:?}", attempt);
+                    if let Some(owner) = owner {
+                        prop_assert_eq!(&standings[owner.index].service.name, &service);
+                    }
                 }
             }
         }

@@ -117,7 +117,7 @@ fn service(name: &str, provider: &str, state: &str) -> Value {
 fn policy(name: &str, index: usize, subject: &str, resolved: bool) -> Value {
     json!({
         "id": format!("{name}/egress/{index}"), "direction": "egress", "subject": subject, "resolved": resolved,
-        "endpoints": ["198.51.100.7", "@list"], "ports": ["443/tcp"],
+        "endpoints": ["198.51.100.7", "@list"], "ports": ["443/tcp"], "tls": "required",
     })
 }
 
@@ -188,7 +188,7 @@ fn explained(question: &Question) -> Value {
     json!({
         "schema": 1, "at": "2026-11-22T00:00:00Z", "verdict": if fits { "allow" } else { "refuse" },
         "reason": (!fits).then_some("closed"), "service": "stripe", "policy": fits.then_some("stripe/egress/0"),
-        "until": "2026-11-22T18:00:00Z", "mode": "observe",
+        "until": "2026-11-22T18:00:00Z", "mode": "observe", "tls": fits.then_some("required"),
     })
 }
 
@@ -300,7 +300,8 @@ fn explain_asks_the_daemon_and_says_until_when_it_holds() {
     };
     assert_eq!(
         explain("198.51.100.7:443/tcp", &[]).stdout,
-        "unit:payments.service to 198.51.100.7:443/tcp: allowed by stripe/egress/0 until 2026-11-22T18:00:00Z\n"
+        "unit:payments.service to 198.51.100.7:443/tcp: allowed by stripe/egress/0 until 2026-11-22T18:00:00Z, \
+         if the client begins with a TLS ClientHello\n"
     );
     let said =
         explain("[2001:db8::1]:80/tcp", &["--direction", "ingress", "--at", "2026-11-22T01:00:00+01:00"]);
@@ -333,7 +334,7 @@ fn without_a_daemon_explain_works_from_the_files_and_says_so() {
     assert!(said.stderr.contains("orders and learned addresses are not known"), "{}", said.stderr);
     let expected = json!({
         "schema": 1, "at": "2026-11-23T10:00:00Z", "verdict": "allow", "reason": null, "service": "stripe",
-        "policy": "stripe/egress/0", "until": "2026-11-23T18:00:00Z", "mode": "enforce",
+        "policy": "stripe/egress/0", "until": "2026-11-23T18:00:00Z", "mode": "enforce", "tls": null,
     });
     assert_eq!(said.json(), expected);
     let closed = explain("198.51.100.7:443/tcp", "2026-11-22T10:00:00Z").json();

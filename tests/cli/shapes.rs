@@ -33,6 +33,7 @@ fn samples() -> BTreeMap<&'static str, Value> {
         resolved: false,
         endpoints: Vec::new(),
         ports: Vec::new(),
+        tls: None,
     };
     let service = body::Service {
         name: String::new(),
@@ -152,6 +153,7 @@ fn samples() -> BTreeMap<&'static str, Value> {
         policy: None,
         until: None,
         mode: None,
+        tls: None,
     };
     BTreeMap::from([
         ("Explained", value(explained)),

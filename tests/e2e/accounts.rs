@@ -290,6 +290,35 @@ fn a_window_ends_for_the_user_whose_it_is_without_a_daemon() {
 }
 
 #[test]
+fn an_order_cuts_the_users_connections_and_nobody_elses() {
+    let Some(lab) = Lab::new() else { return };
+    let here = lab.unit("here");
+    lab.write("short", &schedule(Lifetime::open(), &policies(&lab, &user(USER), "443/tcp")));
+    lab.write("vault", &schedule(Lifetime::open(), &policies(&lab, &user(OTHER), "443/tcp")));
+    lab.canary();
+    let _daemon = lab.daemon();
+    let (theirs, ours, others) = (lab.provider(), lab.process_of(&here, USER), lab.process_of(&here, OTHER));
+    let listeners = both(&lab).map(|remote| theirs.listen(at(remote, 443), Manner::Keep));
+    let (ending, lasting) = (connections(&ours, &listeners), connections(&others, &listeners));
+    for (client, server) in &lasting {
+        server.drain();
+        client.pump(Duration::from_millis(2));
+        server.moves_on();
+    }
+    lab.picoseg(&["suspend", "short", "--reason", "test"]).ok();
+    // Neither end has said anything: both are told by the teardown.
+    for (client, server) in &ending {
+        client.ends_within(MOMENT);
+        server.ends_within(MOMENT);
+    }
+    for (client, server) in &lasting {
+        server.moves_on();
+        assert!(client.alive());
+    }
+    lab.expect_no_attempts(&theirs);
+}
+
+#[test]
 fn a_name_is_followed_when_its_account_is_made_renumbered_renamed_and_removed() {
     if !have("unshare") {
         return;

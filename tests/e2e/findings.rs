@@ -83,7 +83,7 @@ fn a_socket_that_a_process_brought_along_is_found_and_those_of_others_are_not() 
     let _theirs = stranger.udp_to(at(lab.host4(), 0), remote);
     let ours = lab.process(&before);
     let brought = ours.udp_to(at(lab.host4(), 0), remote);
-    let loose = ours.udp(at(lab.host4(), 5353));
+    let _loose = ours.udp(at(lab.host4(), 5353));
     assert_eq!(findings(&lab), [""; 0], "no process of the subject holds it");
     ours.move_to(payments.dir());
     let found = findings(&lab);
@@ -94,7 +94,6 @@ fn a_socket_that_a_process_brought_along_is_found_and_those_of_others_are_not() 
         let one: Vec<_> = found.iter().filter(|text| text.contains(port)).cloned().collect();
         assert!(has(&one, &["stripe/egress/0", before.name(), &pid, &restart]), "{found:?}");
     }
-    drop((brought, loose));
     drop(ours);
     let anew = lab.process(&payments);
     let _own = anew.udp_to(at(lab.host4(), 0), remote);

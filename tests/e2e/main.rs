@@ -8,6 +8,7 @@ mod agent;
 mod lab;
 
 mod accounts;
+mod anywhere;
 mod attempts;
 mod closing;
 mod containers;

@@ -48,15 +48,22 @@ fn every_setting_that_is_commented_out_is_known() {
 }
 
 #[test]
-fn the_unit_is_valid_and_hardened() {
+fn the_units_are_valid_and_hardened() {
     if !have("systemd-analyze") {
         return;
     }
+    for name in ["picosegd.service", "picoseg-exec.service"] {
+        is_valid_and_hardened(name);
+    }
+}
+
+fn is_valid_and_hardened(name: &str) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let unit = dir.path().join("picosegd.service");
-    let text = fs::read_to_string(shipped("systemd/picosegd.service")).expect("it is shipped");
+    let unit = dir.path().join(name);
+    let text = fs::read_to_string(shipped(&format!("systemd/{name}"))).expect("it is shipped");
     // All of these are looked for, and are not installed yet.
     let text = text.replace("/usr/bin/picosegd", env!("CARGO_BIN_EXE_picosegd"));
+    let text = text.replace("/usr/bin/picoseg-execd", env!("CARGO_BIN_EXE_picoseg-execd"));
     let text = text.replace("/usr/bin/picoseg ", concat!(env!("CARGO_BIN_EXE_picoseg"), " "));
     put(&unit, &text.replace("Documentation=", "#Documentation="));
     let mut verify = Command::new("systemd-analyze");

@@ -40,6 +40,39 @@ fn a_bad_file_at_start_leaves_the_last_accepted_files_in_force() {
 }
 
 #[test]
+fn a_bad_segment_at_start_leaves_the_last_accepted_one_in_force_with_its_lists() {
+    let Some(lab) = Lab::new() else { return };
+    let payments = lab.unit("payments");
+    let (allowed, other) = (at(lab.provider4(0), 443), at(lab.provider4(1), 443));
+    lab.list("friends", &format!("{}\n", allowed.ip()));
+    let segment = format!(
+        "subject = {{ unit = \"{}\" }}\n[[allow]]\ndirection = \"egress\"\nto = [\"@friends\"]\nports = [\"443/tcp\"]\n",
+        payments.name()
+    );
+    lab.segment("box", &segment);
+    assert!(lab.daemon().term().success());
+    let (ours, theirs) = (lab.process(&payments), lab.provider());
+    theirs.echo(allowed);
+    theirs.echo(other);
+
+    // Bad files, the list of the accepted one changed, and the table gone.
+    lab.list("friends", &format!("{}\n", other.ip()));
+    lab.segment("box", &segment.replace("ports", "port"));
+    lab.unload().ok();
+    assert!(ours.talks_to(other), "nothing is in force");
+    let daemon = lab.daemon();
+    let config = &lab.status()["config"];
+    assert!(config["error"].to_string().contains("box.toml"), "{config}");
+    assert!(ours.talks_to(allowed) && ours.connect(other).is_err());
+
+    // What runs on the last accepted files keeps them for the next start.
+    assert!(daemon.term().success());
+    lab.unload().ok();
+    let _daemon = lab.daemon();
+    assert!(ours.talks_to(allowed) && ours.connect(other).is_err());
+}
+
+#[test]
 fn a_bad_file_at_the_first_start_is_an_error_and_leaves_what_is_in_force() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");

@@ -7,10 +7,13 @@ use super::CgroupError;
 use super::hierarchy::{Cgroup, Hierarchy, is_slice_chain, join, units_of};
 use crate::model::Subject;
 
+/// Cgroups that lie one in the other, each with the subjects that it stands for by its name.
+pub type Lineage = Vec<(Cgroup, Vec<Subject>)>;
+
 impl Hierarchy {
     /// Returns the cgroup at a path and all above it, the root left out, outermost first, each with the subjects that
     /// it stands for by its name. `None` when one of them is gone.
-    pub fn lineage(&self, path: &str) -> Result<Option<Vec<(Cgroup, Vec<Subject>)>>, CgroupError> {
+    pub fn lineage(&self, path: &str) -> Result<Option<Lineage>, CgroupError> {
         let path = path.trim_end_matches('/');
         let mut lineage = Vec::new();
         for end in ends(path) {

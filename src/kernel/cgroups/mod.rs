@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub use child::{ChildCgroup, path_of, put};
 pub use containers::{ContainerWatcher, is_id};
 pub use hierarchy::{Cgroup, Hierarchy};
-pub use lineage::subjects_by_name;
+pub use lineage::{Lineage, subjects_by_name};
 pub use watch::{Change, Watcher};
 
 #[derive(Debug, thiserror::Error)]
