@@ -22,7 +22,7 @@ mod outside;
 mod schedule;
 
 mod activation;
-mod programs;
+mod program;
 mod service;
 mod settle;
 mod unit;
