@@ -48,6 +48,8 @@ fn compiled(schedules: Vec<PathBuf>) -> Ruleset {
         let path = format!("system.slice/{unit}");
         world.resolve(Subject::unit(unit).unwrap(), vec![Place::cgroup(1000 + index as u64, 2, path)]);
     }
+    let behind = ["172.18.0.2", "fd18::2"].map(|address| Place::Address(address.parse().unwrap()));
+    world.resolve(Subject::container("web").unwrap(), behind.into());
     world.resolve(Subject::user("batch").unwrap(), vec![Place::User(1001)]);
     world.compile()
 }

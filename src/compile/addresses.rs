@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Input, Standing, failsafe, governing, grants, names, refusal, shared};
+use super::{Input, Standing, failsafe, governing, grants, names, refusal, shared, through};
 use crate::model::{Direction, Family, Prefix};
 use crate::ruleset::{Element, Key, Part, Ruleset};
 
@@ -65,6 +65,7 @@ fn elements(input: &Input<'_>, services: &[Standing<'_>], single: Prefix) -> Opt
     shared::add_maps(single.family(), &mut ruleset);
     let services = governing(input, services);
     grants::add_single(&services, single, &mut ruleset);
+    through::add_single(&services, single, &mut ruleset);
     if ruleset.sets.values().any(|set| set.interval && !set.elements.is_empty()) {
         return None;
     }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::shared::{Rule, accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
-use super::{Governing, Input, accounts, names, subjects, tls};
+use super::{Governing, Input, accounts, names, subjects, through, tls};
 use crate::model::{Direction, Family, Policy, PortRange, Prefix, Protocol};
 use crate::ranges::{self, Segment};
 use crate::ruleset::{Element, Key, Load, Name, Ruleset, Statement, Verdict, protocol};
 
 pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
-    let mut endpoints = Endpoints::default();
+    let mut endpoints = Endpoints::new(Maps::Local);
     for governing in services {
         add_chains_of(input, governing, ruleset);
         governing.standing.service.policies.iter().for_each(|policy| endpoints.collect(policy));
@@ -19,7 +19,7 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset)
 
 /// Adds what leads from one address to the policies of these services that list it by itself.
 pub fn add_single(services: &[Governing<'_>], single: Prefix, ruleset: &mut Ruleset) {
-    let mut endpoints = Endpoints::default();
+    let mut endpoints = Endpoints::new(Maps::Local);
     let policies = services.iter().flat_map(|governing| &governing.standing.service.policies);
     for policy in policies.filter(|policy| policy.prefixes.binary_search(&single).is_ok()) {
         endpoints.collect_of(policy, &[single]);
@@ -47,6 +47,7 @@ pub fn add_policy_chains(
             Some(_) => vec![],
         };
         chain(ruleset, names::policy_chain(policy, protocol), rules);
+        through::add_policy_chains(input, governing, policy, protocol, ruleset);
     }
 }
 
@@ -58,11 +59,7 @@ fn policy_rules(
     protocol: Protocol,
     ruleset: &mut Ruleset,
 ) -> Vec<Rule> {
-    let open = match &policy.windows {
-        None => governing.open.clone(),
-        Some(which) => names::open(governing.standing.service, Some(which)),
-    };
-    let mut rules = vec![vec![not_in(&[Load::Time], open), back()]];
+    let mut rules = vec![unless_open(governing, policy)];
     rules.extend(match protocol {
         _ if accounts::is_account(&policy.subject) => accounts::add_rules(input, policy, protocol, ruleset),
         Protocol::Tcp => segments(input, policy),
@@ -70,6 +67,15 @@ fn policy_rules(
         Protocol::Icmp => echo(input, policy),
     });
     rules
+}
+
+/// Returns outside of the policy's windows.
+pub fn unless_open(governing: &Governing<'_>, policy: &Policy) -> Rule {
+    let open = match &policy.windows {
+        None => governing.open.clone(),
+        Some(which) => names::open(governing.standing.service, Some(which)),
+    };
+    vec![not_in(&[Load::Time], open), back()]
 }
 
 fn segments(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
@@ -123,7 +129,7 @@ fn echo(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
             }
             rules.push(vec![answers, shared]);
         }
-        Direction::Ingress if subjects::is_resolved(input, &policy.subject) => rules.push(vec![shared]),
+        Direction::Ingress if subjects::is_local(input, &policy.subject) => rules.push(vec![shared]),
         Direction::Ingress => {}
     }
     rules
@@ -132,37 +138,88 @@ fn echo(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
 /// First and last address, ports, and the index of the policy's chain.
 type AddressBox = (u128, u128, PortRange, usize);
 
+/// Which maps lead to which chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maps {
+    /// For the packets of local sockets.
+    Local,
+    /// For packets that are forwarded to the remote side, or from it.
+    Through(Direction),
+}
+
+impl Maps {
+    fn chain(self, policy: &Policy, protocol: Protocol) -> String {
+        match self {
+            Self::Local => names::policy_chain(policy, protocol),
+            Self::Through(way) => names::through_chain(policy, protocol, way),
+        }
+    }
+
+    fn endpoints(self, direction: Direction, family: Family) -> String {
+        match self {
+            Self::Local => names::endpoints(direction, family),
+            Self::Through(way) => names::endpoints_through(direction, way, family),
+        }
+    }
+
+    fn errors(self, family: Family, single: bool) -> String {
+        match self {
+            Self::Local => names::errors(family, single),
+            Self::Through(way) => names::errors_through(way, family, single),
+        }
+    }
+
+    /// Errors about TCP are admitted by local sockets themselves.
+    fn asks_for_errors(self, protocol: Protocol) -> bool {
+        match (self, protocol) {
+            (Self::Local, Protocol::Udp) | (Self::Through(_), Protocol::Tcp | Protocol::Udp) => true,
+            (Self::Local, Protocol::Tcp) | (Self::Local | Self::Through(_), Protocol::Icmp) => false,
+        }
+    }
+}
+
 /// Addresses and ports of all policies on the way into the maps, each with the index of its policy's chain.
-#[derive(Default)]
-struct Endpoints {
+pub struct Endpoints {
+    maps: Maps,
     exact: BTreeMap<(Family, Direction), Vec<(Key, usize)>>,
     ranges: BTreeMap<(Family, Direction, u8), Vec<AddressBox>>,
-    /// Whose ICMP errors about datagrams are admitted by which chain: single addresses, and ranges.
+    /// Whose ICMP errors are admitted by which chain: single addresses, and ranges.
     errors: BTreeMap<Prefix, Vec<usize>>,
     errors_net: BTreeMap<Family, Vec<(u128, u128, usize)>>,
     chains: Vec<Name>,
 }
 
 impl Endpoints {
-    fn collect(&mut self, policy: &Policy) {
+    pub fn new(maps: Maps) -> Self {
+        Self {
+            maps,
+            exact: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            errors_net: BTreeMap::new(),
+            chains: Vec::new(),
+        }
+    }
+
+    pub fn collect(&mut self, policy: &Policy) {
         self.collect_of(policy, &policy.prefixes);
     }
 
     /// Takes these of the policy's prefixes.
-    fn collect_of(&mut self, policy: &Policy, prefixes: &[Prefix]) {
+    pub fn collect_of(&mut self, policy: &Policy, prefixes: &[Prefix]) {
         let direction = policy.id.direction;
         for port in &policy.ports {
-            let chain = self.chain(names::policy_chain(policy, port.protocol));
+            let chain = self.chain(self.maps.chain(policy, port.protocol));
             for prefix in prefixes {
                 let family = prefix.family();
                 let number = number(port.protocol, family);
-                match (port.protocol, prefix.address()) {
-                    (Protocol::Udp, Some(_)) => self.errors.entry(*prefix).or_default().push(chain),
-                    (Protocol::Udp, None) => {
+                match (self.maps.asks_for_errors(port.protocol), prefix.address()) {
+                    (true, Some(_)) => self.errors.entry(*prefix).or_default().push(chain),
+                    (true, None) => {
                         let errors = self.errors_net.entry(family).or_default();
                         errors.push((prefix.first(), prefix.last(), chain));
                     }
-                    (Protocol::Tcp | Protocol::Icmp, _) => {}
+                    (false, _) => {}
                 }
                 let exact = prefix.address().is_some() && port.protocol != Protocol::Icmp;
                 match (exact, port.range.single()) {
@@ -186,10 +243,10 @@ impl Endpoints {
         self.chains.len() - 1
     }
 
-    fn add(self, ruleset: &mut Ruleset) {
-        let Self { exact, ranges, errors, errors_net, chains } = self;
+    pub fn add(self, ruleset: &mut Ruleset) {
+        let Self { maps, exact, ranges, errors, errors_net, chains } = self;
         for ((family, direction), mut keys) in exact {
-            let map = format!("{direction}{}", names::digit(family));
+            let map = maps.endpoints(direction, family);
             keys.sort_unstable();
             for same in keys.chunk_by(|(a, _), (b, _)| a == b) {
                 let Some((key, _)) = same.first() else { continue };
@@ -198,7 +255,7 @@ impl Endpoints {
             }
         }
         for ((family, direction, number), ranges) in ranges {
-            let map = format!("{direction}{}-net", names::digit(family));
+            let map = format!("{}-net", maps.endpoints(direction, family));
             for (first, last, ports, tags) in disjoint(ranges) {
                 let verdict = verdict(ruleset, &chains, tags.into_iter());
                 let last = Some(key(family, last, number, ports.high()));
@@ -211,13 +268,13 @@ impl Endpoints {
             let family = single.family();
             let verdict = verdict(ruleset, &chains, tags.into_iter());
             let element = Element { verdict, ..Element::default() };
-            insert(ruleset, &names::errors(family, true), address(family, single.first()), element);
+            insert(ruleset, &maps.errors(family, true), address(family, single.first()), element);
         }
         for (family, ranges) in errors_net {
             for Segment { first, last, covers } in ranges::sweep(ranges) {
                 let verdict = verdict(ruleset, &chains, covers.into_iter());
                 let element = Element { last: Some(address(family, last)), verdict, ..Element::default() };
-                insert(ruleset, &names::errors(family, false), address(family, first), element);
+                insert(ruleset, &maps.errors(family, false), address(family, first), element);
             }
         }
     }

@@ -28,6 +28,7 @@ mod refusal;
 mod segments;
 mod shared;
 mod subjects;
+mod through;
 mod tls;
 mod windows;
 
@@ -152,6 +153,7 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     subjects::add(input, &mut ruleset);
     learning::add(input, &services, &mut ruleset);
     grants::add(input, &services, &mut ruleset);
+    through::add(&services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
     segments::add(input, &mut ruleset);
     anywhere::add(input, &services, &mut ruleset);

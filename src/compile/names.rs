@@ -67,6 +67,21 @@ pub fn policy_chain(policy: &Policy, protocol: Protocol) -> String {
     format!("svc-{}-{}-{}-{}", id.service, id.direction, id.index, protocol.as_str())
 }
 
+/// The chain of a policy for what is forwarded to its remote side, or from it.
+pub fn through_chain(policy: &Policy, protocol: Protocol, way: Direction) -> String {
+    format!("{}-through-{}", policy_chain(policy, protocol), self::way(way))
+}
+
+/// The map from the remote side of a direction's policies to their chains; that of ranges ends with `-net`.
+pub fn endpoints(direction: Direction, family: Family) -> String {
+    format!("{direction}{}", digit(family))
+}
+
+/// The same for what is forwarded one way.
+pub fn endpoints_through(direction: Direction, way: Direction, family: Family) -> String {
+    format!("through-{direction}-{}{}", self::way(way), digit(family))
+}
+
 /// The chain that refuses what travels this way and belongs to a service.
 pub fn refusal_chain(service: &ServiceName, direction: Direction) -> String {
     format!("svc-{service}-{}", way(direction))
@@ -89,6 +104,11 @@ fn hex(bytes: &[u8]) -> String {
 /// The map from the sender of an ICMP error to the policies that may admit it: single addresses, or ranges of them.
 pub fn errors(family: Family, single: bool) -> String {
     format!("errors{}{}", digit(family), if single { "" } else { "-net" })
+}
+
+/// The map from the remote side of an ICMP error that is forwarded this way to the policies that may admit it.
+pub fn errors_through(way: Direction, family: Family, single: bool) -> String {
+    format!("through-errors-{}{}{}", self::way(way), digit(family), if single { "" } else { "-net" })
 }
 
 /// The chain and counter of a direction and reason.

@@ -170,27 +170,47 @@ fn add_base_chains(input: &Input<'_>, ruleset: &mut Ruleset) {
     add("forward", Hook::Forward, forward);
 }
 
+fn add_dispatch(family: Family, ruleset: &mut Ruleset) {
+    let digit = names::digit(family);
+    add_lookups(family, "", &|direction, _| names::endpoints(direction, family), ruleset);
+    for way in ["out", "in"] {
+        let judge =
+            vec![vec![jump(format!("grants-{way}{digit}"))], vec![goto(format!("refuse-{way}{digit}"))]];
+        chain(ruleset, format!("{way}{digit}"), judge);
+    }
+    add_refusal_dispatch(family, ruleset);
+}
+
+/// Adds the chains `grants-WAY` and `answers-WAY` behind a prefix. `endpoints` names the map of a direction's policies
+/// for what travels a way.
+///
 /// The order of checks. Exact lookups come before intervals; the first segment of a connection is judged by the
 /// policies of its own direction only, so that a grant to connect out never lets a provider connect in.
 ///
 /// What no grant admits comes back here and is refused. Each map is named by as few rules as possible: at a change
 /// of rules the kernel follows every mention of a map to the end of all its elements' chains.
-fn add_dispatch(family: Family, ruleset: &mut Ruleset) {
+pub fn add_lookups(
+    family: Family,
+    prefix: &str,
+    endpoints: &dyn Fn(Direction, Direction) -> String,
+    ruleset: &mut Ruleset,
+) {
     let digit = names::digit(family);
     let (source, destination) = (Side::Source, Side::Destination);
     let map = |direction: Direction, remote, port, net: &str| {
-        vec![dispatch(&endpoint(family, remote, port), format!("{direction}{digit}{net}"))]
+        let way = if remote == source { Direction::Ingress } else { Direction::Egress };
+        vec![dispatch(&endpoint(family, remote, port), format!("{}{net}", endpoints(direction, way)))]
     };
     // Fragments have no ports. IPv4 is put together before the input hook, IPv6 is not.
     let fragment = || vec![Statement::Fragment(family), back()];
     let (egress, ingress) = (Direction::Egress, Direction::Ingress);
     let answers = |way: &str| {
-        let answers = format!("answers-{way}{digit}");
+        let answers = format!("{prefix}answers-{way}{digit}");
         vec![Statement::TcpFlags { mask: tcp::SYN | tcp::ACK, value: tcp::SYN, negated: true }, jump(answers)]
     };
     // Only TCP tells who opened a connection; for all else both directions are asked, and look at their flows.
     let datagrams = |way: &str| {
-        let answers = format!("answers-{way}{digit}");
+        let answers = format!("{prefix}answers-{way}{digit}");
         [protocol::UDP, icmp_of(family)]
             .map(|number| vec![Statement::Protocol(number), jump(answers.clone())])
     };
@@ -204,13 +224,9 @@ fn add_dispatch(family: Family, ruleset: &mut Ruleset) {
     grants_in.extend([map(ingress, source, destination, ""), map(ingress, source, destination, "-net")]);
     let answers_in = vec![map(egress, source, source, ""), map(egress, source, source, "-net")];
     for (way, grants, answers) in [("out", grants_out, answers_out), ("in", grants_in, answers_in)] {
-        chain(ruleset, format!("grants-{way}{digit}"), grants);
-        chain(ruleset, format!("answers-{way}{digit}"), answers);
-        let judge =
-            vec![vec![jump(format!("grants-{way}{digit}"))], vec![goto(format!("refuse-{way}{digit}"))]];
-        chain(ruleset, format!("{way}{digit}"), judge);
+        chain(ruleset, format!("{prefix}grants-{way}{digit}"), grants);
+        chain(ruleset, format!("{prefix}answers-{way}{digit}"), answers);
     }
-    add_refusal_dispatch(family, ruleset);
 }
 
 pub fn icmp_of(family: Family) -> u8 {
@@ -310,8 +326,9 @@ fn add_remnants(ruleset: &mut Ruleset) {
     add_icmp_errors(ruleset);
 }
 
-/// Destination unreachable, time exceeded and parameter problem (RFC 792); 1 to 4 in RFC 4443.
-const ERRORS: [(Family, u8, u8); 3] = [(Family::V4, 3, 3), (Family::V4, 11, 12), (Family::V6, 1, 4)];
+/// ICMP errors by family, with their first and last type: destination unreachable, time exceeded and parameter problem
+/// (RFC 792); 1 to 4 in RFC 4443.
+pub const ERRORS: [(Family, u8, u8); 3] = [(Family::V4, 3, 3), (Family::V4, 11, 12), (Family::V6, 1, 4)];
 
 /// The rules that accept errors of which this is true too.
 fn errors(extra: &[Statement]) -> [Rule; 3] {

@@ -5,6 +5,7 @@
 //! took half a minute. Rejected: the ids in the keys of the big maps; see the header of this module.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::{Input, Place, Unresolved};
 use crate::model::Subject;
@@ -42,7 +43,21 @@ pub fn places<'a>(input: &Input<'a>, subject: &Subject) -> &'a [Place] {
     input.resolution.get(subject).map_or(&[], Vec::as_slice)
 }
 
+/// The addresses behind which a subject is.
+pub fn addresses(input: &Input<'_>, subject: &Subject) -> impl Iterator<Item = IpAddr> {
+    places(input, subject).iter().filter_map(|place| match place {
+        Place::Address(address) => Some(*address),
+        Place::Cgroup(_) | Place::User(_) | Place::Group(_) => None,
+    })
+}
+
+/// True when the subject can have sockets of this host right now.
+pub fn is_local(input: &Input<'_>, subject: &Subject) -> bool {
+    let is_local = |place: &Place| !matches!(place, Place::Address(_));
+    subject.is_any_process() || places(input, subject).iter().any(is_local)
+}
+
 /// True when some process of the subject can exist right now.
-pub fn is_resolved(input: &Input<'_>, subject: &Subject) -> bool {
+fn is_resolved(input: &Input<'_>, subject: &Subject) -> bool {
     subject.is_any_process() || !places(input, subject).is_empty()
 }

@@ -19,7 +19,9 @@ use crate::ruleset::{Field, Name, Ruleset, Set, Side, Statement};
 
 /// Where the segments of a policy's process go instead of being accepted.
 pub const CHAIN: &str = "tls-egress";
-const ARRIVING: &str = "tls-arriving";
+/// Where forwarded segments of a policy go, on their way to the server and from it.
+pub const THROUGH: &str = "tls-through";
+pub const ARRIVING: &str = "tls-arriving";
 const BEGIN: &str = "tls-begin";
 const FIRST: &str = "tls-first";
 
@@ -51,13 +53,7 @@ pub fn add(services: &[Governing<'_>], ruleset: &mut Ruleset) {
         let set = Set::dynamic(&flow, REFUSED_SIZE, Some(REFUSED_TIMEOUT), false);
         ruleset.sets.insert(refused(family), set);
     }
-    let mut rules = vec![vec![Statement::Arriving, goto(ARRIVING)]];
-    // The ports may have been those of another connection before.
-    rules.push(vec![first_segment(), jump(BEGIN)]);
-    rules.extend(FLOWS.leaving(&accept()));
-    rules.push(vec![Statement::HasPayload, goto(FIRST)]);
-    rules.push(vec![accept()]);
-    chain(ruleset, CHAIN, rules);
+    chain(ruleset, CHAIN, [vec![vec![Statement::Arriving, goto(ARRIVING)]], leaving()].concat());
     // The server's side is not judged.
     chain(ruleset, ARRIVING, [FLOWS.reset_by_peer(), vec![vec![accept()]]].concat());
     chain(ruleset, BEGIN, FLOWS.forget());
@@ -67,6 +63,21 @@ pub fn add(services: &[Governing<'_>], ruleset: &mut Ruleset) {
         vec![Statement::Update { set: refused(family).into(), key, limit: None }]
     }));
     chain(ruleset, FIRST, rules);
+}
+
+/// What our side says.
+fn leaving() -> Vec<Rule> {
+    // The ports may have been those of another connection before.
+    let mut rules = vec![vec![first_segment(), jump(BEGIN)]];
+    rules.extend(FLOWS.leaving(&accept()));
+    rules.push(vec![Statement::HasPayload, goto(FIRST)]);
+    rules.push(vec![accept()]);
+    rules
+}
+
+/// Adds the chain for what is forwarded to a server: both ways have an interface to arrive by.
+pub fn add_through(ruleset: &mut Ruleset) {
+    chain(ruleset, THROUGH, leaving());
 }
 
 /// The rules that go to this chain for what was refused because it is no TLS. They ask for no socket.

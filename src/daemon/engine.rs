@@ -414,8 +414,9 @@ impl Engine {
     async fn teardown(&mut self, needed: bool) -> Proofs {
         match needed {
             true => {
+                let namespaces = self.subjects.namespaces();
                 isolation::sweep(&self.world, &self.hierarchy).await;
-                teardown::sweep(&self.world, &self.owners, &self.hierarchy).await
+                teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await
             }
             false => Proofs::new(),
         }

@@ -307,7 +307,8 @@ impl Engine {
     async fn started(&mut self, outcome: &Outcome) {
         let mut facts = record::facts(outcome);
         super::isolation::sweep(&self.world, &self.hierarchy).await;
-        let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy).await;
+        let namespaces = self.subjects.namespaces();
+        let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await;
         let closing = outcome.closing();
         for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {
             let proof = proofs.get(service).cloned().unwrap_or_default();

@@ -3,8 +3,10 @@
 //! The kernel refuses by itself from the close on. For two seconds it drops outgoing segments silently, so that the
 //! resets that come with destroying a socket reach the provider before our own refusal kills the socket quietly.
 
+mod through;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use crate::explain::{self, Explanation, Packet};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::conntrack::{self, Flow};
 use crate::kernel::sockets::{self, Socket, SocketTable, TcpState, TimeWait};
-use crate::model::{Direction, Mode, Policy, Protocol, ServiceName, Subject};
+use crate::model::{Direction, Mode, Policy, Protocol, Service, ServiceName, Subject};
 use crate::owners::Owners;
 use crate::reconcile::World;
 
@@ -29,11 +31,18 @@ pub type Proofs = BTreeMap<ServiceName, Teardown>;
 
 /// Cuts every connection to a governed address that no open grant admits. Sockets that a grant of another service
 /// still admits stay, and so does everything of services in observe mode.
-pub async fn sweep(world: &World, owners: &Owners, hierarchy: &Hierarchy) -> Proofs {
+pub async fn sweep(
+    world: &World,
+    owners: &Owners,
+    hierarchy: &Hierarchy,
+    namespaces: &[(Subject, u32)],
+) -> Proofs {
     let mut proofs = Proofs::new();
+    let mut containers = through::open(namespaces);
     let deadline = Instant::now() + LIMIT;
     loop {
-        let left = round(world, owners, hierarchy, &mut proofs);
+        let mut left = round(world, owners, hierarchy, &mut proofs);
+        left.extend(through::round(world, owners, &mut containers, &mut proofs));
         let done = left.is_empty() || Instant::now() >= deadline;
         if done {
             for (service, residue) in left {
@@ -114,21 +123,33 @@ fn doomed(
             // A half-open connection has no cgroup yet: any grant for its endpoint may be the one.
             let is = |subject: &Subject| socket.cgroup.is_none() || is_subject(world, subject, &socket, path);
             let packets = packets(&socket);
-            if packets.iter().any(|packet| explain::failsafe(world.settings(), &services, packet)) {
-                return None;
-            }
-            let answers = packets.map(|packet| explain::explain(&services, &packet, &is, world.now()));
-            if answers.iter().any(|answer| matches!(answer, Explanation::Allow { .. })) {
+            let kept = packets.iter().any(|packet| explain::failsafe(world.settings(), &services, packet));
+            if kept || is_admitted(world, &services, &packets, &is) {
                 return None;
             }
             let service = match owners.owner(&services, socket.remote.ip(), world.now()) {
                 Some(owner) => services.get(owner.index)?.service,
                 None => refused_anywhere(world, &services, &packets, &socket, path)?.service,
             };
-            let modes = [world.settings().enforcement.mode, service.mode];
-            (!modes.contains(&Mode::Observe)).then(|| (service.name.clone(), socket))
+            is_enforced(world, service).then(|| (service.name.clone(), socket))
         })
         .collect()
+}
+
+fn is_admitted(
+    world: &World,
+    services: &[Standing<'_>],
+    packets: &[Packet],
+    is: &dyn Fn(&Subject) -> bool,
+) -> bool {
+    let admits = |packet| explain::explain(services, packet, is, world.now());
+    packets.iter().any(|packet| matches!(admits(packet), Explanation::Allow { .. }))
+}
+
+/// False where connections are only observed.
+fn is_enforced(world: &World, service: &Service) -> bool {
+    let modes = [world.settings().enforcement.mode, service.mode];
+    !modes.contains(&Mode::Observe)
 }
 
 /// The service whose policy for any address refuses. Who may be the subject is not enough for it: the socket has to be.
@@ -160,15 +181,16 @@ pub fn is_connected(socket: &Socket) -> bool {
 
 /// Nobody wrote down who opened it, so either way counts.
 pub fn packets(socket: &Socket) -> [Packet; 2] {
-    let protocol = match socket.protocol {
+    packets_between(socket.protocol, socket.local, socket.remote)
+}
+
+fn packets_between(protocol: sockets::Protocol, local: SocketAddr, remote: SocketAddr) -> [Packet; 2] {
+    let protocol = match protocol {
         sockets::Protocol::Tcp => Protocol::Tcp,
         sockets::Protocol::Udp => Protocol::Udp,
     };
-    let remote = socket.remote.ip();
-    [
-        Packet { direction: Direction::Egress, remote, protocol, port: socket.remote.port() },
-        Packet { direction: Direction::Ingress, remote, protocol, port: socket.local.port() },
-    ]
+    let of = |direction, port| Packet { direction, remote: remote.ip(), protocol, port };
+    [of(Direction::Egress, remote.port()), of(Direction::Ingress, local.port())]
 }
 
 /// True when a socket may be the subject's: its cgroup is one of the subject's places or below one.

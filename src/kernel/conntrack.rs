@@ -1,4 +1,4 @@
-//! Removes the connection tracking entries of single flows.
+//! Lists the flows that the kernel tracks, and removes the entries of single ones.
 //!
 //! Neighbour: [`super::netlink`] carries the messages (linux/netfilter/nfnetlink_conntrack.h). Our own table tracks
 //! nothing; the entries belong to other tables of the host, which would let a cut flow linger in them.
@@ -9,14 +9,16 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use super::netlink::{self, Connection, Request, netfilter_header};
+use super::netlink::{self, Attribute, Connection, Message, Request, netfilter_header};
 use super::sockets::{Protocol, Socket};
 
-/// `NFNL_SUBSYS_CTNETLINK << 8`, then `IPCTNL_MSG_CT_DELETE` and `IPCTNL_MSG_CT_GET_STATS`.
+/// `NFNL_SUBSYS_CTNETLINK << 8`, then `IPCTNL_MSG_CT_GET`, `IPCTNL_MSG_CT_DELETE` and `IPCTNL_MSG_CT_GET_STATS`.
+const GET: u16 = 0x101;
 const DELETE: u16 = 0x102;
 const GET_STATS: u16 = 0x105;
-/// `CTA_TUPLE_ORIG`; in it `CTA_TUPLE_IP` and `CTA_TUPLE_PROTO`.
+/// `CTA_TUPLE_ORIG` and `CTA_TUPLE_REPLY`; in them `CTA_TUPLE_IP` and `CTA_TUPLE_PROTO`.
 const TUPLE: u16 = 1;
+const REPLY: u16 = 2;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 /// `CTA_PROTO_NUM`, `CTA_PROTO_SRC_PORT`, `CTA_PROTO_DST_PORT`.
@@ -28,6 +30,8 @@ const DESTINATION_PORT: u16 = 3;
 pub enum ConntrackError {
     #[error("cannot ask the kernel for connection tracking (NETLINK_NETFILTER): {0}")]
     Open(#[source] io::Error),
+    #[error("cannot list the tracked connections: {0}")]
+    List(#[source] io::Error),
     #[error("cannot remove the connection tracking entry of {flow}: {source}")]
     Delete { flow: Flow, source: io::Error },
 }
@@ -55,6 +59,18 @@ impl Flow {
         Self::new(socket.protocol, socket.local, socket.remote)
     }
 
+    pub fn protocol(self) -> Protocol {
+        self.protocol
+    }
+
+    pub fn source(self) -> SocketAddr {
+        self.source
+    }
+
+    pub fn destination(self) -> SocketAddr {
+        self.destination
+    }
+
     /// The same flow as its other end sees it.
     pub fn reversed(self) -> Self {
         Self { source: self.destination, destination: self.source, ..self }
@@ -66,6 +82,54 @@ impl fmt::Display for Flow {
         let protocol = self.protocol.as_str();
         write!(f, "{protocol} {} > {}", self.source, self.destination)
     }
+}
+
+/// A tracked flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tracked {
+    /// As the first packet came in.
+    pub original: Flow,
+    /// As the answers come in. Where nothing is translated it is the other one reversed.
+    pub reply: Flow,
+}
+
+/// Lists the TCP and UDP flows of the calling thread's network namespace; none where the kernel does not track.
+pub fn list() -> Result<Vec<Tracked>, ConntrackError> {
+    let mut connection = match Connection::open(netlink::Protocol::Netfilter) {
+        Err(error) if is_unsupported(&error) => return Ok(Vec::new()),
+        other => other.map_err(ConntrackError::Open)?,
+    };
+    let request = Request::new(GET, &netfilter_header(libc::AF_UNSPEC as u8, 0));
+    match connection.dump(&request, |message| tracked(message)) {
+        Err(error) if is_unsupported(&error) => Ok(Vec::new()),
+        other => other.map_err(ConntrackError::List),
+    }
+}
+
+fn tracked(message: &Message<'_>) -> Option<Tracked> {
+    // Behind a header of four bytes.
+    let of =
+        |kind| message.attributes(4).find(|attribute| attribute.kind == kind).and_then(|tuple| flow(&tuple));
+    Some(Tracked { original: of(TUPLE)?, reply: of(REPLY)? })
+}
+
+fn flow(tuple: &Attribute<'_>) -> Option<Flow> {
+    let part = |kind| tuple.nested().find(|attribute| attribute.kind == kind);
+    let (ip, protocol) = (part(TUPLE_IP)?, part(TUPLE_PROTOCOL)?);
+    let address = |v4: u16| {
+        ip.nested().find(|a| a.kind == v4 || a.kind == v4 + 2).and_then(|a| read_address(a.payload))
+    };
+    let field = |kind| protocol.nested().find(|attribute| attribute.kind == kind);
+    let number = *field(NUMBER)?.payload.first()?;
+    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|known| known.number() == number)?;
+    let port = |kind| field(kind).and_then(|port| port.be_u16());
+    let source = SocketAddr::new(address(1)?, port(SOURCE_PORT)?);
+    Flow::new(protocol, source, SocketAddr::new(address(2)?, port(DESTINATION_PORT)?))
+}
+
+fn read_address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// Removes the entries of these flows, whichever end opened them; returns how many there were.
@@ -143,6 +207,19 @@ mod tests {
         let mapped = flow("[::ffff:192.0.2.1]:1", "203.0.113.1:2").unwrap();
         assert_eq!(mapped, flow("192.0.2.1:1", "203.0.113.1:2").unwrap());
         assert_eq!(mapped.reversed().to_string(), "UDP 203.0.113.1:2 > 192.0.2.1:1");
+    }
+
+    #[test]
+    fn a_listed_flow_reads_as_it_was_written() {
+        for (source, destination) in [("10.0.0.2:1", "192.0.2.1:443"), ("[fd00::2]:1", "[2001:db8::1]:443")] {
+            let flow = flow(source, destination).unwrap();
+            // A delete has the same tuple in the same place.
+            let datagram = delete_request(flow).bytes(1, 0).unwrap();
+            let message = Messages::new(&datagram).next().unwrap();
+            let tuple = message.attributes(4).next().unwrap();
+            assert_eq!(super::flow(&tuple), Some(flow));
+            assert_eq!(tracked(&message), None, "no answer");
+        }
     }
 
     proptest! {

@@ -1,10 +1,13 @@
-//! The TCP and UDP sockets of this network namespace, and how to destroy one.
+//! The TCP and UDP sockets of this network namespace, or of a process's, and how to destroy one.
 //!
 //! Neighbour: [`super::netlink`] carries the messages (sock_diag(7), linux/inet_diag.h). Deliberately absent: which
 //! sockets a close must cut; processes (`/proc` is not searched); SCTP and raw sockets.
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use nix::sched::{CloneFlags, setns};
 
 use super::netlink::{self, Connection, Message, Request, fixed};
 
@@ -24,6 +27,8 @@ const TIMER_TIME_WAIT: u8 = 3;
 pub enum SocketError {
     #[error("cannot ask the kernel for sockets (NETLINK_SOCK_DIAG): {0}")]
     Open(#[source] io::Error),
+    #[error("cannot enter the network of process {process}: {source}{}", enter_help(source))]
+    Enter { process: u32, source: io::Error },
     #[error("cannot list the {protocol} sockets of {family}: {source}{}", list_help(source))]
     List { protocol: &'static str, family: &'static str, source: io::Error },
     #[error(
@@ -37,6 +42,13 @@ pub enum SocketError {
 fn list_help(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::ENOENT) => " (the kernel needs the modules tcp_diag and udp_diag)",
+        Some(_) | None => "",
+    }
+}
+
+fn enter_help(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => " (it takes CAP_SYS_PTRACE and CAP_SYS_ADMIN)",
         Some(_) | None => "",
     }
 }
@@ -159,6 +171,20 @@ impl SocketTable {
     pub fn open() -> Result<Self, SocketError> {
         let connection = Connection::open(netlink::Protocol::SockDiag).map_err(SocketError::Open)?;
         Ok(Self { connection })
+    }
+
+    /// Opens the table of a process's network namespace. The calling thread stays where it is.
+    pub fn open_in(process: u32) -> Result<Self, SocketError> {
+        let failed = move |source| SocketError::Enter { process, source };
+        let namespace = File::open(format!("/proc/{process}/ns/net")).map_err(failed)?;
+        // A socket belongs to the namespace in which it was made; the thread ends with it.
+        let entered = std::thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
+            Self::open()
+        });
+        entered
+            .join()
+            .unwrap_or_else(|_| Err(failed(io::Error::other("the thread that entered it panicked"))))
     }
 
     /// Lists all TCP and UDP sockets of both families.

@@ -34,12 +34,14 @@ fn text((kind, from, length, address, watch): (usize, i64, i64, u8, bool)) -> St
         "provider = \"p\"\nowner = \"o\"\n[lifetime]\ncommission = {commission}\ndecommission = {end}\n{watch}{window}\
          [[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"192.0.2.{address}\", \"n{name}.example.com\"]\n\
          ports = [{ports}]\n{own}\
+         [[egress]]\nsubject = {{ container = \"c{address}\" }}\nto = [\"192.0.2.{address}\", \"n{name}.example.com\"]\n\
+         ports = [{ports}]\n{own}\
          [[ingress]]\nsubject = {{ unit = \"u.service\" }}\nfrom = [\"198.51.100.0/24\"]\nports = [\"22/tcp\"]\n{}",
-        match kind {
-            5 => format!("[[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"any\"]\nports = [\"443/tcp\", \"icmp\"]\n"),
-            6 => "[[egress]]\nsubject = { cgroup = \"/\" }\nto = [\"any\"]\nports = [\"400-500/tcp\", \"53/udp\"]\n".to_owned(),
-            _ => String::new(),
-        },
+         match kind {
+             5 => format!("[[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"any\"]\nports = [\"443/tcp\", \"icmp\"]\n"),
+             6 => "[[egress]]\nsubject = { cgroup = \"/\" }\nto = [\"any\"]\nports = [\"400-500/tcp\", \"53/udp\"]\n".to_owned(),
+             _ => String::new(),
+         },
     )
 }
 
@@ -192,8 +194,15 @@ impl Host {
                 self.hear(name, News::Learned { address, until });
             }
             Event::Moves(unit, id) => {
-                let subject = Subject::unit(&format!("u{unit}.service")).unwrap();
-                next.resolve(subject.clone(), places(id));
+                let (subject, places) = match id % 2 {
+                    0 => (Subject::unit(&format!("u{unit}.service")), places(id)),
+                    _ => (
+                        Subject::container(&format!("c{unit}")),
+                        vec![Place::Address(std::net::Ipv4Addr::new(172, 18, 0, id as u8).into())],
+                    ),
+                };
+                let subject = subject.unwrap();
+                next.resolve(subject.clone(), places);
                 let subjects = BTreeSet::from([subject]);
                 let part = next.compile_subjects(&subjects, &self.world, &self.in_force);
                 self.world = next;

@@ -7,6 +7,7 @@ mod key;
 mod print;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -269,6 +270,11 @@ pub enum Statement {
         id: u64,
         /// What nft calls it: relative to /sys/fs/cgroup.
         path: String,
+    },
+    /// One end of the packet has this address.
+    Address {
+        side: Side,
+        address: IpAddr,
     },
     /// Looks the verdict up; goes on when there is none.
     Dispatch {

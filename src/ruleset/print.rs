@@ -219,6 +219,10 @@ impl fmt::Display for Statement {
                 write!(f, "{} {not}@{set}", print_loads(key))
             }
             Self::InCgroup { level, path, .. } => write!(f, "socket cgroupv2 level {level} \"{path}\""),
+            Self::Address { side, address } => {
+                let family = if address.is_ipv4() { "ip" } else { "ip6" };
+                write!(f, "{family} {}addr {address}", side_letter(*side))
+            }
             Self::Dispatch { key, map } => write!(f, "{} vmap @{map}", print_loads(key)),
             Self::Protocol(number) => write!(f, "meta l4proto {}", print_value(Value::Protocol(*number))),
             Self::Port { protocol, side, range } => {

@@ -116,6 +116,7 @@ impl<'a> Interpreter<'a> {
             Statement::InCgroup { level, id, .. } => {
                 yes(packet.cgroups.as_ref()?.get(*level as usize) == Some(id))
             }
+            Statement::Address { side, address: wanted } => yes(address(packet, *side) == *wanted),
             Statement::Dispatch { key, map } => {
                 let key = self.key(key, packet)?;
                 match self.find(map, &key).and_then(|element| element.verdict.as_ref()) {

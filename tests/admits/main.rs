@@ -25,6 +25,10 @@ const HOST: [&str; 2] = ["192.0.2.1", "2001:db8:ffff::1"];
 const PLACES: [(&str, u64, u32); 4] =
     [("/a", 11, 1), ("/a/inner", 12, 2), ("/b.slice", 21, 1), ("/b.slice/x.service", 22, 2)];
 
+/// The container that has a network of its own, as a place beside [`PLACES`], with its addresses.
+const CONTAINER: usize = PLACES.len();
+const BEHIND: [&str; 2] = ["172.18.0.2", "fd18::2"];
+
 /// Numbers of a user and a group.
 const PAYER: u32 = 1001;
 const PAYERS: u32 = 2002;
@@ -40,6 +44,7 @@ fn subject() -> impl Strategy<Value = &'static str> {
         r#"{ cgroup = "/a/inner" }"#,
         r#"{ unit = "x.service" }"#,
         r#"{ unit = "absent.service" }"#,
+        r#"{ container = "web" }"#,
         r#"{ user = "payer" }"#,
         r#"{ user = "absent" }"#,
         r#"{ group = "payers" }"#,
@@ -101,6 +106,9 @@ fn policy() -> impl Strategy<Value = String> {
     (any::<bool>(), subject(), endpoints(), ports(), window, prop::bool::weighted(0.4)).prop_map(
         |(egress, subject, endpoints, ports, window, tls)| {
             let subject = if egress { subject } else { subject_of_ingress(subject) };
+            // What is forwarded is judged by listed addresses only.
+            let is_forwarded = subject.contains("container") && endpoints == ["any"];
+            let subject = if is_forwarded { r#"{ unit = "x.service" }"# } else { subject };
             let (table, key) = if egress { ("egress", "to") } else { ("ingress", "from") };
             let windows = window.map(|w| format!("windows = [\"w{w}\"]\n")).unwrap_or_default();
             let tls = tls && egress && ports.iter().all(|port| port.ends_with("/tcp"));
@@ -162,7 +170,7 @@ struct Attempt {
     owner: [u32; 2],
     /// A connection that begins with a ClientHello.
     hello: bool,
-    /// Where the process lives: an index into [`PLACES`], or nowhere.
+    /// Where the process lives: an index into [`PLACES`], or [`CONTAINER`], or nowhere.
     place: Option<usize>,
 }
 
@@ -182,7 +190,7 @@ fn attempt() -> impl Strategy<Value = Attempt> {
         prop::sample::select(remotes),
         prop::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Icmp]),
         prop::sample::select(vec![22u16, 53, 440, 443, 450, 451, 65535]),
-        prop::option::of(0..PLACES.len()),
+        prop::option::of(0..=CONTAINER),
         any::<bool>(),
         prop::sample::select(vec![[0, 0], [PAYER, 0], [0, PAYERS], [PAYER, PAYERS], [PAYERS, PAYER]]),
     )
@@ -206,6 +214,10 @@ fn resolution() -> Resolution {
         (Subject::cgroup("/a").unwrap(), vec![place(0)]),
         (Subject::cgroup("/a/inner").unwrap(), vec![place(1)]),
         (Subject::unit("x.service").unwrap(), vec![place(3)]),
+        (
+            Subject::container("web").unwrap(),
+            BEHIND.map(|address| Place::Address(address.parse().unwrap())).into(),
+        ),
         (Subject::user("payer").unwrap(), vec![Place::User(PAYER)]),
         (Subject::group("payers").unwrap(), vec![Place::Group(PAYERS)]),
     ])
@@ -213,6 +225,9 @@ fn resolution() -> Resolution {
 
 /// True when a process at this place and of this owner belongs to the subject.
 fn is(subject: &Subject, place: Option<usize>, [user, group]: [u32; 2]) -> bool {
+    if place == Some(CONTAINER) {
+        return matches!(subject, Subject::Container(_));
+    }
     let path = place.map(|index| PLACES[index].0);
     match subject {
         Subject::Cgroup(wanted) if wanted == "/" => true,
@@ -226,8 +241,12 @@ fn is(subject: &Subject, place: Option<usize>, [user, group]: [u32; 2]) -> bool 
 
 /// The first packet of an attempt, with the cgroups of its process by level.
 fn packet(attempt: &Attempt) -> Packet {
-    let host: IpAddr = HOST[usize::from(attempt.remote.is_ipv6())].parse().unwrap();
+    let is_forwarded = attempt.place == Some(CONTAINER);
+    let own = if is_forwarded { BEHIND } else { HOST };
+    let host: IpAddr = own[usize::from(attempt.remote.is_ipv6())].parse().unwrap();
     let (hook, source, destination) = match attempt.direction {
+        Direction::Egress if is_forwarded => (Hook::Forward, host, attempt.remote),
+        Direction::Ingress if is_forwarded => (Hook::Forward, attempt.remote, host),
         Direction::Egress => (Hook::Output, host, attempt.remote),
         Direction::Ingress => (Hook::Input, attempt.remote, host),
     };
@@ -250,9 +269,10 @@ fn packet(attempt: &Attempt) -> Packet {
         icmp_type: if attempt.remote.is_ipv6() { 128 } else { 8 },
         echo_id: 7,
         fragment: false,
-        // Nobody has a socket for echo requests from outside.
-        cgroups: (hook == Hook::Output || attempt.protocol != Protocol::Icmp).then(|| cgroups(attempt.place)),
-        owner: Some(attempt.owner),
+        // Nobody has a socket for echo requests from outside, nor for what is forwarded.
+        cgroups: (hook == Hook::Output || (hook == Hook::Input && attempt.protocol != Protocol::Icmp))
+            .then(|| cgroups(attempt.place)),
+        owner: (!is_forwarded).then_some(attempt.owner),
     }
 }
 
@@ -357,10 +377,14 @@ proptest! {
                 port: attempt.port,
             };
             // Echo requests from outside are answered by the kernel: any existing process of the subject will do.
-            let kernel_answers =
-                attempt.direction == Direction::Ingress && attempt.protocol == Protocol::Icmp;
+            let kernel_answers = attempt.direction == Direction::Ingress
+                && attempt.protocol == Protocol::Icmp
+                && attempt.place != Some(CONTAINER);
             let is = |subject: &Subject| match kernel_answers {
-                true => subject.is_any_process() || resolution.contains_key(subject),
+                true => {
+                    let is_here = !matches!(subject, Subject::Container(_)) && resolution.contains_key(subject);
+                    subject.is_any_process() || is_here
+                }
                 false => is(subject, attempt.place, attempt.owner),
             };
             let way = match attempt.direction {

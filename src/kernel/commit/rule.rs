@@ -5,6 +5,7 @@
 //! expression that does nothing; we leave it out.
 
 use std::ffi::{CStr, CString};
+use std::net::IpAddr;
 
 use nftnl::nftnl_sys as sys;
 
@@ -101,6 +102,7 @@ impl Encoder<'_> {
                 self.load(Load::Cgroup { level: *level }, Register::FIRST);
                 self.push(expr::compare(libc::NFT_CMP_EQ, &id.to_ne_bytes()));
             }
+            Statement::Address { side, address } => self.is_address(*side, *address),
             Statement::Dispatch { key, map } => {
                 self.loads(key);
                 self.push(expr::dispatch(&text(map)?));
@@ -173,6 +175,16 @@ impl Encoder<'_> {
             }
         }
         Ok(())
+    }
+
+    fn is_address(&mut self, side: Side, address: IpAddr) {
+        let (family, bytes) = match address {
+            IpAddr::V4(v4) => (Family::V4, v4.octets().to_vec()),
+            IpAddr::V6(v6) => (Family::V6, v6.octets().to_vec()),
+        };
+        self.need_network(family);
+        self.address(family, side, Register::FIRST);
+        self.push(expr::compare(libc::NFT_CMP_EQ, &bytes));
     }
 
     fn interface(&mut self, key: i32) {

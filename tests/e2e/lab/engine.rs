@@ -1,13 +1,23 @@
-//! What container engines make: cgroups by id, and files that say which name belongs to which id.
+//! What container engines make: cgroups by id, files that say which name belongs to which id, and networks.
+//!
+//! ```text
+//!   provider  wire0 ---- host0  host  br0 ---- ethN  eth0  container N
+//!                        masquerades  172.30.0.1/24        172.30.0.N
+//!                                     fd30::1/64           fd30::N
+//! ```
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Lab, Unit, put};
+use super::netns::Netns;
+use super::{Lab, NETNS, Unit, knock_until_the_neighbour_answers, no_duplicate_address_detection, put};
+use crate::agent::Agent;
 
 /// How an engine names cgroups.
 pub const DOCKER: &str = "docker-@.scope";
@@ -56,6 +66,75 @@ fn write(lab: &Lab, path: &str, text: &str) {
     let path = lab.engines().join(path);
     fs::create_dir_all(path.parent().expect("not the root")).expect("a directory of ours");
     put(&path, text);
+}
+
+/// A container with a network of its own behind a bridge of the host.
+pub struct Container {
+    netns: Netns,
+    cgroup: Unit,
+    addresses: [IpAddr; 2],
+}
+
+/// Makes the bridge for containers. What they send to the provider leaves with the host's address.
+pub fn bridge(lab: &Lab) {
+    for scope in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        lab.sysctl(true, scope, "1");
+    }
+    lab.host.ip("link add br0 type bridge\nlink set br0 up\naddr add 172.30.0.1/24 dev br0\naddr add fd30::1/64 dev br0 nodad\n");
+    nat(
+        lab,
+        "chain out { type nat hook postrouting priority 100; ip saddr 172.30.0.0/24 oifname \"host0\" masquerade; \
+         ip6 saddr fd30::/64 oifname \"host0\" masquerade; }",
+    );
+}
+
+/// Publishes a port of a container at a port of the host, over both families.
+pub fn publish(lab: &Lab, from: u16, container: &Container, to: u16) {
+    let [v4, v6] = container.addresses;
+    nat(
+        lab,
+        &format!(
+            "chain in{from} {{ type nat hook prerouting priority -100; \
+             iifname \"host0\" meta nfproto ipv4 tcp dport {from} dnat ip to {v4}:{to}; \
+             iifname \"host0\" meta nfproto ipv6 tcp dport {from} dnat ip6 to [{v6}]:{to}; }}"
+        ),
+    );
+}
+
+fn nat(lab: &Lab, chain: &str) {
+    let mut command = Command::new("nft");
+    command.arg(format!("table inet engine {{\n{chain}\n}}\n"));
+    lab.on_host(command).ok();
+}
+
+/// Starts a container: its first process comes later. `number` is the last part of its addresses.
+pub fn start(lab: &Lab, cgroup: &Unit, number: u8) -> Container {
+    let netns = Netns::add(&format!("{NETNS}{}c{number}", lab.id())).expect("one more of what the lab has");
+    let (v4, v6) =
+        (Ipv4Addr::new(172, 30, 0, number), Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, u16::from(number)));
+    netns.run(no_duplicate_address_detection);
+    lab.host.ip(&format!(
+        "link add eth{number} type veth peer name eth0 netns {}\nlink set eth{number} master br0 up\n",
+        netns.name()
+    ));
+    netns.ip(&format!(
+        "link set lo up\nlink set eth0 up\naddr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad\n\
+         route add default via 172.30.0.1\nroute add default via fd30::1\n"
+    ));
+    let gateways = [Ipv4Addr::new(172, 30, 0, 1).into(), Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, 1).into()];
+    netns.run(|| knock_until_the_neighbour_answers(&gateways));
+    Container { netns, cgroup: cgroup.clone(), addresses: [v4.into(), v6.into()] }
+}
+
+impl Container {
+    pub fn process(&self) -> Agent {
+        self.netns.run(|| Agent::spawn(Some(self.cgroup.dir()), 0))
+    }
+
+    /// IPv4, IPv6.
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        self.addresses
+    }
 }
 
 /// Puts a directory in the place of `/var/lib` for the calling thread and what it starts.

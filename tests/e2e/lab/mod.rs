@@ -374,6 +374,11 @@ runtime = "{dir}/{runtime}"
         )
     }
 
+    /// Lets the provider reach the containers by their own addresses.
+    pub fn route_to_containers(&self) {
+        self.provider.ip(&format!("route add 172.30.0.0/24 via {}\n", self.host4()));
+    }
+
     /// What container engines keep in `/var/lib`, as the daemon sees it.
     pub fn engines(&self) -> PathBuf {
         self.dir.path().join("var-lib")

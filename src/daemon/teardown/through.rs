@@ -1,0 +1,129 @@
+//! The same for what this host forwards: the sockets inside of containers, and the flows that other tables track.
+//!
+//! To enter a container's network takes more than the daemon needs for all else. Without it the kernel refuses just
+//! the same, and each end learns of the close when it next sends.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Proofs, is_admitted, is_connected, is_enforced, packets_between};
+use crate::compile::Place;
+use crate::kernel::conntrack::{self, Flow};
+use crate::kernel::sockets::{Protocol, SocketTable, TimeWait};
+use crate::model::{ServiceName, Subject};
+use crate::owners::Owners;
+use crate::reconcile::World;
+
+/// The sockets of a container.
+pub struct Container {
+    subject: Subject,
+    table: SocketTable,
+}
+
+/// Enters the networks of these processes, as far as it is allowed.
+pub fn open(namespaces: &[(Subject, u32)]) -> Vec<Container> {
+    let enter = |(subject, process): &(Subject, u32)| match SocketTable::open_in(*process) {
+        Ok(table) => Some(Container { subject: subject.clone(), table }),
+        Err(error) => {
+            tracing::info!(%subject, %error, "its ends learn of a close when they next send");
+            None
+        }
+    };
+    namespaces.iter().filter_map(enter).collect()
+}
+
+/// One look: destroys what must go; returns what was there.
+pub fn round(
+    world: &World,
+    owners: &Owners,
+    containers: &mut [Container],
+    proofs: &mut Proofs,
+) -> Vec<(ServiceName, String)> {
+    let mut left = Vec::new();
+    for container in containers {
+        left.extend(cut_sockets(world, owners, container, proofs));
+    }
+    untrack(world, owners, proofs);
+    left
+}
+
+fn cut_sockets(
+    world: &World,
+    owners: &Owners,
+    container: &mut Container,
+    proofs: &mut Proofs,
+) -> Vec<(ServiceName, String)> {
+    let subject = &container.subject;
+    let sockets = match container.table.dump(TimeWait::Skip) {
+        Ok(sockets) => sockets,
+        Err(error) => {
+            tracing::warn!(%subject, %error, "cannot see the sockets of a container");
+            return Vec::new();
+        }
+    };
+    let mut left = Vec::new();
+    for socket in sockets.iter().filter(|socket| is_connected(socket)) {
+        let Some(service) = whose(world, owners, socket.protocol, socket.local, socket.remote) else {
+            continue;
+        };
+        match container.table.destroy(socket) {
+            Ok(true) => proofs.entry(service.clone()).or_default().sockets_closed += 1,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%service, %error, "cannot destroy a socket"),
+        }
+        left.push((service, format!("{} {} > {}", socket.protocol.as_str(), socket.local, socket.remote)));
+    }
+    left
+}
+
+/// Removes what connection tracking knows of flows that no grant admits any more.
+fn untrack(world: &World, owners: &Owners, proofs: &mut Proofs) {
+    let addresses: BTreeSet<IpAddr> = addresses(world).collect();
+    if addresses.is_empty() {
+        return;
+    }
+    let tracked = conntrack::list().unwrap_or_else(|error| {
+        tracing::warn!(%error, "tracked flows of containers stay until they time out");
+        Vec::new()
+    });
+    // The container is where the first packet comes from, or where the answers do: an address of the host may have
+    // stood for it on the way.
+    let ours = |flow: &Flow| addresses.contains(&flow.source().ip());
+    for flow in tracked.iter().flat_map(|tracked| [tracked.original, tracked.reply]).filter(ours) {
+        let whose = whose(world, owners, flow.protocol(), flow.source(), flow.destination());
+        let Some(service) = whose else { continue };
+        match conntrack::delete(&[flow]) {
+            Ok(removed) => proofs.entry(service).or_default().flows_removed += removed as u64,
+            Err(error) => tracing::warn!(%service, %error, "cannot remove a tracked flow"),
+        }
+    }
+}
+
+fn addresses(world: &World) -> impl Iterator<Item = IpAddr> {
+    let places = world.subjects().into_iter().flat_map(|subject| world.places(subject));
+    places.filter_map(|place| match place {
+        Place::Address(address) => Some(*address),
+        Place::Cgroup(_) | Place::User(_) | Place::Group(_) => None,
+    })
+}
+
+/// The service to which a flow of a container belongs that no grant admits.
+fn whose(
+    world: &World,
+    owners: &Owners,
+    protocol: Protocol,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> Option<ServiceName> {
+    if !owners.is_listed(remote.ip()) {
+        return None;
+    }
+    let services = world.standings();
+    let is = |subject: &Subject| world.places(subject).contains(&Place::Address(local.ip()));
+    if is_admitted(world, &services, &packets_between(protocol, local, remote), &is) {
+        return None;
+    }
+    let owner = owners.owner(&services, remote.ip(), world.now())?;
+    let service = services.get(owner.index)?.service;
+    is_enforced(world, service).then(|| service.name.clone())
+}
