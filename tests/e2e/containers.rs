@@ -231,7 +231,7 @@ fn a_container_is_followed_to_its_next_address_and_the_last_one_is_nobodys() {
     // What happens when an engine stops a container: its processes end, then its network and its cgroup go.
     drop(process);
     cgroup.remove();
-    drop(web);
+    web.stop(&lab);
     let elsewhere = engine::cgroup(&lab, DOCKER, &engine::id(&lab, "late"));
     let heir = engine::start(&lab, &elsewhere, 2);
     let stranger = heir.process();

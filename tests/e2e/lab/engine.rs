@@ -11,6 +11,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -109,7 +110,9 @@ fn nat(lab: &Lab, chain: &str) {
 
 /// Starts a container: its first process comes later. `number` is the last part of its addresses.
 pub fn start(lab: &Lab, cgroup: &Unit, number: u8) -> Container {
-    let netns = Netns::add(&format!("{NETNS}{}c{number}", lab.id())).expect("one more of what the lab has");
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let started = STARTED.fetch_add(1, Ordering::Relaxed);
+    let netns = Netns::add(&format!("{NETNS}{}c{started}", lab.id())).expect("one more of what the lab has");
     let (v4, v6) =
         (Ipv4Addr::new(172, 30, 0, number), Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, u16::from(number)));
     netns.run(no_duplicate_address_detection);
@@ -129,6 +132,12 @@ pub fn start(lab: &Lab, cgroup: &Unit, number: u8) -> Container {
 impl Container {
     pub fn process(&self) -> Agent {
         self.netns.run(|| Agent::spawn(Some(self.cgroup.dir()), 0))
+    }
+
+    /// Takes its network away at once: the kernel ends a namespace when it likes.
+    pub fn stop(self, lab: &Lab) {
+        let [IpAddr::V4(v4), _] = self.addresses else { panic!("IPv4 comes first") };
+        lab.host.ip(&format!("link del eth{}\n", v4.octets()[3]));
     }
 
     /// IPv4, IPv6.
