@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use picoseg::compile::Place;
 use picoseg::config::{self, Files, Source};
-use picoseg::model::{Settings, Subject, Time};
+use picoseg::model::{ServiceName, Settings, Subject, Time};
 use picoseg::reconcile::World;
-use picoseg::ruleset::Ruleset;
+use picoseg::ruleset::{Chain, Ruleset};
 
 /// A Monday noon.
 fn at() -> Time {
@@ -111,4 +111,33 @@ fn the_same_files_print_the_same_bytes_in_any_order() {
     let one = compiled(files.clone()).print(at()).to_string();
     files.reverse();
     assert_eq!(one, compiled(files).print(at()).to_string());
+}
+
+/// The chains that every packet meets, and those of one segment.
+fn met(segments: u64) -> Vec<Option<Chain>> {
+    let mut world = World::new(Settings::default(), at());
+    let unit = |number| Subject::unit(&format!("u{number}.service")).unwrap();
+    let segment = |number| {
+        let name = ServiceName::new(&format!("s{number}")).unwrap();
+        let text = format!("subject = {{ unit = \"u{number}.service\" }}\n");
+        let (segment, found) = config::parse_segment(Path::new("s.toml"), &name, &text, &|_| None);
+        (name, segment.unwrap_or_else(|| panic!("{found:?}")))
+    };
+    world.enclose((0..segments).map(segment).collect());
+    for number in 0..segments {
+        world.resolve(
+            unit(number),
+            vec![Place::cgroup(1000 + number, 2, format!("system.slice/u{number}.service"))],
+        );
+    }
+    let ruleset = world.compile();
+    let names = ["output", "input", "subjects-out", "subjects-in", "seg-s0-out", "seg-s0-in"];
+    names.into_iter().map(|name| ruleset.chains.get(name).cloned()).collect()
+}
+
+#[test]
+fn a_packet_meets_as_many_rules_with_two_hundred_segments_as_with_one() {
+    let one = met(1);
+    assert!(one.iter().all(Option::is_some));
+    assert_eq!(one, met(200));
 }

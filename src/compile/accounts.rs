@@ -75,8 +75,8 @@ pub fn add_rules(input: &Input<'_>, policy: &Policy, protocol: Protocol, ruleset
         Place::Group(id) => Some(ruleset::Account::Group(*id)),
         Place::Cgroup(_) | Place::Address(_) => None,
     };
-    let owners = subjects::places(input, &policy.subject).iter().filter_map(account);
-    let Some(owner) = owners.last() else { return Vec::new() };
+    let mut owners = subjects::places(input, &policy.subject).iter().filter_map(account);
+    let Some(owner) = owners.next() else { return Vec::new() };
     let account = Account { subject: &policy.subject, owner };
     match protocol {
         Protocol::Tcp if tls::applies(policy, protocol) => {

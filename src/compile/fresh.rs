@@ -16,11 +16,11 @@ use std::time::Duration;
 use super::learning::{DEEPEST, naming_set};
 use super::names;
 use super::shared::{back, chain, first_segment, goto, jump, lookup, update};
-use crate::model::Family;
+use crate::model::{Direction, Family, Reason};
 use crate::ruleset::{Field, Load, Ruleset, Set, Side, Statement, Verdict};
 
-/// Where a SYN that would be refused goes first; it comes back unless it is held.
-pub const CHAIN: &str = "fresh-out";
+/// Where a SYN goes that no grant admits, in the output hook.
+const CHAIN: &str = "fresh-out";
 
 /// Counts what was held.
 const COUNTER: &str = "held";
@@ -33,34 +33,72 @@ const HELD: Duration = Duration::from_secs(130);
 
 const SIZE: u32 = 65_536;
 
-/// Adds the chains and lets refused segments that leave pass through them.
+/// Adds the chains and the rules that lead through them.
+///
+/// Whether a SYN is refused shows only where its reason is known, which the forward hook reaches as well and which
+/// therefore must not ask for sockets. So its flow is noted before that, and what is noted is held there.
 pub fn add(ruleset: &mut Ruleset) {
     ruleset.counters.insert(COUNTER.to_owned());
     let mut asked = Vec::new();
     for level in 1..=DEEPEST {
         ruleset.sets.insert(answered(level), Set::dynamic(&[Field::Cgroup], SIZE, Some(FRESH), false));
-        asked.push(vec![lookup(&[Load::Cgroup { level }], answered(level)), goto("fresh-held")]);
+        asked.push(vec![lookup(&[Load::Cgroup { level }], answered(level)), goto("fresh-mark")]);
     }
     chain(ruleset, CHAIN, asked);
-    let mut once = Vec::new();
+    let mut mark = Vec::new();
     for family in Family::ALL {
-        let set = format!("held{}", names::digit(family));
         let address = Field::Address(family);
         let fields = [address, Field::Port, address, Field::Port];
-        ruleset.sets.insert(set.clone(), Set::dynamic(&fields, SIZE, Some(HELD), false));
-        let flow = [
-            Load::Address(family, Side::Source),
-            Load::Port(Side::Source),
-            Load::Address(family, Side::Destination),
-            Load::Port(Side::Destination),
-        ];
-        once.push(vec![lookup(&flow, set.clone()), back()]);
-        // One rule: where the set is full, nothing is held and the segment is judged.
-        let drop = Statement::Verdict(Verdict::Drop);
-        once.push(vec![update(set, &flow), Statement::Count(COUNTER.to_owned()), drop]);
-        add_to(ruleset, &format!("refuse-out{}", names::digit(family)));
+        for (set, timeout) in [(held(family), HELD), (fresh(family), FRESH)] {
+            ruleset.sets.insert(set, Set::dynamic(&fields, SIZE, Some(timeout), false));
+        }
+        mark.push(vec![lookup(&flow(family), held(family)), back()]);
+        mark.push(vec![update(fresh(family), &flow(family))]);
+        let refusal = ruleset.chains.get_mut(&format!("refuse-out{}", names::digit(family)));
+        if let Some(refusal) = refusal {
+            let dispatches =
+                |rule: &crate::ruleset::Rule| matches!(rule.first(), Some(Statement::Dispatch { .. }));
+            let place = refusal.rules.iter().position(dispatches).unwrap_or(refusal.rules.len());
+            refusal.rules.insert(place, vec![first_segment(), jump(CHAIN)].into());
+        }
     }
-    chain(ruleset, "fresh-held", once);
+    chain(ruleset, "fresh-mark", mark);
+    for reason in Reason::of_services(Direction::Egress) {
+        let chain = ruleset.chains.get_mut(&names::reason_chain(Direction::Egress, reason));
+        if let Some(chain) = chain {
+            chain.rules.splice(0..0, Family::ALL.map(|family| hold(family).into()));
+        }
+    }
+}
+
+/// Drops what is noted, once. One rule: where the set is full, nothing is held and the segment is refused.
+fn hold(family: Family) -> Vec<Statement> {
+    let key = flow(family).to_vec();
+    vec![
+        first_segment(),
+        lookup(&key, fresh(family)),
+        Statement::Delete { set: fresh(family).into(), key: key.clone() },
+        update(held(family), &key),
+        Statement::Count(COUNTER.to_owned()),
+        Statement::Verdict(Verdict::Drop),
+    ]
+}
+
+fn held(family: Family) -> String {
+    format!("held{}", names::digit(family))
+}
+
+fn fresh(family: Family) -> String {
+    format!("fresh{}", names::digit(family))
+}
+
+fn flow(family: Family) -> [Load; 4] {
+    [
+        Load::Address(family, Side::Source),
+        Load::Port(Side::Source),
+        Load::Address(family, Side::Destination),
+        Load::Port(Side::Destination),
+    ]
 }
 
 /// The rules that note who was answered: behind the check that it was an answer to a question.
@@ -74,12 +112,4 @@ pub fn note() -> Vec<Vec<Statement>> {
 
 fn answered(level: u32) -> String {
     format!("answered-l{level}")
-}
-
-/// Before the owner is looked for.
-fn add_to(ruleset: &mut Ruleset, refusal: &str) {
-    let Some(refusal) = ruleset.chains.get_mut(refusal) else { return };
-    let dispatches = |rule: &crate::ruleset::Rule| matches!(rule.first(), Some(Statement::Dispatch { .. }));
-    let place = refusal.rules.iter().position(dispatches).unwrap_or(refusal.rules.len());
-    refusal.rules.insert(place, vec![first_segment(), jump(CHAIN)].into());
 }

@@ -1,7 +1,7 @@
 //! Sockets that are not what a policy supposes: of its subject, but made elsewhere; or made elsewhere on its ports.
 //!
 //! The kernel knows a socket by the cgroup in which it was created. A listener that the system manager made for a unit,
-//! and whatever it accepts, belongs to `init.scope`; a socket that a process brought along when it was moved, or was handed,
+//! and whatever it accepts, belongs to the socket unit or to `init.scope`; a socket that a process brought along when it was moved, or was handed,
 //! belongs to where it came from. No policy for the unit admits these, and none is widened for them: here they are only
 //! found, with a way out.
 //!
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::api::body::Finding;
 use crate::compile::Place;
-use crate::kernel::cgroups::Hierarchy;
+use crate::kernel::cgroups::{Hierarchy, subjects_by_name};
 use crate::kernel::holders::{self, Holders};
 use crate::kernel::sockets::{self, Socket, SocketTable, TcpState, TimeWait};
 use crate::model::{Direction, Policy, Protocol, ServiceName, Subject};
@@ -228,15 +228,10 @@ impl<'a> About<'a> {
                 )
             }
         };
-        let remedy = match (kind, self.tree.0.get(cgroup).map(String::as_str)) {
-            (Kind::Listener, Some(MANAGER)) => format!(
-                "have {subject} make its listener itself, or write a policy with subject = {{ unit = \"init.scope\" }} for this port, \
-                 which admits every listener that the system manager makes there"
-            ),
-            (Kind::Listener, _) if held_by.is_none() && !unknown => {
-                "end what listens there, or write a policy for its cgroup".to_owned()
-            }
-            _ => restart(subject),
+        let path = self.tree.0.get(cgroup).map(String::as_str);
+        let remedy = match kind {
+            Kind::Listener => remedy_of_listener(subject, path, held_by.is_some() || unknown),
+            Kind::Connected | Kind::Loose => restart(subject),
         };
         Some(Finding { policy: self.policy.id.to_string(), what, remedy })
     }
@@ -313,6 +308,31 @@ fn list(processes: &BTreeSet<u32>) -> String {
     texts.join(", ")
 }
 
+/// `may_hold`: a process of the subject holds it, or may do so.
+fn remedy_of_listener(subject: &Subject, path: Option<&str>, may_hold: bool) -> String {
+    let maker = path.and_then(|path| match path {
+        MANAGER => Some(("init.scope".to_owned(), "every listener that the system manager makes there")),
+        _ => Some((socket_unit(path)?, "every listener that this socket unit makes there")),
+    });
+    match maker {
+        Some((unit, what)) => format!(
+            "have {subject} make its listener itself, or write a policy with subject = {{ unit = {unit:?} }} for this port: \
+             it admits {what}"
+        ),
+        None if may_hold => restart(subject),
+        None => "end what listens there, or write a policy for its cgroup".to_owned(),
+    }
+}
+
+/// systemd makes the listeners of a socket unit in a process that has entered the unit's cgroup.
+fn socket_unit(path: &str) -> Option<String> {
+    let own = subjects_by_name(path).into_iter().filter_map(|subject| match subject {
+        Subject::Unit(unit) => Some(unit),
+        _ => None,
+    });
+    own.filter(|unit| unit.ends_with(".socket")).find(|unit| path.ends_with(&format!("/{unit}")))
+}
+
 fn restart(subject: &Subject) -> String {
     match subject {
         Subject::Unit(unit) => format!("restart it where it belongs: systemctl restart {unit}"),
@@ -321,5 +341,31 @@ fn restart(subject: &Subject) -> String {
         | Subject::User(_)
         | Subject::Group(_)
         | Subject::Container(_) => "start the process anew where it belongs".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_names_the_maker_where_it_makes_listeners_for_others() {
+        let subject = Subject::unit("hook.service").unwrap();
+        let remedy = |path, may_hold| remedy_of_listener(&subject, Some(path), may_hold);
+        for may_hold in [true, false] {
+            assert!(remedy("/init.scope", may_hold).contains(r#"{ unit = "init.scope" }"#));
+            assert!(remedy("/system.slice/hook.socket", may_hold).contains(r#"{ unit = "hook.socket" }"#));
+        }
+        for path in ["/user.slice", "/system.slice/a.service", "/a.service/hook.socket"] {
+            assert!(remedy(path, true).contains("systemctl restart hook.service"), "{path}");
+            assert!(remedy(path, false).contains("end what listens there"), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_lies_within_itself_and_what_encloses_it() {
+        let tree = Tree([(1, "/a.slice/x.service".to_owned()), (2, "/a.slice/x.service2".to_owned())].into());
+        assert!(tree.is_within(1, &["/b", "/a.slice/x.service"]) && tree.is_within(1, &["/a.slice"]));
+        assert!(!tree.is_within(2, &["/a.slice/x.service"]) && !tree.is_within(3, &["/a.slice"]));
     }
 }

@@ -27,7 +27,7 @@ impl Engine {
         let changed = next.hear(news, clock::now());
         for name in &changed {
             let addresses = next.host(name).map_or(0, |known| known.addresses.len());
-            tracing::info!(%name, addresses, "name changed");
+            tracing::debug!(%name, addresses, "name changed");
         }
         if let Err(error) = self.put_hosts_in_force(next, &changed) {
             tracing::error!(%error, "new addresses of names are not in the table: they stay as they were");

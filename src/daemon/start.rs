@@ -208,7 +208,7 @@ fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> 
         Ok(loaded) => return Ok(Files { loaded, before, error: None }),
         Err(diagnostics) => diagnostics,
     };
-    let Some(loaded) = before.as_ref().and_then(|accepted| fallback::reload(accepted)) else {
+    let Some(loaded) = before.as_ref().and_then(fallback::reload) else {
         return Err(StartError::Invalid(diagnostics));
     };
     let error = format!("running on the last accepted files: {}", list(&diagnostics));

@@ -30,7 +30,7 @@ fn a_listener_of_systemd_is_refused_and_show_says_why() {
     assert_eq!(machine.property("hook.service", "ActiveState"), "active");
     assert!(!machine.outside().talks_to(PORT, v4(0)), "the policy is for the service");
     let said = machine.picoseg(&["show", "provider"]).ok().stdout;
-    assert!(said.contains("hook.socket"), "{said}");
+    assert!(said.contains("/system.slice/hook.socket") && said.contains(r#"unit = "hook.socket""#), "{said}");
     machine.picoseg(&["check"]).ok().explains(&["hook.socket\" }"]);
 
     // The remedy: the maker is the subject.

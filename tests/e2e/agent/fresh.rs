@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::protocol::Took;
@@ -9,7 +10,24 @@ use super::protocol::Took;
 /// Long enough for two retransmissions of a SYN.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// So many at the same time.
+const WORKERS: usize = 8;
+
 pub fn connect(server: SocketAddr, questions: &[Vec<u8>], port: u16) -> Took {
+    let each = questions.len().div_ceil(WORKERS).max(1);
+    let mut took = Took::default();
+    thread::scope(|scope| {
+        let some = |chunk| scope.spawn(move || all(server, chunk, port));
+        let workers: Vec<_> = questions.chunks(each).map(some).collect();
+        for more in workers.into_iter().filter_map(|worker| worker.join().ok()) {
+            took.connected.extend(more.connected);
+            took.failed.extend(more.failed);
+        }
+    });
+    took
+}
+
+fn all(server: SocketAddr, questions: &[Vec<u8>], port: u16) -> Took {
     let mut took = Took::default();
     for question in questions {
         match one(server, question, port) {

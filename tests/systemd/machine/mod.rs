@@ -147,6 +147,13 @@ impl Machine {
         put(&self.tree.root(), path, text);
     }
 
+    /// Puts another copy of the agent at a path inside.
+    pub fn copy_agent(&self, path: &str) {
+        let to = self.tree.root().join(path.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().expect("below the root")).expect("a tree of ours");
+        fs::copy(std::env::current_exe().expect("this binary"), &to).expect("a tree of ours");
+    }
+
     /// Loads the files of picoseg.
     pub fn apply(&self) {
         self.picoseg(&["apply"]).ok();
