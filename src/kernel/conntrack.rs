@@ -100,7 +100,7 @@ pub fn list() -> Result<Vec<Tracked>, ConntrackError> {
         other => other.map_err(ConntrackError::Open)?,
     };
     let request = Request::new(GET, &netfilter_header(libc::AF_UNSPEC as u8, 0));
-    match connection.dump(&request, |message| tracked(message)) {
+    match connection.dump(&request, tracked) {
         Err(error) if is_unsupported(&error) => Ok(Vec::new()),
         other => other.map_err(ConntrackError::List),
     }
