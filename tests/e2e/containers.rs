@@ -199,7 +199,9 @@ fn a_provider_reaches_the_published_port_of_a_container_and_nothing_else() {
     let (ours, stranger) = (scene.web.process(), scene.neighbour.process());
     for (agent, container) in [(&ours, &scene.web), (&stranger, &scene.neighbour)] {
         for port in [8443, 9443] {
-            container.addresses().into_iter().for_each(|address| drop(agent.echo(at(address, port))));
+            for address in container.addresses() {
+                let _ = agent.echo(at(address, port));
+            }
         }
     }
     let outward = remotes.map(|remote| scene.theirs.echo(at(remote, 443)));
