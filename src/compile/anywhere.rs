@@ -289,7 +289,8 @@ fn owners_chain(
     let mut members = BTreeSet::new();
     for one in policies {
         let name = one.governing.standing.service.name.as_str();
-        let asked = one.questions.as_ref().filter(|questions| questions.iter().any(|q| !q.is_empty()));
+        // An account that does not exist is asked for in no way, and is nobody.
+        let asked = one.questions.as_ref().filter(|questions| !questions.iter().any(Vec::is_empty));
         let owner = owners
             .entry((name, asked.is_some()))
             .or_insert_with(|| Owner { governing: one.governing, questions: Vec::new() });
@@ -302,7 +303,7 @@ fn owners_chain(
     }
     let owners: Vec<_> = owners.into_values().collect();
     if let [only] = owners.as_slice()
-        && only.questions.iter().all(Vec::is_empty)
+        && only.questions.iter().any(Vec::is_empty)
     {
         return refusal_chain(only.governing, way);
     }

@@ -342,7 +342,9 @@ fn a_name_is_followed_when_its_account_is_made_renumbered_renamed_and_removed() 
     let theirs = lab.provider();
     let (first, second) = (lab.process_as(&here, USER, 0), lab.process_as(&here, OTHER, GROUP));
     let ports = [443, 444].map(|port| {
-        both(&lab).iter().for_each(|remote| drop(theirs.echo(at(*remote, port))));
+        for remote in both(&lab) {
+            let _ = theirs.echo(at(remote, port));
+        }
         port
     });
     let open = |agent: &Agent, port| both(&lab).map(|remote| agent.talks_to(at(remote, port)));

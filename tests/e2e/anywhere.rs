@@ -211,7 +211,9 @@ fn any_address_for_any_process_and_for_a_user() {
     let everybody = policy("egress", "cgroup = \"/\"", "any", "25/tcp");
     let user = policy("egress", "user = \"4711\"", "any", "443/tcp");
     lab.write("mail", &schedule(Lifetime::open(), &[later.clone(), everybody]));
-    lab.write("user", &schedule(Lifetime::open(), &[later, user]));
+    lab.write("user", &schedule(Lifetime::open(), &[later.clone(), user]));
+    let nobody = policy("egress", "user = \"no-such-user\"", "any", "80/tcp");
+    lab.write("nobody", &schedule(Lifetime::open(), &[later, nobody]));
     let _daemon = lab.daemon();
     let (root, user, theirs) = (lab.process(&unit), lab.process_of(&unit, 4711), lab.provider());
     let remote = lab.provider4(0);
@@ -220,7 +222,7 @@ fn any_address_for_any_process_and_for_a_user() {
     }
     assert!(!root.talks_to(at(remote, 25)) && !user.talks_to(at(remote, 25)));
     assert!(root.talks_to(at(remote, 443)) && !user.talks_to(at(remote, 443)));
-    assert!(root.talks_to(at(remote, 80)) && user.talks_to(at(remote, 80)));
+    assert!(root.talks_to(at(remote, 80)) && user.talks_to(at(remote, 80)), "who does not exist is nobody");
     lab.expect_attempts(2, &[("service", "mail"), ("reason", "closed"), ("direction", "egress")]);
     lab.expect_attempts(1, &[("service", "user"), ("reason", "closed"), ("direction", "egress")]);
 }
