@@ -165,7 +165,7 @@ impl Host {
         self.world.apply(self.settings.clone(), self.services.clone(), self.world.now());
         let wanted = self.world.compile();
         let changeset = plan::plan(&self.in_force, &wanted, &BTreeSet::new()).expect("a change");
-        touches_only(&changeset, name, &["governed4", "egress4", "refuse-out4-net", "refuse-in4-net"]);
+        touches_only(&changeset, name, &["governed4", "egress4", "refuse-out4", "refuse-in4"]);
         self.commit(&changeset);
         self.in_force = wanted;
     }
