@@ -13,7 +13,7 @@ use super::flows::flow;
 use super::shared::{
     self, Rule, back, chain, echo_request, goto, icmp_of, jump, lookup, reset_segment, update,
 };
-use super::{Input, grants, names};
+use super::{Input, fresh, grants, names};
 use crate::model::{Direction, Family, Mode, PortRange, Prefix, Protocol, Reason, Segment, SegmentName};
 use crate::ruleset::{Element, Field, Key, Load, Ruleset, Set, Side, Statement, protocol, tcp};
 
@@ -52,6 +52,7 @@ fn add_segment(input: &Input<'_>, segment: &Segment, ruleset: &mut Ruleset) {
     }
     let whose = Charged::Segment(segment.name.clone());
     let observes = [input.settings.enforcement.mode, segment.mode].contains(&Mode::Observe);
+    let holds = fresh::is_in(ruleset);
     for way in Direction::ALL {
         let refusal = refusal_chain(&segment.name, way);
         let mut rules = exempt(segment, way);
@@ -61,7 +62,7 @@ fn add_segment(input: &Input<'_>, segment: &Segment, ruleset: &mut Ruleset) {
         chain(ruleset, chain_of(&segment.name, way), rules);
         let rules = match observes {
             true => shared::observing(input, &whose, way, Reason::Isolated, &back()),
-            false => shared::refusing(input, &whose, way, Reason::Isolated),
+            false => fresh::holding(shared::refusing(input, &whose, way, Reason::Isolated), way, holds),
         };
         chain(ruleset, refusal, rules);
         CountSets::both(&whose, way, Reason::Isolated).iter().for_each(|sets| sets.declare(ruleset));
