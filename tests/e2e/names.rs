@@ -357,9 +357,8 @@ fn first_connections(meets: Meets, count: u16) -> Option<First> {
     let held = listed.split_whitespace().skip_while(|word| *word != "packets").nth(1).expect("a counter");
     let held = held.parse().expect("a number");
     lab.all_on_record(&theirs);
-    let attempts =
-        ["undeclared", "isolated", "closed"].map(|reason| lab.attempts_with(&[("reason", reason)]));
-    Some(First { took, held, attempts: attempts.iter().sum() })
+    let attempts = lab.attempts_with(&[]) - lab.attempts_with(&[("service", "canary")]);
+    Some(First { took, held, attempts })
 }
 
 /// At once, without an answer that it could be held for.
