@@ -235,7 +235,7 @@ fn another_resolver_is_followed() {
 }
 
 /// Asks a name server and waits for its answer, which a process of the host receives.
-fn ask(process: &Agent, server: SocketAddr, name: &str) {
+pub fn ask(process: &Agent, server: SocketAddr, name: &str) {
     let from = process.udp(SocketAddr::new(wildcard(server), 0));
     let question = String::from_utf8(question(0x1234, name, RecordType::A)).expect("below 128 all of it");
     from.say_to(server, &question).expect("DNS is not governed");
