@@ -3,7 +3,8 @@
 //!
 //! `sudo cargo bench --bench churn [-- [seconds=N] [rate=N] N ...]`. Events come at fixed instants, whether the one before is done or
 //! not; those that are there when a change begins become one change, as in the daemon's loop. An event's time counts
-//! from the instant at which it was due. The load is made by a thread of its own. It works in a network namespace of
+//! from the instant at which it was due. `ours`, `kernel` and `read back` are means for one change. `enclosed`: units
+//! in segments, 100 of them at most. The load is made by a thread of its own. It works in a network namespace of
 //! its own and sends no packet; run it on a quiet machine.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,7 @@ use picoseg::compile::Place;
 use picoseg::config;
 use picoseg::kernel::clock;
 use picoseg::kernel::commit::Table;
-use picoseg::model::{HostName, Service, ServiceName, Settings, Subject};
+use picoseg::model::{HostName, Segment, SegmentName, Service, ServiceName, Settings, Subject};
 use picoseg::names::News;
 use picoseg::owners::Owners;
 use picoseg::plan::{self, Inventory};
@@ -25,6 +26,8 @@ use picoseg::ruleset::Ruleset;
 
 /// The most events that become one change: as in the daemon.
 const TOGETHER: usize = 256;
+
+const SEGMENTS: usize = 100;
 
 fn main() {
     let number = |word: &str| {
@@ -41,14 +44,16 @@ fn main() {
     }
     println!("{rate} events a second for {seconds} s; one service has one policy, one unit and one name");
     println!(
-        "{:>9} {:>9} | {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "services", "what", "events", "changes", "p50", "p99", "max", "busy"
+        "{:>9} {:>9} | {:>8} {:>9} {:>9} {:>9} {:>9} {:>6} | {:>9} {:>9} {:>9}",
+        "services", "what", "events", "changes", "p50", "p99", "max", "busy", "ours", "kernel", "read back"
     );
     for size in sizes {
         let mut host = Host::new(size);
         for what in [What::Names, What::Units, What::Both] {
             host.churn(what, rate, Duration::from_secs(seconds));
         }
+        host.enclose();
+        host.churn(What::Enclosed, rate, Duration::from_secs(seconds));
         host.table.remove().expect("remove");
     }
 }
@@ -58,6 +63,15 @@ enum What {
     Names,
     Units,
     Both,
+    /// Units with a segment around them.
+    Enclosed,
+}
+
+/// What changes took, by where the time went.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spent {
+    kernel: Duration,
+    read_back: Duration,
 }
 
 struct Host {
@@ -68,6 +82,7 @@ struct Host {
     services: usize,
     /// Goes up: addresses and cgroups are never the same twice.
     fresh: u32,
+    spent: Spent,
 }
 
 /// What happened: to which name or unit, and when.
@@ -93,11 +108,23 @@ impl Host {
             table.commit(&phase, &clock::now).expect("commit");
         }
         let owners = Owners::new(&world.standings());
-        Self { world, owners, in_force, table, services: size, fresh: size as u32 }
+        Self { world, owners, in_force, table, services: size, fresh: size as u32, spent: Spent::default() }
+    }
+
+    /// Puts segments around the first units.
+    fn enclose(&mut self) {
+        self.world.enclose((0..self.services.min(SEGMENTS)).map(segment).collect());
+        let wanted = self.world.compile();
+        let changeset = plan::plan(&self.in_force, &wanted, &BTreeSet::new()).expect("segments");
+        for phase in changeset.phases() {
+            self.table.commit(&phase, &clock::now).expect("commit");
+        }
+        self.in_force = wanted;
     }
 
     fn churn(&mut self, what: What, rate: u64, lasts: Duration) {
         let services = self.services;
+        self.spent = Spent::default();
         let events = spawn(what, rate, lasts, services);
         let (mut took, mut changes, mut busy) = (Vec::new(), 0, Duration::ZERO);
         while let Ok(first) = events.recv() {
@@ -112,14 +139,19 @@ impl Host {
         }
         took.sort_unstable();
         let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
+        let each = |all: Duration| text(all / changes);
+        let Spent { kernel, read_back } = self.spent;
         println!(
-            "{services:>9} {:>9} | {:>8} {changes:>9} {:>9} {:>9} {:>9} {:>8.0}%",
+            "{services:>9} {:>9} | {:>8} {changes:>9} {:>9} {:>9} {:>9} {:>5.0}% | {:>9} {:>9} {:>9}",
             format!("{what:?}").to_lowercase(),
             took.len(),
             text(at(0.5)),
             text(at(0.99)),
             text(at(1.0)),
             100.0 * busy.as_secs_f64() / lasts.as_secs_f64(),
+            each(busy.saturating_sub(kernel + read_back)),
+            each(kernel),
+            each(read_back),
         );
     }
 
@@ -130,7 +162,9 @@ impl Host {
             self.fresh += 1;
             match what {
                 What::Names => news.push((host(*index), resolved(self.fresh))),
-                What::Units | What::Both => drop(units.insert(unit(*index), vec![place(self.fresh)])),
+                What::Units | What::Both | What::Enclosed => {
+                    drop(units.insert(unit(*index), vec![place(self.fresh)]))
+                }
             }
         }
         if !news.is_empty() {
@@ -162,8 +196,10 @@ impl Host {
     fn put(&mut self, next: World, part: picoseg::ruleset::Part) {
         let Some(changeset) = plan::plan_part(&self.in_force, &part) else { return };
         for phase in changeset.phases() {
-            self.table.commit(&phase, &clock::now).expect("commit");
+            self.spent.kernel += self.table.commit(&phase, &clock::now).expect("commit").kernel;
+            let began = Instant::now();
             let differences = self.table.verify(&phase, &clock::now).expect("read back");
+            self.spent.read_back += began.elapsed();
             assert!(differences.is_empty(), "{differences:?}");
         }
         self.world = next;
@@ -181,10 +217,14 @@ fn spawn(what: What, rate: u64, lasts: Duration, services: usize) -> Receiver<Ev
             let kind = match what {
                 What::Both if number % 2 == 0 => What::Names,
                 What::Both => What::Units,
-                What::Names | What::Units => what,
+                What::Names | What::Units | What::Enclosed => what,
             };
             // Spread over all of them; a prime, so that each has its turn.
-            let index = (number as usize * 7919) % services;
+            let among = match what {
+                What::Enclosed => services.min(SEGMENTS),
+                What::Names | What::Units | What::Both => services,
+            };
+            let index = (number as usize * 7919) % among;
             if send.send((kind, index, due)).is_err() {
                 return;
             }
@@ -226,4 +266,14 @@ fn service(index: usize, settings: &Settings) -> (ServiceName, Service) {
     );
     let (service, found) = config::parse_service("s.toml".as_ref(), &name, &text, &|_| None, settings);
     (name, service.unwrap_or_else(|| panic!("{found:?}")))
+}
+
+fn segment(index: usize) -> (SegmentName, Segment) {
+    let name = SegmentName::new(&format!("g{index}")).expect("a name");
+    let text = format!(
+        "subject = {{ unit = \"s{index}.service\" }}\n[[allow]]\ndirection = \"egress\"\n\
+         to = [\"10.0.0.0/8\"]\nports = [\"5432/tcp\"]\n"
+    );
+    let (segment, found) = config::parse_segment("g.toml".as_ref(), &name, &text, &|_| None);
+    (name, segment.unwrap_or_else(|| panic!("{found:?}")))
 }

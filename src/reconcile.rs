@@ -45,7 +45,7 @@ pub struct World {
     enclosures: Arc<Enclosures>,
     resolution: Arc<Resolution>,
     /// When the places of each subject last changed.
-    since: Arc<BTreeMap<Subject, Time>>,
+    since: Arc<BTreeMap<Arc<Subject>, Time>>,
     names: Names,
     /// The latest time ever seen: turning the clock back does not turn this back.
     latest: Time,
@@ -254,17 +254,19 @@ impl World {
 
     /// Takes over where a subject is since an instant.
     pub fn resolve_at(&mut self, subject: Subject, places: Vec<Place>, at: Time) {
-        if self.resolution.get(&subject) != Some(&places) {
-            Arc::make_mut(&mut self.since).insert(subject.clone(), at);
+        if self.resolution.get(&subject).is_some_and(|known| **known == *places) {
+            return;
         }
-        Arc::make_mut(&mut self.resolution).insert(subject, places);
+        let subject = Arc::new(subject);
+        Arc::make_mut(&mut self.since).insert(Arc::clone(&subject), at);
+        Arc::make_mut(&mut self.resolution).insert(subject, places.into());
     }
 
     /// Forgets subjects that neither a policy nor a segment names any more.
     pub fn forget_unused_subjects(&mut self) {
         let (index, enclosures) = (Arc::clone(&self.index), Arc::clone(&self.enclosures));
         let used = |subject: &Subject| index.names(subject) || enclosures.names(subject);
-        if !self.resolution.keys().all(used) {
+        if !self.resolution.keys().all(|subject| used(subject)) {
             Arc::make_mut(&mut self.resolution).retain(|subject, _| used(subject));
             Arc::make_mut(&mut self.since).retain(|subject, _| used(subject));
         }
@@ -391,8 +393,8 @@ impl World {
         if subjects.iter().any(judges) {
             self.compile_enclosures(in_force, &mut part);
         }
+        self.compile_learning(subjects, before, &mut part);
         for subject in subjects {
-            self.compile_learning(subject, before, &mut part);
             let standings = self.standings_of(self.index.with_subject(subject));
             compile::subject_chains(&self.input(&standings), subject, &mut part);
         }
@@ -505,7 +507,7 @@ impl World {
     }
 
     pub fn places(&self, subject: &Subject) -> &[Place] {
-        self.resolution.get(subject).map_or(&[], Vec::as_slice)
+        self.resolution.get(subject).map_or(&[], |places| places)
     }
 
     /// Since when the subject is where it is, or nowhere; `None` where nobody looked for it.

@@ -1,6 +1,7 @@
 //! `compile`: the ruleset for an instant, from the files and this host's cgroups.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use chrono::SubsecRound as _;
 use serde::Serialize;
@@ -71,7 +72,7 @@ pub fn resolve(loaded: &Loaded, console: &mut Console<'_>) -> Resolution {
                 let places = hierarchy.resolve(subject).map(|cgroups| hierarchy.places(cgroups));
                 let places =
                     places.inspect_err(|error| console.note(format_args!("picoseg: {subject}: {error}")));
-                resolution.insert(subject.clone(), places.unwrap_or_default());
+                resolution.insert(Arc::new(subject.clone()), places.unwrap_or_default().into());
             }
         }
         Err(error) => console.note(format_args!("picoseg: no subject can be found on this host: {error}")),

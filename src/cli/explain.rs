@@ -72,7 +72,7 @@ fn offline(
         services: &services,
         segments: &loaded.segments,
         resolvers: &resolvers::read(),
-        places: &|subject| resolution.get(subject).cloned().unwrap_or_default(),
+        places: &|subject| resolution.get(subject).map(|places| places.to_vec()).unwrap_or_default(),
         hierarchy: hierarchy.as_ref(),
         now,
     };

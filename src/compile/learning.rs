@@ -45,19 +45,13 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset)
     add_hooks(ruleset);
 }
 
-/// The change of the sets when a subject that names a host moves: elements that are `None` go. `others`: the places
-/// of all other such subjects.
-pub fn moved<'a>(before: &[Place], now: &[Place], others: impl Iterator<Item = &'a Place>, part: &mut Part) {
-    let mut gone: BTreeSet<&Place> = before.iter().filter(|place| !now.contains(place)).collect();
-    if !gone.is_empty() {
-        for place in others {
-            gone.remove(place);
-        }
-    }
-    for (set, elements) in cgroups(gone.into_iter()) {
+/// The change of the sets when subjects that name hosts move: where none of them is any more, and where those that
+/// moved are now. Elements that are `None` go.
+pub fn moved<'a>(left: BTreeSet<&'a Place>, now: impl Iterator<Item = &'a Place>, part: &mut Part) {
+    for (set, elements) in cgroups(left.into_iter()) {
         part.elements.entry(set).or_default().extend(elements.into_keys().map(|key| (key, None)));
     }
-    for (set, elements) in cgroups(now.iter()) {
+    for (set, elements) in cgroups(now) {
         let new = elements.into_iter().map(|(key, element)| (key, Some(element)));
         part.elements.entry(set).or_default().extend(new);
     }
@@ -83,7 +77,7 @@ fn all_naming<'a>(input: &Input<'a>, services: &'a [Governing<'_>]) -> BTreeSet<
 }
 
 fn places<'a>(input: &Input<'a>, subject: &Subject) -> &'a [Place] {
-    input.resolution.get(subject).map_or(&[], Vec::as_slice)
+    input.resolution.get(subject).map_or(&[], |places| places)
 }
 
 pub fn naming_set(level: u32) -> String {

@@ -34,6 +34,7 @@ mod windows;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::{Record, Segment, SegmentName, Service, ServiceState, Settings, Subject, Time};
 use crate::ruleset::{Part, Ruleset};
@@ -72,8 +73,8 @@ impl Place {
     }
 }
 
-/// What every subject is right now; a subject without places is unresolved.
-pub type Resolution = BTreeMap<Subject, Vec<Place>>;
+/// What every subject is right now; a subject without places is unresolved. Cheap to clone: one moves, thousands stay.
+pub type Resolution = BTreeMap<Arc<Subject>, Arc<[Place]>>;
 
 /// One service with all that decides its state beside the time.
 #[derive(Debug, Clone, Copy)]

@@ -162,7 +162,7 @@ fn enclosed<'a>(judged: &'a Judged<'_>) -> BTreeMap<u64, Enclosed<'a>> {
     let mut by_path: BTreeMap<&str, BTreeSet<&Subject>> = BTreeMap::new();
     let mut enclosed = BTreeMap::new();
     for subject in input.segments.values().map(|segment| &segment.subject).chain(policies) {
-        for place in input.resolution.get(subject).into_iter().flatten() {
+        for place in input.resolution.get(subject).into_iter().flat_map(|places| places.iter()) {
             if let Place::Cgroup(place) = place
                 && place.level > 0
             {

@@ -40,7 +40,7 @@ pub fn questions(input: &Input<'_>, subject: &Subject) -> Vec<Vec<Statement>> {
 }
 
 pub fn places<'a>(input: &Input<'a>, subject: &Subject) -> &'a [Place] {
-    input.resolution.get(subject).map_or(&[], Vec::as_slice)
+    input.resolution.get(subject).map_or(&[], |places| places)
 }
 
 /// The addresses behind which a subject is.

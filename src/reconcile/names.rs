@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::World;
-use crate::compile::{self, Listing, Standing};
+use crate::compile::{self, Listing, Place, Standing};
 use crate::model::{HostName, Prefix, Service, ServiceName, ServiceState, Subject, Time};
 use crate::names::{self, Name, News, Scope};
 use crate::ruleset::Part;
@@ -155,15 +155,25 @@ impl World {
         }
     }
 
-    /// Adds where a subject is whose policies or segments have names: its questions to name servers are noted.
-    pub(super) fn compile_learning(&self, subject: &Subject, before: &Self, part: &mut Part) {
-        if !self.names_hosts(subject) {
-            return;
+    /// Adds where those of the subjects are whose policies or segments have names: their questions to name servers are
+    /// noted.
+    pub(super) fn compile_learning(&self, subjects: &BTreeSet<Subject>, before: &Self, part: &mut Part) {
+        let moved: Vec<_> = subjects.iter().filter(|subject| self.names_hosts(subject)).collect();
+        let left = moved.iter().flat_map(|subject| before.places(subject));
+        let mut left: BTreeSet<&Place> = left.collect();
+        if !left.is_empty() {
+            // Who is in a place is asked for last: once for all of them this looks at every subject.
+            let stay = |(_, places): &(&Arc<Subject>, &Arc<[Place]>)| {
+                places.iter().any(|place| left.contains(place))
+            };
+            let stay: Vec<_> = self.resolution.iter().filter(stay).collect();
+            for (_, places) in stay.into_iter().filter(|(subject, _)| self.names_hosts(subject)) {
+                left.retain(|place| !places.contains(place));
+            }
         }
-        let others = self.resolution.iter().filter(|(other, _)| *other != subject && self.names_hosts(other));
-        let others = others.flat_map(|(_, places)| places);
-        compile::learning_moved(before.places(subject), self.places(subject), others, part);
-        if !compile::is_in_sets(before.places(subject)) || !compile::is_in_sets(self.places(subject)) {
+        compile::learning_moved(left, moved.iter().flat_map(|subject| self.places(subject)), part);
+        let in_sets = |world: &Self, subject| compile::is_in_sets(world.places(subject));
+        if moved.iter().any(|subject| !in_sets(before, subject) || !in_sets(self, subject)) {
             let all: BTreeSet<&ServiceName> =
                 self.index.hosts().flat_map(|host| self.index.with_host(host)).collect();
             let standings = self.standings_of(all);

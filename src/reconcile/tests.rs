@@ -94,7 +94,8 @@ enum Event {
     /// To the next deadline, or by so many minutes, whichever comes first.
     Pass(i64),
     Order(OrderKind, usize),
-    Moves(u8, u64),
+    /// Units and containers, all in one change.
+    Moves(Vec<(u8, u64)>),
     /// A name gets these addresses, by their last byte.
     Resolves(u8, Vec<u8>),
     Learns(u8, u8),
@@ -105,7 +106,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (1i64..60).prop_map(Event::Pass),
         3 => (kind, 0usize..8).prop_map(|(kind, index)| Event::Order(kind, index)),
-        1 => (0u8..4, 1u64..9).prop_map(|(unit, id)| Event::Moves(unit, id)),
+        2 => prop::collection::vec((0u8..4, 1u64..9), 1..4).prop_map(Event::Moves),
         3 => (0u8..3, prop::collection::vec(0u8..6, 1..4)).prop_map(|(name, last)| Event::Resolves(name, last)),
         1 => (0u8..3, 0u8..6).prop_map(|(name, last)| Event::Learns(name, last)),
     ]
@@ -196,17 +197,20 @@ impl Host {
                 let address = std::net::Ipv4Addr::new(203, 0, 113, last).into();
                 self.hear(name, News::Learned { address, until });
             }
-            Event::Moves(unit, id) => {
-                let (subject, places) = match id % 2 {
-                    0 => (Subject::unit(&format!("u{unit}.service")), places(id)),
-                    _ => (
-                        Subject::container(&format!("c{unit}")),
-                        vec![Place::Address(std::net::Ipv4Addr::new(172, 18, 0, id as u8).into())],
-                    ),
-                };
-                let subject = subject.unwrap();
-                next.resolve(subject.clone(), places);
-                let subjects = BTreeSet::from([subject]);
+            Event::Moves(moves) => {
+                let mut subjects = BTreeSet::new();
+                for (unit, id) in moves {
+                    let (subject, places) = match id % 2 {
+                        0 => (Subject::unit(&format!("u{unit}.service")), places(id)),
+                        _ => (
+                            Subject::container(&format!("c{unit}")),
+                            vec![Place::Address(std::net::Ipv4Addr::new(172, 18, 0, id as u8).into())],
+                        ),
+                    };
+                    let subject = subject.unwrap();
+                    next.resolve(subject.clone(), places);
+                    subjects.insert(subject);
+                }
                 let part = next.compile_subjects(&subjects, &self.world, &self.in_force);
                 self.world = next;
                 self.in_force.take_over(part);

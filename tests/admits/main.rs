@@ -5,6 +5,7 @@ mod interpreter;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use interpreter::{Interpreter, Packet};
 use picoseg::compile::{self, Input, Openings, Place, Resolution, Standing, Unresolved};
@@ -210,7 +211,7 @@ fn resolution() -> Resolution {
         let (path, id, level) = PLACES[index];
         Place::cgroup(id, level, path.trim_start_matches('/'))
     };
-    BTreeMap::from([
+    let places: [(Subject, Vec<Place>); 6] = [
         (Subject::cgroup("/a").unwrap(), vec![place(0)]),
         (Subject::cgroup("/a/inner").unwrap(), vec![place(1)]),
         (Subject::unit("x.service").unwrap(), vec![place(3)]),
@@ -220,7 +221,8 @@ fn resolution() -> Resolution {
         ),
         (Subject::user("payer").unwrap(), vec![Place::User(PAYER)]),
         (Subject::group("payers").unwrap(), vec![Place::Group(PAYERS)]),
-    ])
+    ];
+    places.into_iter().map(|(subject, places)| (Arc::new(subject), places.into())).collect()
 }
 
 /// True when a process at this place and of this owner belongs to the subject.
