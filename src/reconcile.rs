@@ -434,6 +434,7 @@ impl World {
         let resolution = Resolution::new();
         let input = self.input(&standings);
         compile::compile(&Input {
+            segments: self.enclosures.files(),
             resolution: &resolution,
             resolvers: &[],
             openings: Openings::Never,

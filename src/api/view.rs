@@ -106,7 +106,7 @@ fn host(world: &World, written: &Policy, name: &HostName) -> body::Host {
     let failure = known.and_then(|known| known.failure.clone());
     let held = known.into_iter().flat_map(|known| &known.addresses);
     let (counting, ignored): (Vec<_>, Vec<_>) =
-        held.partition(|(address, _)| names::counts_for(written, **address));
+        held.partition(|(address, _)| names::counts_for(&written.prefixes, **address));
     body::Host {
         name: name.to_string(),
         addresses: counting.into_iter().filter_map(host_address).collect(),

@@ -16,7 +16,7 @@ use super::shared::{
     self, Rule, back, chain, dispatch, echo_reply, echo_request, errors_of, goto, icmp_of, in_a_cgroup, jump,
     reset_segment,
 };
-use super::{Governing, Input, Place, grants, names, refusal, subjects, tls};
+use super::{Governing, Input, Place, fresh, grants, names, refusal, subjects, tls};
 use crate::model::{Direction, Family, Mode, Policy, PortRange, Protocol, Reason, ServiceState, Subject};
 use crate::ranges;
 use crate::ruleset::{Account, Element, Field, Key, Load, Ruleset, Set, Side, Statement, Verdict, protocol};
@@ -196,8 +196,9 @@ pub fn add_rest(policies: &[Anywhere<'_>], ruleset: &mut Ruleset) {
     }
 }
 
-/// Adds the chains that refuse and count for each service with such a policy.
-pub fn add_refusals(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
+/// Adds the chains that refuse and count for each service with such a policy. `holds`: the first segment of a
+/// connection to an address that was just learned is held.
+pub fn add_refusals(input: &Input<'_>, services: &[Governing<'_>], holds: bool, ruleset: &mut Ruleset) {
     for governing in services {
         let service = governing.standing.service;
         if !service.policies.iter().any(Policy::is_any) {
@@ -211,7 +212,7 @@ pub fn add_refusals(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut
             for reason in Reason::of_services(way) {
                 let rules = match observes {
                     true => shared::observing(input, &whose, way, reason, &back()),
-                    false => shared::refusing(input, &whose, way, reason),
+                    false => fresh::holding(shared::refusing(input, &whose, way, reason), way, holds),
                 };
                 chain(ruleset, whose.stem(way, reason), rules);
                 CountSets::both(&whose, way, reason).iter().for_each(|sets| sets.declare(ruleset));

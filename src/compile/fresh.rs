@@ -15,12 +15,15 @@ use std::time::Duration;
 
 use super::learning::{DEEPEST, naming_set};
 use super::names;
-use super::shared::{back, chain, first_segment, goto, jump, lookup, update};
+use super::shared::{Rule, back, chain, first_segment, goto, jump, lookup, update};
 use crate::model::{Direction, Family, Reason};
 use crate::ruleset::{Field, Load, Ruleset, Set, Side, Statement, Verdict};
 
 /// Where a SYN goes that no grant admits, in the output hook.
 const CHAIN: &str = "fresh-out";
+
+/// Where a SYN goes that a segment refuses, or a policy for any address: packets that this host sends.
+const HOLD: &str = "hold-out";
 
 /// Counts what was held.
 const COUNTER: &str = "held";
@@ -36,7 +39,9 @@ const SIZE: u32 = 65_536;
 /// Adds the chains and the rules that lead through them.
 ///
 /// Whether a SYN is refused shows only where its reason is known, which the forward hook reaches as well and which
-/// therefore must not ask for sockets. So its flow is noted before that, and what is noted is held there.
+/// therefore must not ask for sockets. So its flow is noted before that, and what is noted is held there. What
+/// segments and policies for any address refuse is never forwarded, and not always in a governed network: it is noted
+/// and held in one place ([`holding`]).
 pub fn add(ruleset: &mut Ruleset) {
     ruleset.counters.insert(COUNTER.to_owned());
     let mut asked = Vec::new();
@@ -63,6 +68,9 @@ pub fn add(ruleset: &mut Ruleset) {
         }
     }
     chain(ruleset, "fresh-mark", mark);
+    let mut refused = vec![vec![jump(CHAIN)]];
+    refused.extend(Family::ALL.map(hold));
+    chain(ruleset, HOLD, refused);
     for reason in Reason::of_services(Direction::Egress) {
         let chain = ruleset.chains.get_mut(&names::reason_chain(Direction::Egress, reason));
         if let Some(chain) = chain {
@@ -71,8 +79,21 @@ pub fn add(ruleset: &mut Ruleset) {
     }
 }
 
+/// True when the table holds anything: some policy has names.
+pub fn is_in(ruleset: &Ruleset) -> bool {
+    ruleset.chains.contains_key(HOLD)
+}
+
+/// The rules that refuse by sockets, behind the one that holds where the table `holds`: only what this host sends.
+pub fn holding(mut refusing: Vec<Rule>, way: Direction, holds: bool) -> Vec<Rule> {
+    if holds && way == Direction::Egress {
+        refusing.insert(0, vec![first_segment(), jump(HOLD)]);
+    }
+    refusing
+}
+
 /// Drops what is noted, once. One rule: where the set is full, nothing is held and the segment is refused.
-fn hold(family: Family) -> Vec<Statement> {
+fn hold(family: Family) -> Rule {
     let key = flow(family).to_vec();
     vec![
         first_segment(),
@@ -102,7 +123,7 @@ fn flow(family: Family) -> [Load; 4] {
 }
 
 /// The rules that note who was answered: behind the check that it was an answer to a question.
-pub fn note() -> Vec<Vec<Statement>> {
+pub fn note() -> Vec<Rule> {
     let note = |level| {
         let cgroup = [Load::Cgroup { level }];
         vec![lookup(&cgroup, naming_set(level)), update(answered(level), &cgroup)]

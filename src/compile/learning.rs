@@ -1,8 +1,8 @@
-//! What subjects with names in their policies ask name servers, and what these answer: the answers go to the daemon.
+//! What subjects with names in their policies or segments ask name servers, and what these answer: the answers go to the daemon.
 //!
 //! A question is noted by name server, local port and identifier when it leaves a socket of such a subject; only an
 //! answer that fits one is logged. So no other process of this host, and nobody in the network who cannot guess
-//! port and identifier, teaches the daemon addresses. Only there while some policy has names.
+//! port and identifier, teaches the daemon addresses. Only there while some policy or segment has names.
 //!
 //! Rejected: asking the answer's socket for its cgroup. Whoever may forge the name server's address would only have
 //! to hit an open port; and the owner of a socket is not known in the input hook.
@@ -28,8 +28,7 @@ const QUESTIONS: u32 = 65_536;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
-    let subjects: BTreeSet<&Subject> =
-        services.iter().flat_map(|governing| naming(governing.standing.service)).collect();
+    let subjects = all_naming(input, services);
     if subjects.is_empty() {
         return;
     }
@@ -71,6 +70,12 @@ pub fn naming(service: &Service) -> impl Iterator<Item = &Subject> {
     service.policies.iter().filter(|policy| !policy.names.is_empty()).map(|policy| &policy.subject)
 }
 
+fn all_naming<'a>(input: &Input<'a>, services: &'a [Governing<'_>]) -> BTreeSet<&'a Subject> {
+    let segments = input.segments.values().filter(|segment| segment.names().next().is_some());
+    let policies = services.iter().flat_map(|governing| naming(governing.standing.service));
+    policies.chain(segments.map(|segment| &segment.subject)).collect()
+}
+
 fn places<'a>(input: &Input<'a>, subject: &Subject) -> &'a [Place] {
     input.resolution.get(subject).map_or(&[], |places| places)
 }
@@ -96,8 +101,7 @@ fn cgroups<'a>(places: impl Iterator<Item = &'a Place>) -> BTreeMap<String, BTre
 
 /// Adds the chain that tells whose questions are noted.
 pub fn add_asking(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
-    let subjects = services.iter().flat_map(|governing| naming(governing.standing.service)).collect();
-    add_asking_of(input, &subjects, ruleset);
+    add_asking_of(input, &all_naming(input, services), ruleset);
 }
 
 fn add_asking_of(input: &Input<'_>, subjects: &BTreeSet<&Subject>, ruleset: &mut Ruleset) {

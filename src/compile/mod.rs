@@ -186,6 +186,11 @@ pub fn subject_chains(input: &Input<'_>, subject: &Subject, part: &mut Part) {
     }
 }
 
+/// Adds the sets of what these segments allow, which follow the addresses of names. The input needs no services.
+pub fn allowed_sets<'a>(input: &Input<'_>, segments: impl IntoIterator<Item = &'a Segment>, part: &mut Part) {
+    segments::add_allowed(input, segments, &mut part.wanted);
+}
+
 /// Adds the chain that tells whose questions to name servers are noted. The input needs all services that name hosts.
 pub fn asking_chain(input: &Input<'_>, part: &mut Part) {
     learning::add_asking(input, &governing(input, input.services), &mut part.wanted);

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::anywhere::{self, Anywhere};
 use super::shared::{Rule, accept, chain, dispatch, goto, jump};
-use super::{Governing, Input, Place, names, segments};
+use super::{Governing, Input, Place, fresh, names, segments};
 use crate::model::{Direction, Segment, Subject};
 use crate::ruleset::{Element, Field, Key, Load, Part, Ruleset, Set, Statement, Verdict};
 
@@ -44,7 +44,7 @@ impl<'a> Judged<'a> {
 pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
     if let Some(judged) = Judged::of(input, services) {
         hook(input, ruleset);
-        anywhere::add_refusals(input, services, ruleset);
+        anywhere::add_refusals(input, services, fresh::is_in(ruleset), ruleset);
         add_places(&judged, ruleset);
     }
 }
@@ -52,7 +52,8 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset)
 /// Returns all that follows the places of subjects and the states of services; what is in force and not among it goes.
 pub fn add_part(input: &Input<'_>, services: &[Governing<'_>], in_force: &Ruleset, part: &mut Part) {
     let Some(judged) = Judged::of(input, services) else { return };
-    anywhere::add_refusals(input, services, &mut part.wanted);
+    // The services that have names are not all here; whether there are any is the same as in force.
+    anywhere::add_refusals(input, services, fresh::is_in(in_force), &mut part.wanted);
     add_places(&judged, &mut part.wanted);
     let wanted = &part.wanted;
     let sets = in_force.sets.range(SUBJECTS.to_owned()..).map(|(name, _)| name);

@@ -8,12 +8,14 @@
 //! get, neighbour discovery, echo requests, which the kernel answers, and the replies to ours. Nothing of that carries
 //! data for a process but the segment that completes a handshake, and a handshake begins with a SYN that is judged.
 
+use std::collections::BTreeSet;
+
 use super::counts::{Charged, CountSets};
 use super::flows::flow;
 use super::shared::{
     self, Rule, back, chain, echo_request, goto, icmp_of, jump, lookup, reset_segment, update,
 };
-use super::{Input, grants, names};
+use super::{Input, fresh, grants, names};
 use crate::model::{Direction, Family, Mode, PortRange, Prefix, Protocol, Reason, Segment, SegmentName};
 use crate::ruleset::{Element, Field, Key, Load, Ruleset, Set, Side, Statement, protocol, tcp};
 
@@ -42,16 +44,11 @@ pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
 }
 
 fn add_segment(input: &Input<'_>, segment: &Segment, ruleset: &mut Ruleset) {
-    let allowed: Vec<Allowed> = Direction::ALL
-        .into_iter()
-        .flat_map(|direction| Family::ALL.map(|family| Allowed::of(input, segment, direction, family)))
-        .filter(|allowed| !allowed.boxes.is_empty())
-        .collect();
-    for one in &allowed {
-        ruleset.sets.insert(one.set.clone(), one.elements());
-    }
+    let allowed = allowed(input, segment);
+    ruleset.sets.extend(allowed.iter().map(|one| (one.set.clone(), one.elements())));
     let whose = Charged::Segment(segment.name.clone());
     let observes = [input.settings.enforcement.mode, segment.mode].contains(&Mode::Observe);
+    let holds = fresh::is_in(ruleset);
     for way in Direction::ALL {
         let refusal = refusal_chain(&segment.name, way);
         let mut rules = exempt(segment, way);
@@ -61,11 +58,28 @@ fn add_segment(input: &Input<'_>, segment: &Segment, ruleset: &mut Ruleset) {
         chain(ruleset, chain_of(&segment.name, way), rules);
         let rules = match observes {
             true => shared::observing(input, &whose, way, Reason::Isolated, &back()),
-            false => shared::refusing(input, &whose, way, Reason::Isolated),
+            false => fresh::holding(shared::refusing(input, &whose, way, Reason::Isolated), way, holds),
         };
         chain(ruleset, refusal, rules);
         CountSets::both(&whose, way, Reason::Isolated).iter().for_each(|sets| sets.declare(ruleset));
     }
+}
+
+/// Adds the sets of what these segments allow: all of them that follows the addresses of names.
+pub fn add_allowed<'a>(
+    input: &Input<'_>,
+    segments: impl IntoIterator<Item = &'a Segment>,
+    ruleset: &mut Ruleset,
+) {
+    let allowed = segments.into_iter().flat_map(|segment| allowed(input, segment));
+    ruleset.sets.extend(allowed.map(|one| (one.set.clone(), one.elements())));
+}
+
+fn allowed(input: &Input<'_>, segment: &Segment) -> Vec<Allowed> {
+    let each = Direction::ALL
+        .into_iter()
+        .flat_map(|direction| Family::ALL.map(|family| Allowed::of(input, segment, direction, family)));
+    each.filter(|allowed| allowed.protocols().next().is_some()).collect()
 }
 
 /// What no segment judges: resets without payload, our own among them, what the kernel itself says, and errors about
@@ -95,17 +109,22 @@ struct Allowed {
     family: Family,
     /// By protocol: addresses and ports.
     boxes: Vec<(Protocol, u128, u128, PortRange)>,
+    /// The protocols that names are allowed for: they have rules before they have addresses.
+    named: BTreeSet<Protocol>,
 }
 
 impl Allowed {
     fn of(input: &Input<'_>, segment: &Segment, direction: Direction, family: Family) -> Self {
         let set = allowed_set(&segment.name, direction, family);
-        let mut boxes = Vec::new();
+        let (mut boxes, mut named) = (Vec::new(), BTreeSet::new());
         for allow in segment.allow.iter().filter(|allow| allow.direction == direction) {
             let listed = allow.prefixes.iter().filter(|prefix| prefix.family() == family);
             let mut ranges: Vec<_> = listed.map(|prefix| (prefix.first(), prefix.last())).collect();
             if allow.any {
                 ranges = vec![(0, last_address(family))];
+            }
+            if !allow.names.is_empty() {
+                named.extend(allow.ports.iter().map(|port| port.protocol));
             }
             for port in &allow.ports {
                 boxes.extend(ranges.iter().map(|(first, last)| (port.protocol, *first, *last, port.range)));
@@ -119,7 +138,7 @@ impl Allowed {
                 boxes.extend([Protocol::Udp, Protocol::Tcp].map(dns));
             }
         }
-        Self { set, direction, family, boxes }
+        Self { set, direction, family, boxes, named }
     }
 
     fn elements(&self) -> Set {
@@ -142,7 +161,9 @@ impl Allowed {
 
     fn protocols(&self) -> impl Iterator<Item = Protocol> {
         let all = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp].into_iter();
-        all.filter(|protocol| self.boxes.iter().any(|(of, ..)| of == protocol))
+        all.filter(|protocol| {
+            self.named.contains(protocol) || self.boxes.iter().any(|(of, ..)| of == protocol)
+        })
     }
 
     /// The rules that let what travels this way return: first packets and what follows them, or answers.

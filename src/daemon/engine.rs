@@ -157,7 +157,9 @@ impl Engine {
             next.resolve_at(subject, places, clock::now());
         }
         next.forget_unused_subjects();
+        let forgotten = next.forget_unused_hosts();
         let table = self.put_in_force(next, &BTreeSet::new())?;
+        self.unwritten_hosts.extend(forgotten);
         self.hosts.set(self.world.hosts().cloned().collect());
         self.accept(&loaded);
         let proofs = self.teardown(true).await;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::engine::Engine;
 use super::names;
@@ -39,8 +38,9 @@ impl Engine {
         if self.unwritten_hosts.is_empty() || self.store_error.is_some() {
             return;
         }
-        let known = |host: &HostName| Some((host.clone(), Arc::clone(self.world.host(host)?)));
-        let names = self.unwritten_hosts.iter().filter_map(known).collect();
+        // Nothing is written of a name that is forgotten.
+        let known = |host: &HostName| (host.clone(), self.world.host(host).cloned().unwrap_or_default());
+        let names = self.unwritten_hosts.iter().map(known).collect();
         match self.keeper.store().put_names(&names).await {
             Ok(()) => self.unwritten_hosts.clear(),
             Err(error) => {
@@ -107,9 +107,11 @@ impl Engine {
     fn put_hosts_in_force(&mut self, next: World, changed: &BTreeSet<HostName>) -> Result<(), CommitError> {
         let mut moved = next.services_of(changed);
         moved.retain(|service| next.moved(&self.world, service));
-        match moved.is_empty() {
-            true => self.take(next),
-            false => drop(self.put_addresses_in_force(next, &moved, None)?),
+        let allowed = next.compile_allowed(changed, &self.world);
+        match (moved.is_empty(), allowed) {
+            (true, None) => self.take(next),
+            (true, Some(allowed)) => drop(self.put_part_in_force(next, allowed)?),
+            (false, allowed) => drop(self.put_addresses_in_force(next, &moved, allowed)?),
         }
         self.unwritten_hosts.extend(changed.iter().cloned());
         Ok(())

@@ -19,6 +19,13 @@ pub struct Segment {
     pub allow: Vec<Allow>,
 }
 
+impl Segment {
+    /// The names that it allows.
+    pub fn names(&self) -> impl Iterator<Item = &HostName> {
+        self.allow.iter().flat_map(|allow| &allow.names)
+    }
+}
+
 /// One `[[allow]]`: what may pass beside the grants of services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allow {

@@ -1,4 +1,5 @@
-//! What host names stand for: the addresses that each has and had, and what of them a service governs.
+//! What host names stand for: the addresses that each has and had, and what of them a service governs and a
+//! segment allows.
 //!
 //! ```text
 //!               answer, or learned                  no longer in the answer, its time is over
@@ -23,7 +24,7 @@ use chrono::TimeDelta;
 
 pub use public::is_public;
 
-use crate::model::{Family, HostName, Policy, Prefix, Service, Time};
+use crate::model::{Family, HostName, Prefix, Segment, Service, Time};
 
 /// How long an address stays after it left a name.
 pub const GRACE: TimeDelta = TimeDelta::minutes(10);
@@ -223,9 +224,26 @@ impl Held {
     }
 }
 
-/// True when the address counts for this policy: it is public, or a prefix of the policy lists it.
-pub fn counts_for(file: &Policy, address: IpAddr) -> bool {
-    is_public(address) || file.prefixes.iter().any(|prefix| prefix.contains(address))
+/// True when the address counts beside these prefixes of the same policy: it is public, or one of them lists it.
+pub fn counts_for(listed: &[Prefix], address: IpAddr) -> bool {
+    is_public(address) || listed.iter().any(|prefix| prefix.contains(address))
+}
+
+/// Returns the segment with the addresses that its names have, in their grace too: what it allows has no windows.
+/// `None` when it names none.
+pub fn allowed(file: &Segment, names: &Names, now: Time) -> Option<Segment> {
+    file.names().next()?;
+    let mut segment = file.clone();
+    for allow in &mut segment.allow {
+        let known = allow.names.iter().filter_map(|name| names.get(name));
+        let admitted = known.flat_map(|name| name.admitted(Scope::Open(Time::MIN_UTC), now));
+        let counts = |address: &IpAddr| counts_for(&allow.prefixes, *address);
+        let admitted: Vec<_> = admitted.filter(counts).map(Prefix::single).collect();
+        allow.prefixes.extend(admitted);
+        allow.prefixes.sort_unstable();
+        allow.prefixes.dedup();
+    }
+    Some(segment)
 }
 
 /// Returns the service with the addresses that its names have; `None` when it names none.
@@ -239,7 +257,7 @@ pub fn effective(file: &Service, names: &Names, scope: Scope, now: Time) -> Opti
         let known = || policy.names.iter().filter_map(|name| names.get(name));
         let admitted: Vec<_> = known().flat_map(|name| name.admitted(scope, now)).collect();
         let refused: Vec<_> = known().flat_map(|name| name.refused(scope, now)).collect();
-        let counts = |address: &IpAddr| counts_for(policy, *address);
+        let counts = |address: &IpAddr| counts_for(&policy.prefixes, *address);
         let admitted: Vec<_> = admitted.into_iter().filter(counts).map(Prefix::single).collect();
         watched.extend(refused.into_iter().filter(counts).map(Prefix::single));
         policy.prefixes.extend(admitted);

@@ -144,3 +144,36 @@ fn a_service_has_the_addresses_of_its_names_beside_its_own() {
     );
     assert_eq!(effective(&super::tests::service("\"10.0.0.0/8\""), &names, Scope::Shut, at(1)), None);
 }
+
+#[test]
+fn a_segment_has_the_addresses_of_its_names_until_their_grace_is_over() {
+    let host = HostName::new("api.example.com").unwrap();
+    let mut name = Name::default();
+    name.take(&resolved(&["203.0.113.1", "2001:db8::1", "10.0.0.1", "10.1.0.1"]), at(0));
+    name.take(&resolved(&["203.0.113.2", "2001:db8::1", "10.0.0.1", "10.1.0.1"]), at(1));
+    let names = Names::new(BTreeMap::from([(host, Arc::new(name))]));
+    let segment = |to: &str| {
+        let text = format!(
+            "subject = {{ unit = \"u.service\" }}\n[[allow]]\ndirection = \"egress\"\nto = [{to}]\n\
+             ports = [\"443/tcp\"]\n[[allow]]\ndirection = \"ingress\"\nfrom = [\"api.example.com\"]\n\
+             ports = [\"22/tcp\"]\n"
+        );
+        let name = crate::model::SegmentName::new("s").unwrap();
+        let path = std::path::Path::new("s.toml");
+        crate::config::parse_segment(path, &name, &text, &|_| None).0.unwrap()
+    };
+    let file = segment("\"api.example.com\", \"10.1.0.0/16\"");
+    let prefixes = |minute| {
+        let segment = allowed(&file, &names, at(minute)).unwrap();
+        let texts = |allow: &crate::model::Allow| allow.prefixes.iter().map(ToString::to_string).collect();
+        segment.allow.iter().map(texts).collect::<Vec<Vec<String>>>()
+    };
+    let (public, left) = (["203.0.113.2", "2001:db8::1"], "203.0.113.1");
+    let own = ["10.1.0.0/16", "10.1.0.1"];
+    assert_eq!(prefixes(2), [[&own[..], &[left], &public].concat(), [&[left], &public[..]].concat()]);
+    assert_eq!(
+        prefixes(11),
+        [[&own[..], &public].concat(), public.to_vec()],
+        "private ones only where listed"
+    );
+}

@@ -1,4 +1,4 @@
-//! What becomes of the services that name a host when its addresses change.
+//! What becomes of the services and segments that name a host when its addresses change.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,15 +11,20 @@ use crate::names::{self, Name, News, Scope};
 use crate::ruleset::Part;
 
 impl World {
-    /// Every name of a service that is not decommissioned. Of the others none is asked for: whoever takes an
-    /// abandoned name over could have this host refuse any address.
+    /// Every name of a segment, and of a service that is not decommissioned. Of the others none is asked for: whoever
+    /// takes an abandoned name over could have this host refuse any address.
     pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
-        self.index.hosts().filter(|host| self.is_followed(host))
+        self.all_hosts().into_iter().filter(|host| self.is_followed(host))
+    }
+
+    fn all_hosts(&self) -> BTreeSet<&HostName> {
+        self.index.hosts().chain(self.enclosures.hosts()).collect()
     }
 
     fn is_followed(&self, host: &HostName) -> bool {
         let mut services = self.index.with_host(host);
-        services.any(|service| self.state(service) != Some(ServiceState::Decommissioned))
+        self.enclosures.allows_host(host)
+            || services.any(|service| self.state(service) != Some(ServiceState::Decommissioned))
     }
 
     /// The names that cover a name of an answer: itself, and patterns above it.
@@ -27,8 +32,21 @@ impl World {
         let Some(asked) = HostName::new(asked) else { return Vec::new() };
         let below = asked.as_str().match_indices('.').filter_map(|(at, _)| asked.as_str().get(at..));
         let patterns: Vec<_> = below.filter_map(|rest| HostName::new(&format!("*{rest}"))).collect();
-        let named = |host: &HostName| self.index.with_host(host).next().is_some();
-        std::iter::once(asked.clone()).chain(patterns).filter(named).collect()
+        std::iter::once(asked.clone()).chain(patterns).filter(|host| self.is_host(host)).collect()
+    }
+
+    /// True when some service or segment names it.
+    fn is_host(&self, host: &HostName) -> bool {
+        self.enclosures.allows_host(host) || self.index.with_host(host).next().is_some()
+    }
+
+    /// Forgets what neither a service nor a segment names any more; returns it.
+    pub fn forget_unused_hosts(&mut self) -> BTreeSet<HostName> {
+        let unused: BTreeSet<_> = self.names.keys().filter(|host| !self.is_host(host)).cloned().collect();
+        if !unused.is_empty() {
+            Arc::make_mut(&mut self.names).retain(|host, _| !unused.contains(host));
+        }
+        unused
     }
 
     /// What a name has and had; `None` before the first news of it.
@@ -41,7 +59,7 @@ impl World {
         self.services.get(name).map(|known| known.file.as_ref())
     }
 
-    /// Takes over what a former daemon knew of a name. Before the services that name it come in.
+    /// Takes over what a former daemon knew of a name. Before the services and segments that name it come in.
     pub fn remember_host(&mut self, host: HostName, name: Name) {
         Arc::make_mut(&mut self.names).insert(host, Arc::new(name));
     }
@@ -68,7 +86,7 @@ impl World {
     pub fn age_hosts(&mut self, now: Time, in_use: &BTreeSet<IpAddr>) -> BTreeSet<HostName> {
         self.see(now);
         let is_due = |host: &&HostName| self.names.get(*host).is_some_and(|name| name.is_due(self.latest));
-        let changed: BTreeSet<HostName> = self.index.hosts().filter(is_due).cloned().collect();
+        let changed: BTreeSet<HostName> = self.all_hosts().into_iter().filter(is_due).cloned().collect();
         for host in &changed {
             if let Some(name) = Arc::make_mut(&mut self.names).get_mut(host) {
                 Arc::make_mut(name).pass(self.latest, in_use);
@@ -80,7 +98,7 @@ impl World {
 
     /// The addresses that the next [`World::age_hosts`] at this time would drop if nobody uses them.
     pub fn leaving(&self, now: Time) -> BTreeSet<IpAddr> {
-        let names = self.index.hosts().filter_map(|host| self.names.get(host));
+        let names = self.all_hosts().into_iter().filter_map(|host| self.names.get(host));
         names.flat_map(|name| name.leaving(now)).collect()
     }
 
@@ -88,6 +106,7 @@ impl World {
         for service in self.services_of(hosts) {
             self.refresh(&service);
         }
+        self.refresh_segments(&self.segments_of(hosts));
     }
 
     /// Gives a service the addresses that its names have for it now.
@@ -136,7 +155,8 @@ impl World {
         }
     }
 
-    /// Adds where those of the subjects are whose policies have names: their questions to name servers are noted.
+    /// Adds where those of the subjects are whose policies or segments have names: their questions to name servers are
+    /// noted.
     pub(super) fn compile_learning(&self, subjects: &BTreeSet<Subject>, before: &Self, part: &mut Part) {
         let moved: Vec<_> = subjects.iter().filter(|subject| self.names_hosts(subject)).collect();
         let left = moved.iter().flat_map(|subject| before.places(subject));
@@ -162,6 +182,9 @@ impl World {
     }
 
     fn names_hosts(&self, subject: &Subject) -> bool {
+        if self.enclosures.names_hosts(subject) {
+            return true;
+        }
         let standings = self.standings_of(self.index.with_subject(subject));
         standings.iter().any(|standing| compile::naming(standing.service).any(|naming| naming == subject))
     }

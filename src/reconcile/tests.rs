@@ -48,7 +48,9 @@ fn text((kind, from, length, address, watch): (usize, i64, i64, u8, bool)) -> St
 /// A segment around one of the units that move.
 fn segment(unit: u8) -> (SegmentName, Segment) {
     let name = SegmentName::new(&format!("g{unit}")).unwrap();
-    let text = format!("subject = {{ unit = \"u{unit}.service\" }}\n");
+    let allow =
+        "[[allow]]\ndirection = \"egress\"\nports = [\"443-444/tcp\", \"53/udp\"]\nto = [\"192.0.2.0/31\",";
+    let text = format!("subject = {{ unit = \"u{unit}.service\" }}\n{allow} \"n{unit}.example.com\"]\n");
     let (segment, found) =
         crate::config::parse_segment(std::path::Path::new("g.toml"), &name, &text, &|_| None);
     (name, segment.unwrap_or_else(|| panic!("{found:?}")))
@@ -148,7 +150,8 @@ impl Host {
         moved.retain(|service| {
             next.moved(&self.world, service) && next.standing(service).unwrap().governs(next.now())
         });
-        self.put_addresses(next, &moved, None);
+        let allowed = next.compile_allowed(&changed, &self.world);
+        self.put_addresses(next, &moved, allowed);
     }
 
     fn put(&mut self, next: World, touched: &BTreeSet<ServiceName>) {

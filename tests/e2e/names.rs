@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::rr::RecordType;
 
@@ -17,7 +17,7 @@ const NAME: &str = "api.example.com";
 /// Within this a changed answer is asked for: names are asked for every five seconds at most, with a tenth of jitter.
 const REFRESHED: Duration = Duration::from_secs(10);
 
-/// First connections that would be refused: each may be held for a second, eight at a time. The measured thousand
+/// First connections that would be refused: each may be held for a second, 32 at a time. The measured thousand
 /// takes `PICOSEG_FRESH=1000`.
 fn fresh_count() -> u16 {
     std::env::var("PICOSEG_FRESH").ok().and_then(|count| count.parse().ok()).unwrap_or(80)
@@ -235,7 +235,7 @@ fn another_resolver_is_followed() {
 }
 
 /// Asks a name server and waits for its answer, which a process of the host receives.
-fn ask(process: &Agent, server: SocketAddr, name: &str) {
+pub fn ask(process: &Agent, server: SocketAddr, name: &str) {
     let from = process.udp(SocketAddr::new(wildcard(server), 0));
     let question = String::from_utf8(question(0x1234, name, RecordType::A)).expect("below 128 all of it");
     from.say_to(server, &question).expect("DNS is not governed");
@@ -294,19 +294,49 @@ fn only_a_named_process_that_asks_a_resolver_of_this_host_teaches() {
     }
 }
 
-/// Every first connection meets an address that nobody has seen before. `covered`: another service lists the network
-/// that they are in, so that they would be refused.
-fn first_connections(covered: bool, count: u16) -> Option<(Took, u64)> {
+/// What would refuse a connection to an address that nobody has seen before.
+#[derive(Debug, Clone, Copy)]
+enum Meets {
+    Nobody,
+    /// Another service that lists the network of all of them.
+    Prefix,
+    /// The segment of the process.
+    Segment,
+    /// A policy of the process for any address that is closed.
+    ClosedAny,
+}
+
+/// First connections of a process that was answered a moment before.
+struct First {
+    took: Took,
+    held: u64,
+    attempts: u64,
+}
+
+fn first_connections(meets: Meets, count: u16) -> Option<First> {
     let (lab, server) = lab()?;
     let (payments, other) = (lab.unit("payments"), lab.unit("other"));
     lab.everywhere("198.18.0.0/16");
     lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, "*.example.com", "443/tcp")]));
-    if covered {
-        lab.write("cdn", &schedule(Lifetime::open(), &[egress(&other, "198.18.0.0/16", "80/tcp")]));
+    match meets {
+        Meets::Nobody => {}
+        Meets::Prefix => {
+            lab.write("cdn", &schedule(Lifetime::open(), &[egress(&other, "198.18.0.0/16", "80/tcp")]));
+        }
+        Meets::Segment => {
+            let text = format!("subject = {{ unit = \"{}\" }}\ndns = true\n", payments.name());
+            lab.segment("box", &text);
+        }
+        Meets::ClosedAny => {
+            let ahead = window(in_ms(3_600_000), in_ms(3_660_000));
+            lab.write("cdn", &schedule(Lifetime::open(), &[ahead, egress(&payments, "any", "443/tcp")]));
+        }
     }
+    lab.canary();
     let _daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&payments), lab.provider());
     let _listener = theirs.echo(at(Ipv4Addr::UNSPECIFIED.into(), 443));
+    refuses_what_was_not_answered(meets, &ours);
     let name = |number: u16| format!("h{number}.example.com");
     for number in 0..count {
         let [high, low] = (number + 1).to_be_bytes();
@@ -325,13 +355,24 @@ fn first_connections(covered: bool, count: u16) -> Option<(Took, u64)> {
     command.args(["list", "counter", "inet", "picoseg", "held"]);
     let listed = lab.on_host(command).ok().stdout;
     let held = listed.split_whitespace().skip_while(|word| *word != "packets").nth(1).expect("a counter");
-    Some((took, held.parse().expect("a number")))
+    let held = held.parse().expect("a number");
+    lab.all_on_record(&theirs);
+    let attempts = lab.attempts_with(&[]) - lab.attempts_with(&[("service", "canary")]);
+    Some(First { took, held, attempts })
 }
 
-fn say(what: &str, took: &Took, held: u64) {
+/// At once, without an answer that it could be held for.
+fn refuses_what_was_not_answered(meets: Meets, process: &Agent) {
+    let begun = Instant::now();
+    let refused = process.connect(at(Ipv4Addr::new(198, 18, 255, 1).into(), 443)).is_err();
+    assert_eq!(refused, !matches!(meets, Meets::Nobody), "{meets:?}");
+    assert!(begun.elapsed() < Duration::from_millis(900), "{meets:?}: nothing to wait for");
+}
+
+fn say(meets: Meets, First { took, held, attempts }: &First) {
     let at = |part: usize| took.connected[(took.connected.len() - 1) * part / 100] as f64 / 1e3;
     println!(
-        "{what}: {} connected, {} failed, {held} held; p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms",
+        "{meets:?}: {} connected, {} failed, {held} held, {attempts} attempts; p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms",
         took.connected.len(),
         took.failed.len(),
         at(50),
@@ -341,12 +382,33 @@ fn say(what: &str, took: &Took, held: u64) {
 }
 
 #[test]
-fn first_connections_to_fresh_addresses_never_fail() {
-    let Some((took, held)) = first_connections(false, 1000) else { return };
-    say("nobody else lists them", &took, held);
-    assert!(took.failed.is_empty(), "{:?}", took.failed);
-    assert_eq!(held, 0);
-    let Some((took, held)) = first_connections(true, fresh_count()) else { return };
-    say("another service lists them", &took, held);
-    assert!(took.failed.is_empty(), "{:?}", took.failed);
+fn first_connections_to_fresh_addresses_pass_where_nobody_lists_them() {
+    let Some(first) = first_connections(Meets::Nobody, 1000) else { return };
+    say(Meets::Nobody, &first);
+    assert!(first.took.failed.is_empty(), "{:?}", first.took.failed);
+    assert_eq!((first.held, first.attempts), (0, 0));
+}
+
+/// None fails, some are held, and the only attempt is that to an address which was not answered.
+fn held_until_known(meets: Meets) {
+    let Some(first) = first_connections(meets, fresh_count()) else { return };
+    say(meets, &first);
+    assert!(first.took.failed.is_empty(), "{:?}", first.took.failed);
+    assert!(first.held > 0, "they come before the daemon knows");
+    assert_eq!(first.attempts, 1, "what is held is none");
+}
+
+#[test]
+fn first_connections_into_a_prefix_of_another_service_are_held() {
+    held_until_known(Meets::Prefix);
+}
+
+#[test]
+fn first_connections_out_of_a_segment_are_held() {
+    held_until_known(Meets::Segment);
+}
+
+#[test]
+fn first_connections_beside_a_closed_policy_for_any_address_are_held() {
+    held_until_known(Meets::ClosedAny);
 }

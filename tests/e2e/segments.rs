@@ -5,8 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::agent::{Agent, Close, Heard, Kind, Manner, Packets};
+use crate::lab::dns::NameServer;
 use crate::lab::schedule::{Lifetime, egress, schedule};
-use crate::lab::{Lab, MOMENT, Unit, at, clock};
+use crate::lab::{Lab, MOMENT, Unit, at, clock, public4, public6};
+use crate::names::ask;
 
 /// From the appearance of a cgroup until its unit is enclosed.
 const ENCLOSED_WITHIN: Duration = Duration::from_secs(1);
@@ -379,4 +381,102 @@ fn the_fail_safe_stays_reachable_in_a_segment() {
         assert!(theirs.connect_from(at(remote, 0), at(local, 22)).is_ok_and(|s| s.echoes()), "{remote}");
         assert!(other.talks_to(at(local, 22)), "over loopback");
     }
+}
+
+const NAME: &str = "api.example.com";
+
+/// Within this a changed answer is asked for: names are asked for every five seconds at most, with a tenth of jitter.
+const REFRESHED: Duration = Duration::from_secs(10);
+
+/// A lab with a name server, whose daemon asks it, and a unit in a segment that allows a name or pattern.
+fn allowing(name: &str) -> Option<(Lab, NameServer, Unit, Agent)> {
+    let lab = Lab::new()?;
+    lab.public(6);
+    let server = lab.name_server(5);
+    lab.resolvers(&[lab.provider4(5)]);
+    let inside = lab.unit("inside");
+    lab.segment("box", &around(&inside, &allow("egress", name, "443/tcp")));
+    let theirs = lab.provider();
+    for number in 0..3 {
+        for remote in [public4(number), public6(number)] {
+            theirs.echo(at(remote, 443));
+            theirs.echo(at(remote, 444));
+        }
+    }
+    Some((lab, server, inside, theirs))
+}
+
+fn comes_to_be_allowed(ours: &Agent, remote: IpAddr) {
+    clock::until(&format!("{remote} is allowed"), REFRESHED, || ours.talks_to(at(remote, 443)));
+}
+
+#[test]
+fn a_name_that_a_segment_allows_is_followed_and_kept_while_no_resolver_answers() {
+    let Some((lab, server, inside, theirs)) = allowing(NAME) else { return };
+    let hidden = lab.provider4(1);
+    theirs.echo(at(hidden, 443));
+    server.set(NAME, &[public4(0), public6(0), hidden], 1);
+    let daemon = lab.daemon();
+    let (ours, other) = (lab.process(&inside), lab.process(&lab.unit("other")));
+    comes_to_be_allowed(&ours, public4(0));
+    assert!(ours.talks_to(at(public6(0), 443)), "both families come in one change");
+    assert!(!ours.talks_to(at(hidden, 443)), "an answer that leads into a private network");
+    let before = lab.attempts_with(&isolated("egress"));
+    for remote in [public4(1), public6(1)] {
+        assert!(!ours.talks_to(at(remote, 443)), "{remote}: not of the name");
+        assert!(
+            other.talks_to(at(remote, 443)) && other.talks_to(at(public4(0), 443)),
+            "nobody else's matter"
+        );
+    }
+    for remote in [public4(0), public6(0)] {
+        assert!(!ours.talks_to(at(remote, 444)), "{remote}: another port");
+    }
+    clock::until("all on record", MOMENT, || lab.attempts_with(&isolated("egress")) >= before + 4);
+    let client = ours.connect(at(public4(0), 443)).expect("allowed");
+
+    server.set(NAME, &[public4(1), public6(1)], 1);
+    comes_to_be_allowed(&ours, public4(1));
+    assert!(ours.talks_to(at(public6(1), 443)));
+    assert!(ours.talks_to(at(public4(0), 443)) && client.alive(), "it left a moment ago");
+
+    server.mute(true);
+    let asked = server.asked();
+    clock::until("it is asked again in vain", REFRESHED * 2, || server.asked() >= asked + 4);
+    assert!(ours.talks_to(at(public4(1), 443)), "what was known stays");
+    assert_eq!(lab.status()["drift"]["count"], 0);
+    assert!(daemon.term().success());
+    let _daemon = lab.daemon();
+    assert!(ours.talks_to(at(public4(1), 443)) && ours.talks_to(at(public6(1), 443)), "over a restart");
+    assert!(client.alive());
+    lab.segment("box", &around(&inside, ""));
+    lab.picoseg(&["apply"]).ok();
+    assert!(!ours.talks_to(at(public4(1), 443)), "the name is allowed no more");
+    assert_eq!(lab.status()["drift"]["count"], 0);
+}
+
+#[test]
+fn what_an_enclosed_process_is_answered_is_learned_for_the_patterns_that_its_segment_allows() {
+    let Some((lab, server, inside, _theirs)) = allowing("*.example.com") else { return };
+    server.set("eu.example.com", &[public4(0)], 60);
+    server.set("eu.example.net", &[public4(1)], 60);
+    let _daemon = lab.daemon();
+    let (ours, other) = (lab.process(&inside), lab.process(&lab.unit("other")));
+    let resolver = at(lab.provider4(5), 53);
+    server.set("us.example.com", &[public4(2)], 60);
+    ask(&other, resolver, "us.example.com");
+    ask(&ours, resolver, "eu.example.net");
+    ask(&ours, resolver, "eu.example.com");
+    comes_to_be_allowed(&ours, public4(0));
+    assert!(!ours.talks_to(at(public4(1), 443)), "no pattern covers it");
+    assert!(!ours.talks_to(at(public4(2), 443)), "nobody in the segment was answered it");
+    // Where a restarted unit is, it is answered too.
+    drop(ours);
+    inside.remove();
+    inside.create();
+    let ours = lab.process(&inside);
+    clock::until("the unit is enclosed", ENCLOSED_WITHIN, || !ours.talks_to(at(public4(2), 443)));
+    ask(&ours, resolver, "us.example.com");
+    comes_to_be_allowed(&ours, public4(2));
+    assert_eq!(lab.status()["drift"]["count"], 0);
 }

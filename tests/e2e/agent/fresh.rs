@@ -11,7 +11,7 @@ use super::protocol::Took;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// So many at the same time.
-const WORKERS: usize = 8;
+const WORKERS: usize = 32;
 
 pub fn connect(server: SocketAddr, questions: &[Vec<u8>], port: u16) -> Took {
     let each = questions.len().div_ceil(WORKERS).max(1);
