@@ -132,10 +132,6 @@ pub fn plan_part(in_force: &Ruleset, part: &Part) -> Option<Changeset> {
     }
     let gone = part.gone.iter().filter(|name| in_force.sets.contains_key(*name));
     draft.delete_objects.extend(gone.cloned().map(Step::DeleteSet));
-    for name in part.gone_chains.iter().filter(|name| in_force.chains.contains_key(*name)) {
-        draft.rules.push(Step::FlushChain(name.clone()));
-        draft.delete_objects.push(Step::DeleteChain(name.clone()));
-    }
     let gone = part.gone_counters.iter().filter(|name| in_force.counters.contains(*name));
     draft.delete_objects.extend(gone.cloned().map(Step::DeleteCounter));
     draft.finish(&in_force.table)
