@@ -287,10 +287,6 @@ impl Engine {
         let mut subjects = BTreeSet::new();
         for (subject, places) in changes {
             tracing::info!(%subject, places = places.len(), "subject changed");
-            let elsewhere = places.iter().any(|place| matches!(place, Place::Address(_)));
-            if elsewhere && self.world.segments().values().any(|segment| segment.subject == subject) {
-                tracing::warn!(%subject, "its segment does not enclose it: it has a network namespace of its own");
-            }
             subjects.insert(subject.clone());
             next.resolve_at(subject, places, clock::now());
         }

@@ -367,6 +367,15 @@ proptest! {
             .zip(&standings)
             .map(|(service, standing)| Standing { service, ..*standing })
             .collect();
+        let mut forwarded_services = services.clone();
+        for service in &mut forwarded_services {
+            service.policies.retain(|policy| !(policy.is_any() && policy.subject.is_any_process()));
+        }
+        let forwarded_standings: Vec<_> = forwarded_services
+            .iter()
+            .zip(&standings)
+            .map(|(service, standing)| Standing { service, ..*standing })
+            .collect();
         let owners = Owners::new(&standings);
         let interpreter = Interpreter::new(&ruleset, at);
         for attempt in attempts {
@@ -395,14 +404,28 @@ proptest! {
             };
             // Any process of this host is nobody whose packets are forwarded.
             let is_forwarded = attempt.place == Some(CONTAINER);
-            if is_forwarded && owners.owner(&standings, attempt.remote, at).is_none() {
-                let others = is_echo_from_outside(&attempt) && fate.counted.iter().any(|set| !set.is_empty());
-                if others {
-                    prop_assert!(!fate.passed, "{attempt:?} {fate:?}");
-                    continue;
-                }
+            let is_listed = owners.owner(&standings, attempt.remote, at).is_some();
+            let echo_from_outside =
+                attempt.direction == Direction::Ingress && attempt.protocol == Protocol::Icmp;
+            if is_forwarded && !is_listed && echo_from_outside {
+                // No kernel of this host answers: it is judged like anything else.
+                let explained = explain::explain(&standings, &plain, &is, at);
+                let granted = matches!(explained, Explanation::Allow { .. });
+                let policies = standings.iter().filter(|standing| standing.governs(instant(compiled_at)));
+                let governed = policies.flat_map(|standing| &standing.service.policies).any(|policy| {
+                    policy.is_any()
+                        && policy.id.direction == Direction::Ingress
+                        && is(&policy.subject)
+                        && policy.ports.iter().any(|port| port.protocol == Protocol::Icmp)
+                });
+                let isolated = segments.values().any(|segment| {
+                    is(&segment.subject) && !explain::allows(segment, &resolvers, &plain)
+                });
+                prop_assert_eq!(fate.passed, granted || !(governed || isolated), "{:?} {:?}", attempt, fate);
+                continue;
             }
-            match explain::explain_enclosed(&standings, &segments, &resolvers, &plain, &is, at) {
+            let judging = if is_forwarded { &forwarded_standings } else { &standings };
+            match explain::explain_enclosed(judging, &segments, &resolvers, &plain, &is, at) {
                 Explanation::Allow { .. } | Explanation::Ungoverned => {
                     prop_assert!(fate.passed && fate.counted.is_empty(), "{attempt:?} {fate:?}");
                     let judged_by_socket = anywhere || !segments.is_empty();
