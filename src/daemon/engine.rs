@@ -14,7 +14,7 @@ use super::subjects::{Resolved, Subjects};
 use super::teardown::{self, Proofs};
 use super::{isolation, record, snapshot};
 use crate::api::body::Teardown;
-use crate::compile::{CountSets, Openings, Place};
+use crate::compile::{CountSets, Openings};
 use crate::config::{Diagnostic, Loaded};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::clock;

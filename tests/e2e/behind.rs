@@ -89,6 +89,8 @@ fn what_a_segment_allows_a_container_passes_and_a_grant_is_on_top() {
     let own = scene.web.addresses();
     own.iter().for_each(|address| drop(ours.echo(at(*address, 80))));
     let _inside = own.map(|address| ours.echo(at(address, 81)));
+    let policies = [policy("egress", "container = \"web\"", &remotes[0].to_string(), "443/tcp")];
+    lab.write("stripe", &schedule(Lifetime::open(), &policies));
     let _daemon = lab.daemon();
     enclosed(&ours, remotes[1]);
     for remote in remotes {
