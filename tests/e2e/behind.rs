@@ -89,7 +89,7 @@ fn what_a_segment_allows_a_container_passes_and_a_grant_is_on_top() {
     let own = scene.web.addresses();
     own.iter().for_each(|address| drop(ours.echo(at(*address, 80))));
     let _inside = own.map(|address| ours.echo(at(address, 81)));
-    let policies = [policy("egress", "container = \"web\"", &remotes[0].to_string(), "443/tcp")];
+    let policies = [policy("egress", "container = \"web\"", &lab.provider4(1).to_string(), "443/tcp")];
     lab.write("stripe", &schedule(Lifetime::open(), &policies));
     let _daemon = lab.daemon();
     enclosed(&ours, remotes[1]);
@@ -100,7 +100,8 @@ fn what_a_segment_allows_a_container_passes_and_a_grant_is_on_top() {
         assert!(ours.connect(at(remote, 9443)).is_err(), "{remote}");
     }
     assert!(scene.theirs.connect_from(at(remotes[0], 0), at(own[0], 81)).is_err());
-    assert!(ours.talks_to(at(remotes[0], 443)));
+    let _granted = scene.theirs.echo(at(lab.provider4(1), 443));
+    assert!(ours.talks_to(at(lab.provider4(1), 443)));
 }
 
 #[test]
