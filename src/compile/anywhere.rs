@@ -63,19 +63,30 @@ impl Anywhere<'_> {
     }
 
     /// The rules that lead a packet which travels this way to the chains of the policy.
-    fn grants(&self, way: Direction) -> Vec<Rule> {
+    fn grants(&self, way: Direction, road: Road) -> Vec<Rule> {
         let policy = self.policy;
         let opens = way == policy.id.direction;
         let mut rules = Vec::new();
         for port in &policy.ports {
-            let to_chain = || jump(names::policy_chain(policy, port.protocol));
+            let to_chain = || {
+                jump(match road {
+                    Road::Own => names::policy_chain(policy, port.protocol),
+                    Road::Forwarded => names::through_chain(policy, port.protocol, way),
+                })
+            };
             let transport = |number| {
                 let side = if opens { Side::Destination } else { Side::Source };
                 Statement::Port { protocol: number, side, range: port.range }
             };
             match port.protocol {
                 Protocol::Tcp if opens => rules.push(vec![transport(protocol::TCP), to_chain()]),
-                Protocol::Tcp => rules.push(vec![not_first(), transport(protocol::TCP), to_chain()]),
+                Protocol::Tcp => {
+                    rules.push(vec![not_first(), transport(protocol::TCP), to_chain()]);
+                    // No socket tells what an error is about.
+                    if (road, way) == (Road::Forwarded, Direction::Ingress) {
+                        rules.extend(errors_of(&to_chain()));
+                    }
+                }
                 Protocol::Udp => {
                     rules.push(vec![transport(protocol::UDP), to_chain()]);
                     // Errors about its datagrams meet its socket as well.
@@ -93,9 +104,18 @@ impl Anywhere<'_> {
     }
 }
 
+/// Whose packets are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Road {
+    /// Those of this host's sockets.
+    Own,
+    /// Those that it forwards, where no rule can ask for a socket.
+    Forwarded,
+}
+
 /// The rules that try these policies.
-pub fn try_grants(policies: &[&Anywhere<'_>], way: Direction) -> Vec<Rule> {
-    policies.iter().flat_map(|one| one.grants(way)).collect()
+pub fn try_grants(policies: &[&Anywhere<'_>], way: Direction, road: Road) -> Vec<Rule> {
+    policies.iter().flat_map(|one| one.grants(way, road)).collect()
 }
 
 /// The way through which governed networks try what is admitted to any address.
@@ -176,7 +196,7 @@ fn narrow(port: u128) -> u16 {
 pub fn add_rest(policies: &[Anywhere<'_>], ruleset: &mut Ruleset) {
     for way in Direction::ALL {
         let everywhere: Vec<_> = policies.iter().filter(|one| one.is_everywhere()).collect();
-        let mut rules = try_grants(&everywhere, way);
+        let mut rules = try_grants(&everywhere, way, Road::Own);
         rules.push(vec![in_a_cgroup(), back()]);
         let answers = match way {
             Direction::Egress => Direction::Ingress,
@@ -206,6 +226,10 @@ pub fn add_refusals(input: &Input<'_>, services: &[Governing<'_>], holds: bool, 
         }
         let whose = Charged::Any(service.name.clone());
         let observes = [input.settings.enforcement.mode, service.mode].contains(&Mode::Observe);
+        // What the forward hook reaches must not ask for sockets.
+        let is_forwarded =
+            |policy: &Policy| policy.is_any() && matches!(policy.subject, Subject::Container(_));
+        let holds = holds && !service.policies.iter().any(is_forwarded);
         for way in Direction::ALL {
             let owner = Owner { governing, questions: vec![Vec::new()] };
             chain(ruleset, refusal_chain(governing, way), reasons(input, &[&owner], way));
@@ -237,13 +261,17 @@ pub fn refuse(
     input: &Input<'_>,
     policies: &[&Anywhere<'_>],
     way: Direction,
+    road: Road,
     ruleset: &mut Ruleset,
 ) -> Vec<Rule> {
     let mut rules = Vec::new();
     if policies.is_empty() {
         return rules;
     }
-    rules.push(vec![reset_segment(), jump(format!("reset-{}", names::way(way)))]);
+    // From outside a reset has to meet a socket, which nobody can tell of what is forwarded.
+    if (road, way) != (Road::Forwarded, Direction::Ingress) {
+        rules.push(vec![reset_segment(), jump(format!("reset-{}", names::way(way)))]);
+    }
     for opens in [true, false] {
         let in_role: Vec<&Anywhere<'_>> =
             policies.iter().copied().filter(|one| (one.policy.id.direction == way) == opens).collect();

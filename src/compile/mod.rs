@@ -16,6 +16,7 @@
 mod accounts;
 mod addresses;
 mod anywhere;
+mod behind;
 mod counts;
 mod failsafe;
 mod flows;

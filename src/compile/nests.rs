@@ -11,21 +11,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::anywhere::{self, Anywhere};
+use super::anywhere::{self, Anywhere, Road};
 use super::shared::{Rule, accept, chain, dispatch, goto, jump};
-use super::{Governing, Input, Place, fresh, names, segments};
+use super::{Governing, Input, Place, behind, fresh, names, segments};
 use crate::model::{Direction, Segment, Subject};
 use crate::ruleset::{Element, Field, Key, Load, Part, Ruleset, Set, Statement, Verdict};
 
 /// What the names of all that follows the places of subjects begin with: maps and their chains, and the chains of what
 /// several enclose.
-const SUBJECTS: &str = "subjects-";
-const NEST: &str = "nest-";
+pub const SUBJECTS: &str = "subjects-";
+pub const NEST: &str = "nest-";
 
 /// What is judged by sockets.
-struct Judged<'a> {
-    input: &'a Input<'a>,
-    policies: Vec<Anywhere<'a>>,
+pub struct Judged<'a> {
+    pub input: &'a Input<'a>,
+    pub policies: Vec<Anywhere<'a>>,
 }
 
 impl<'a> Judged<'a> {
@@ -35,7 +35,7 @@ impl<'a> Judged<'a> {
         (!policies.is_empty() || !input.segments.is_empty()).then_some(Self { input, policies })
     }
 
-    fn policies_of(&self, is: impl Fn(&Anywhere<'_>) -> bool) -> Vec<&Anywhere<'a>> {
+    pub fn policies_of(&self, is: impl Fn(&Anywhere<'_>) -> bool) -> Vec<&Anywhere<'a>> {
         self.policies.iter().filter(|one| is(one)).collect()
     }
 }
@@ -44,6 +44,7 @@ impl<'a> Judged<'a> {
 pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
     if let Some(judged) = Judged::of(input, services) {
         hook(input, ruleset);
+        behind::hook(&judged, ruleset);
         anywhere::add_refusals(input, services, fresh::is_in(ruleset), ruleset);
         add_places(&judged, ruleset);
     }
@@ -111,7 +112,7 @@ fn add_places(judged: &Judged<'_>, ruleset: &mut Ruleset) {
             let everywhere = judged.policies_of(|one| one.is_everywhere());
             if !everywhere.is_empty() {
                 last.push(vec![jump(anywhere::rest_chain(way))]);
-                last.extend(anywhere::refuse(judged.input, &everywhere, way, ruleset));
+                last.extend(anywhere::refuse(judged.input, &everywhere, way, Road::Own, ruleset));
             }
             let rest = vec![vec![goto(anywhere::rest_chain(way))]];
             let target = |subjects: &BTreeSet<&Subject>, ruleset: &mut Ruleset| {
@@ -125,6 +126,7 @@ fn add_places(judged: &Judged<'_>, ruleset: &mut Ruleset) {
         let map = |level| format!("{SUBJECTS}{}-l{level}", names::way(way));
         add_maps(&enclosed, &map, subjects_chain(way), last, &target, ruleset);
     }
+    behind::add_places(judged, ruleset);
 }
 
 /// Adds a map for each level, filled, and the chain that asks them, with what it does when none of them knows.
@@ -185,7 +187,7 @@ fn policies_in<'j, 'a>(judged: &'j Judged<'a>, subjects: &BTreeSet<&Subject>) ->
     judged.policies_of(|one| one.is_everywhere() || subjects.contains(&one.policy.subject))
 }
 
-fn name_of(kind: &str, subjects: &BTreeSet<&Subject>, way: Direction) -> String {
+pub fn name_of(kind: &str, subjects: &BTreeSet<&Subject>, way: Direction) -> String {
     let members: Vec<String> = subjects.iter().map(ToString::to_string).collect();
     let digest = names::digest(kind, members.iter().map(String::as_str));
     format!("{digest}-{}", names::way(way))
@@ -200,7 +202,7 @@ fn grants_of(
 ) -> String {
     let name = name_of("nest-grants", subjects, way);
     if !ruleset.chains.contains_key(&name) {
-        let rules = anywhere::try_grants(&policies_in(judged, subjects), way);
+        let rules = anywhere::try_grants(&policies_in(judged, subjects), way, Road::Own);
         chain(ruleset, name.clone(), rules);
     }
     name
@@ -232,7 +234,7 @@ fn target(
         chain(ruleset, only_segments.clone(), enclosing.collect());
         rules.push(vec![is_loopback, goto(&*only_segments)]);
         rules.push(vec![jump(grants_of(judged, subjects, way, ruleset))]);
-        rules.extend(anywhere::refuse(judged.input, &policies, way, ruleset));
+        rules.extend(anywhere::refuse(judged.input, &policies, way, Road::Own, ruleset));
         rules.push(vec![goto(&*only_segments)]);
     } else {
         rules.extend(enclosing);

@@ -13,15 +13,22 @@ use std::collections::BTreeSet;
 use super::counts::{Charged, CountSets};
 use super::flows::flow;
 use super::shared::{
-    self, Rule, back, chain, echo_request, goto, icmp_of, jump, lookup, reset_segment, update,
+    self, Rule, back, chain, echo_reply, echo_request, goto, icmp_of, jump, lookup, reset_segment, update,
 };
 use super::{Input, fresh, grants, names};
-use crate::model::{Direction, Family, Mode, PortRange, Prefix, Protocol, Reason, Segment, SegmentName};
+use crate::model::{
+    Direction, Family, Mode, PortRange, Prefix, Protocol, Reason, Segment, SegmentName, Subject,
+};
 use crate::ruleset::{Element, Field, Key, Load, Ruleset, Set, Side, Statement, protocol, tcp};
 
 /// The chain that judges what travels this way.
 pub fn chain_of(segment: &SegmentName, way: Direction) -> String {
     format!("seg-{segment}-{}", names::way(way))
+}
+
+/// The same for what is forwarded, where no rule can ask for a socket.
+pub fn through_chain_of(segment: &SegmentName, way: Direction) -> String {
+    format!("through-seg-{segment}-{}", names::way(way))
 }
 
 fn refusal_chain(segment: &SegmentName, way: Direction) -> String {
@@ -48,7 +55,9 @@ fn add_segment(input: &Input<'_>, segment: &Segment, ruleset: &mut Ruleset) {
     ruleset.sets.extend(allowed.iter().map(|one| (one.set.clone(), one.elements())));
     let whose = Charged::Segment(segment.name.clone());
     let observes = [input.settings.enforcement.mode, segment.mode].contains(&Mode::Observe);
-    let holds = fresh::is_in(ruleset);
+    let is_container = matches!(segment.subject, Subject::Container(_));
+    // What the forward hook reaches must not ask for sockets.
+    let holds = fresh::is_in(ruleset) && !is_container;
     for way in Direction::ALL {
         let refusal = refusal_chain(&segment.name, way);
         let mut rules = exempt(segment, way);
@@ -56,6 +65,9 @@ fn add_segment(input: &Input<'_>, segment: &Segment, ruleset: &mut Ruleset) {
         rules.extend(allowed.iter().flat_map(|one| one.rules(way)));
         rules.push(vec![goto(refusal.as_str())]);
         chain(ruleset, chain_of(&segment.name, way), rules);
+        if is_container {
+            chain(ruleset, through_chain_of(&segment.name, way), through_rules(&allowed, &refusal, way));
+        }
         let rules = match observes {
             true => shared::observing(input, &whose, way, Reason::Isolated, &back()),
             false => fresh::holding(shared::refusing(input, &whose, way, Reason::Isolated), way, holds),
@@ -80,6 +92,21 @@ fn allowed(input: &Input<'_>, segment: &Segment) -> Vec<Allowed> {
         .into_iter()
         .flat_map(|direction| Family::ALL.map(|family| Allowed::of(input, segment, direction, family)));
     each.filter(|allowed| allowed.protocols().next().is_some()).collect()
+}
+
+/// What a container with a network of its own says and hears. Its echoes have no kernel of ours behind them, and are
+/// judged. ICMP errors reach it, for path MTU discovery, and its kernel finds their sockets; those that it sends could
+/// hide data, and nobody needs them.
+fn through_rules(allowed: &[Allowed], refusal: &str, way: Direction) -> Vec<Rule> {
+    let mut rules = match way {
+        Direction::Egress => vec![vec![reset_segment(), jump("reset-out")]],
+        Direction::Ingress => shared::errors_of(&back()).into(),
+    };
+    rules.extend(Family::ALL.map(|family| vec![Statement::Fragment(family), goto(refusal)]));
+    rules.extend(allowed.iter().flat_map(|one| one.echoes(way)));
+    rules.extend(allowed.iter().flat_map(|one| one.rules(way)));
+    rules.push(vec![goto(refusal)]);
+    rules
 }
 
 /// What no segment judges: resets without payload, our own among them, what the kernel itself says, and errors about
@@ -198,6 +225,22 @@ impl Allowed {
             }
         }
         rules
+    }
+
+    /// The rules for echoes that are forwarded, in front of [`Self::rules`]: requests leave their identifier, and replies
+    /// must find it.
+    fn echoes(&self, way: Direction) -> Vec<Rule> {
+        if !self.protocols().any(|protocol| protocol == Protocol::Icmp) {
+            return Vec::new();
+        }
+        let remote = Load::Address(self.family, Side::remote(way));
+        let found = || lookup(&[remote, Load::Protocol, Load::Port(Side::Destination)], &*self.set);
+        let key = [remote, Load::EchoId(self.family)];
+        let set = format!("echo-{}{}", names::way(self.direction), names::digit(self.family));
+        match way == self.direction {
+            true => vec![vec![echo_request(self.family), found(), update(set, &key)]],
+            false => vec![vec![echo_reply(self.family), lookup(&key, set), back()]],
+        }
     }
 }
 

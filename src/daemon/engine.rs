@@ -14,7 +14,7 @@ use super::subjects::{Resolved, Subjects};
 use super::teardown::{self, Proofs};
 use super::{isolation, record, snapshot};
 use crate::api::body::Teardown;
-use crate::compile::{CountSets, Openings, Place};
+use crate::compile::{CountSets, Openings};
 use crate::config::{Diagnostic, Loaded};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::clock;
@@ -289,10 +289,6 @@ impl Engine {
         let mut subjects = BTreeSet::new();
         for (subject, places) in changes {
             tracing::info!(%subject, places = places.len(), "subject changed");
-            let elsewhere = places.iter().any(|place| matches!(place, Place::Address(_)));
-            if elsewhere && self.world.segments().values().any(|segment| segment.subject == subject) {
-                tracing::warn!(%subject, "its segment does not enclose it: it has a network namespace of its own");
-            }
             subjects.insert(subject.clone());
             next.resolve_at(subject, places, clock::now());
         }

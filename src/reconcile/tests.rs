@@ -39,18 +39,24 @@ fn text((kind, from, length, address, watch): (usize, i64, i64, u8, bool)) -> St
          [[ingress]]\nsubject = {{ unit = \"u.service\" }}\nfrom = [\"198.51.100.0/24\"]\nports = [\"22/tcp\"]\n{}",
          match kind {
              5 => format!("[[egress]]\nsubject = {{ unit = \"u{address}.service\" }}\nto = [\"any\"]\nports = [\"443/tcp\", \"icmp\"]\n"),
+             7 => format!("[[egress]]\nsubject = {{ container = \"c{address}\" }}\nto = [\"any\"]\nports = [\"443/tcp\", \"53/udp\", \"icmp\"]\n"),
              6 => "[[egress]]\nsubject = { cgroup = \"/\" }\nto = [\"any\"]\nports = [\"400-500/tcp\", \"53/udp\"]\n".to_owned(),
              _ => String::new(),
          },
     )
 }
 
-/// A segment around one of the units that move.
-fn segment(unit: u8) -> (SegmentName, Segment) {
-    let name = SegmentName::new(&format!("g{unit}")).unwrap();
+/// A segment around one of the units or containers that move.
+fn segment(number: u8) -> (SegmentName, Segment) {
+    let name = SegmentName::new(&format!("g{number}")).unwrap();
+    let unit = number % 4;
+    let subject = match number {
+        0..4 => format!("unit = \"u{unit}.service\""),
+        _ => format!("container = \"c{unit}\""),
+    };
     let allow =
         "[[allow]]\ndirection = \"egress\"\nports = [\"443-444/tcp\", \"53/udp\"]\nto = [\"192.0.2.0/31\",";
-    let text = format!("subject = {{ unit = \"u{unit}.service\" }}\n{allow} \"n{unit}.example.com\"]\n");
+    let text = format!("subject = {{ {subject} }}\n{allow} \"n{unit}.example.com\"]\n");
     let (segment, found) =
         crate::config::parse_segment(std::path::Path::new("g.toml"), &name, &text, &|_| None);
     (name, segment.unwrap_or_else(|| panic!("{found:?}")))
@@ -226,7 +232,7 @@ proptest! {
     fn parts_add_up_to_the_whole(
         texts in prop::collection::vec((0usize..8, -20i64..60, 61i64..300, 0u8..4, any::<bool>()), 1..8),
         events in prop::collection::vec(event(), 1..40),
-        enclosed in prop::collection::btree_set(0u8..4, 0..4),
+        enclosed in prop::collection::btree_set(0u8..8, 0..6),
     ) {
         let settings = Settings::default();
         let services: BTreeMap<_, _> =

@@ -126,14 +126,14 @@ fn a_look_alike_below_something_else_is_no_container() {
 }
 
 /// A bridge with a container that the schedules name and one that they do not.
-struct Scene {
-    web: Container,
-    cgroup: Unit,
-    neighbour: Container,
-    theirs: Agent,
+pub struct Scene {
+    pub web: Container,
+    pub cgroup: Unit,
+    pub neighbour: Container,
+    pub theirs: Agent,
 }
 
-fn scene(lab: &Lab) -> Scene {
+pub fn scene(lab: &Lab) -> Scene {
     engine::bridge(lab);
     let [id, other] = ["web", "other"].map(|name| engine::id(lab, name));
     engine::docker(lab, &id, "web");

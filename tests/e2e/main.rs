@@ -10,6 +10,7 @@ mod lab;
 mod accounts;
 mod anywhere;
 mod attempts;
+mod behind;
 mod closing;
 mod containers;
 mod explain;
