@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::agent::{Agent, Heard, Socket};
 use crate::containers::{Scene, scene};
 use crate::lab::engine::{self, Container};
-use crate::lab::schedule::{Lifetime, policy, schedule};
+use crate::lab::schedule::{Lifetime, egress, policy, schedule};
 use crate::lab::{Lab, at, clock};
 
 /// From a change of a container until the kernel has it.
@@ -37,6 +37,9 @@ fn a_container_behind_a_bridge_is_enclosed_and_its_neighbour_is_not() {
     lab.route_to_containers();
     let remotes = [lab.provider4(0), lab.provider6(0)];
     lab.segment("box", WEB);
+    // What holds the first segments of others asks for sockets, which nothing may that the forward hook reaches.
+    let other = egress(&lab.unit("other"), "*.example.com", "443/tcp");
+    lab.write("names", &schedule(Lifetime::open(), &[other]));
     let (ours, stranger) = (scene.web.process(), scene.neighbour.process());
     let _listeners = remotes.map(|remote| scene.theirs.echo(at(remote, 443)));
     let datagrams = remotes.map(|remote| scene.theirs.udp(at(remote, 53)));
