@@ -90,7 +90,9 @@ fn what_a_segment_allows_a_container_passes_and_a_grant_is_on_top() {
     let datagrams = remotes.map(|remote| scene.theirs.udp(at(remote, 53)));
     datagrams.iter().for_each(Socket::udp_echo);
     let own = scene.web.addresses();
-    own.iter().for_each(|address| drop(ours.echo(at(*address, 80))));
+    for address in &own {
+        let _ = ours.echo(at(*address, 80));
+    }
     let _inside = own.map(|address| ours.echo(at(address, 81)));
     let policies = [policy("egress", "container = \"web\"", &lab.provider4(1).to_string(), "443/tcp")];
     lab.write("stripe", &schedule(Lifetime::open(), &policies));
