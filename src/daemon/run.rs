@@ -258,7 +258,7 @@ fn on_subjects(engine: &mut Engine) {
         return;
     }
     if let Err(error) = engine.resolve(changes) {
-        tracing::error!(%error, "a subject's new place is not in the table: it stays refused");
+        tracing::error!(%error, "a subject's new place is not in the table: its grants stay refused, its segment does not hold it yet");
     }
 }
 
@@ -266,7 +266,7 @@ fn on_subjects(engine: &mut Engine) {
 fn look_at_subjects(engine: &mut Engine) {
     on_subjects(engine);
     if let Err(error) = engine.catch_up() {
-        tracing::error!(%error, "a subject's new place is not in the table: it stays refused");
+        tracing::error!(%error, "a subject's new place is not in the table: its grants stay refused, its segment does not hold it yet");
     }
 }
 
