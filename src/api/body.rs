@@ -203,12 +203,16 @@ pub struct Attempt {
     pub reason: String,
     pub verdict: String,
     pub protocol: String,
-    pub remote: IpAddr,
+    /// An address, or `other`: addresses beyond the number that is told apart.
+    pub remote: String,
     pub remote_port: Option<u16>,
     pub local: Option<IpAddr>,
     pub local_port: Option<u16>,
     pub subject: Option<String>,
     pub uid: Option<u32>,
+    /// The process that was seen last.
+    pub pid: Option<u32>,
+    pub exe: Option<String>,
     pub also: Vec<String>,
     pub count: u64,
     pub first_seen: Time,

@@ -132,7 +132,7 @@ fn row(attempt: &Attempt) -> [Cell; 11] {
         attempt.service.as_deref().or(attempt.policy.as_deref()).unwrap_or("-").into(),
         (&attempt.direction).into(),
         (&attempt.reason).into(),
-        attempt.remote.into(),
+        (&attempt.remote).into(),
         number(port.map(u32::from)).into(),
         (&attempt.protocol).into(),
         number(attempt.uid).into(),
@@ -151,7 +151,7 @@ mod tests {
         let body = serde_json::json!({
             "service": "stripe", "provider": "P", "policy": null, "direction": "egress", "reason": "closed",
             "verdict": "refused", "protocol": "tcp", "remote": remote, "remote_port": 443, "local": null,
-            "local_port": null, "subject": null, "uid": 0, "also": [], "count": count,
+            "local_port": null, "subject": null, "uid": 0, "pid": null, "exe": null, "also": [], "count": count,
             "first_seen": "2026-01-01T00:00:00Z", "last_seen": "2026-01-01T00:00:00Z",
         });
         serde_json::from_value(body).unwrap()

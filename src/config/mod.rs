@@ -51,6 +51,3 @@ const MAX_ENTRIES: usize = 100_000;
 
 /// The most diagnostics of one file; the rest is counted.
 const MAX_MISTAKES: usize = 1_000;
-
-/// What the help lines say about everything that the contract has and this version lacks.
-const LATER: &str = "it comes with the next version";

@@ -199,12 +199,6 @@ impl<'r> Value<'r> {
         self.report.warning(&self.at, message, help);
     }
 
-    /// Reports something of the contract that this version does not have.
-    pub fn unsupported(&self, what: &str, help: impl Into<String>) {
-        let message = format!("{what} is not supported by this version");
-        self.report.error(&self.key, message, help);
-    }
-
     /// The string as it is.
     pub fn string(&self) -> Option<&'r str> {
         let DeValue::String(text) = self.value else {

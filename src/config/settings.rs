@@ -1,6 +1,7 @@
 //! `picoseg.toml`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,13 +12,13 @@ use super::report::Report;
 use super::service::MODES;
 use super::source::too_large;
 use super::time::Mistake;
-use super::{Diagnostic, LATER, MAX_FILE, endpoint, nearest, policy};
+use super::{Diagnostic, MAX_FILE, endpoint, nearest, policy};
 use crate::model::{
-    Approval, Attempts, Enforcement, Failsafe, Metrics, Paths, Port, Prefix, PrefixError, Protocol, Refusal,
-    Settings,
+    Approval, Attempts, Enforcement, Failsafe, Metrics, Notify, Paths, Port, Prefix, PrefixError, Protocol,
+    Refusal, Settings,
 };
 
-const KEYS: [&str; 6] = ["paths", "enforcement", "failsafe", "attempts", "approval", "metrics"];
+const KEYS: [&str; 7] = ["paths", "enforcement", "failsafe", "attempts", "approval", "metrics", "notify"];
 const PATHS_KEYS: [&str; 5] = ["services", "segments", "lists", "state", "runtime"];
 const ENFORCEMENT_KEYS: [&str; 7] =
     ["mode", "table", "priority", "egress_refusal", "ingress_refusal", "arm_ahead", "protect"];
@@ -25,6 +26,7 @@ const FAILSAFE_KEYS: [&str; 2] = ["ports", "from"];
 const ATTEMPTS_KEYS: [&str; 3] = ["log_group", "log_rate", "retain"];
 const APPROVAL_KEYS: [&str; 3] = ["required", "allowed_signers", "roles"];
 const METRICS_KEYS: [&str; 1] = ["listen"];
+const NOTIFY_KEYS: [&str; 1] = ["command"];
 
 const REFUSALS: [(&str, Refusal); 2] = [("reject", Refusal::Reject), ("drop", Refusal::Drop)];
 
@@ -33,6 +35,9 @@ const MAX_TABLE: usize = 31;
 
 /// Beyond these, other hooks of the kernel (raw, security) would no longer keep their order.
 const PRIORITIES: RangeInclusive<i32> = -400..=400;
+
+/// The longest argument of a command.
+const MAX_ARGUMENT: usize = 4096;
 
 /// The largest number of records a second that a rule may ask for.
 const MAX_LOG_RATE: u32 = 1_000_000;
@@ -56,6 +61,7 @@ pub fn parse_settings(path: &Path, text: &str) -> (Option<Settings>, Vec<Diagnos
         attempts: section("attempts", "[attempts]", &ATTEMPTS_KEYS).map(attempts).unwrap_or_default(),
         approval: section("approval", "[approval]", &APPROVAL_KEYS).map(approval).unwrap_or_default(),
         metrics: section("metrics", "[metrics]", &METRICS_KEYS).map(metrics).unwrap_or_default(),
+        notify: section("notify", "[notify]", &NOTIFY_KEYS).map(notify).unwrap_or_default(),
     };
     let settings = report.is_clean().then_some(settings);
     (settings, report.finish())
@@ -225,9 +231,29 @@ fn required_roles(table: &Table<'_>, roles: &BTreeMap<String, Vec<String>>) -> V
 }
 
 fn metrics(table: Table<'_>) -> Metrics {
-    let listen = table.get("listen").and_then(|value| Some((value.string()?, value)));
-    if let Some((_, value)) = listen.filter(|(text, _)| !text.is_empty()) {
-        value.unsupported("`listen`", format!("leave it empty; {LATER}"));
+    Metrics { listen: table.get("listen").and_then(|value| value.read(listen)).flatten() }
+}
+
+/// Empty: nothing is served.
+fn listen(text: &str) -> Result<Option<SocketAddr>, Mistake> {
+    if text.is_empty() {
+        return Ok(None);
     }
-    Metrics::default()
+    text.parse().map(Some).map_err(|_| {
+        let help = "write for example \"127.0.0.1:9477\" or \"[::1]:9477\"";
+        Mistake::new(format!("{text:?} is no address and port"), help)
+    })
+}
+
+fn notify(table: Table<'_>) -> Notify {
+    let value = table.get("command");
+    let example = "[\"/usr/local/bin/tell\", \"security\"]";
+    let entries = value.and_then(|value| value.array(example)).unwrap_or_default();
+    let command: Vec<_> = entries.iter().filter_map(|entry| entry.text(MAX_ARGUMENT)).collect();
+    if let (Some(program), Some(entry)) = (command.first(), entries.first())
+        && !program.starts_with('/')
+    {
+        entry.error(format!("{program:?} is no absolute path"), "begin it with /; no shell looks for it");
+    }
+    Notify { command }
 }

@@ -13,7 +13,7 @@ use crate::model::{Direction, Mode, Policy, Protocol, SegmentName, Service, Serv
 use crate::owners::Owners;
 use crate::reconcile::World;
 use crate::ruleset::{Field, Key, Ruleset, Set, SetKind, Value, protocol};
-use crate::store::{AttemptKey, Baseline, Store, StoreError, Verdict};
+use crate::store::{AttemptKey, Baseline, Change, Store, StoreError, Verdict};
 
 /// Reads what was refused and writes it down.
 pub struct Attempts {
@@ -156,7 +156,11 @@ impl Attempts {
         if self.unwritten.is_empty() && self.unwritten_baselines.is_empty() {
             return Ok(());
         }
-        let changes: Vec<_> = self.unwritten.iter().map(|(key, by)| (key.clone(), *by)).collect();
+        let changes: Vec<_> = self
+            .unwritten
+            .iter()
+            .map(|(key, by)| (key.clone(), Change { count: *by, ..Change::default() }))
+            .collect();
         store.add_counts(&changes, &self.unwritten_baselines, now).await?;
         self.unwritten.clear();
         self.unwritten_baselines.clear();
@@ -300,7 +304,7 @@ fn bare_row(world: &World, mode: Option<Mode>, target: &Target) -> AttemptKey {
         reason: target.reason,
         verdict: if observed { Verdict::Observed } else { Verdict::Refused },
         protocol: protocol_name(target.protocol),
-        remote: target.remote,
+        remote: target.remote.into(),
         remote_port,
         local: None,
         local_port,

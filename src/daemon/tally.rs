@@ -159,7 +159,7 @@ mod tests {
             reason: target.reason,
             verdict: Verdict::Refused,
             protocol: "tcp".into(),
-            remote: target.remote,
+            remote: target.remote.into(),
             remote_port: target.port,
             local: None,
             local_port: None,

@@ -12,6 +12,7 @@ mod record;
 mod segment;
 mod service;
 mod settings;
+mod source;
 mod subject;
 mod window;
 
@@ -24,7 +25,8 @@ pub use port::{Port, PortError, PortRange, Protocol};
 pub use record::{Cause, Decommissioned, Record, Suspended};
 pub use segment::{Allow, Segment, SegmentName};
 pub use service::{FileState, Policy, PolicyId, Service, Watch};
-pub use settings::{Approval, Attempts, Enforcement, Failsafe, Metrics, Paths, Refusal, Settings};
+pub use settings::{Approval, Attempts, Enforcement, Failsafe, Metrics, Notify, Paths, Refusal, Settings};
+pub use source::Source;
 pub use subject::{Digest, Subject, SubjectError};
 pub use window::{CronError, CronExpression, Lifetime, Opening, Span, SpanError, Until, Window};
 

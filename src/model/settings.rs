@@ -1,6 +1,7 @@
 //! The daemon's settings, `picoseg.toml`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ pub struct Settings {
     pub attempts: Attempts,
     pub approval: Approval,
     pub metrics: Metrics,
+    pub notify: Notify,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +139,13 @@ impl Default for Approval {
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Metrics {
-    /// `address:port`; empty: nothing is served.
-    pub listen: String,
+    /// Where metrics and the dashboard are served; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Who is told of new sources after a decommission.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Notify {
+    /// A program by its absolute path, and its arguments; empty: nobody.
+    pub command: Vec<String>,
 }

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::attempts::{Attempt, AttemptKey, Verdict};
+use super::attempts::{Attempt, AttemptKey, Change, Process, Verdict};
 use super::error::Fault;
 use super::text;
 use crate::model::{Direction, Reason, ServiceName, Time};
@@ -20,17 +20,24 @@ pub(super) fn write(attempt: &Attempt) -> Value {
     row.push(text::from_count(attempt.count).into());
     row.push(text::from_time(attempt.first_seen).into());
     row.push(text::from_time(attempt.last_seen).into());
+    row.push(text::from_count(attempt.at_close).into());
+    row.push(json!(attempt.first_late.map(text::from_time)));
+    row.push(json!(attempt.process.pid));
+    row.push(json!(attempt.process.exe));
     Value::from(row)
 }
 
 /// The columns with a change in place of the count.
-pub(super) fn change(key: &AttemptKey, by: i64, at: Time) -> Value {
+pub(super) fn change(key: &AttemptKey, change: &Change, at: Time) -> Value {
     let key = columns(key);
     let mut row = vec![Value::from(identity(&key))];
     row.extend(key);
-    row.push(by.into());
+    row.push(change.count.into());
     row.push(text::from_time(at).into());
     row.push(text::from_time(at).into());
+    row.push(change.at_close.into());
+    row.push(json!(change.process.pid));
+    row.push(json!(change.process.exe));
     Value::from(row)
 }
 
@@ -44,7 +51,7 @@ fn columns(key: &AttemptKey) -> [Value; 14] {
         json!(key.reason.as_str()),
         json!(key.verdict.as_str()),
         json!(key.protocol),
-        json!(key.remote),
+        json!(key.remote.to_string()),
         json!(key.remote_port),
         json!(key.local),
         json!(key.local_port),
@@ -63,6 +70,12 @@ pub(super) fn read(row: &SqliteRow) -> Result<Attempt, Fault> {
     Ok(Attempt {
         key: key(row)?,
         count: text::to_count(row.try_get("count")?)?,
+        at_close: text::to_count(row.try_get("at_close")?)?,
+        first_late: row
+            .try_get::<Option<String>, _>("first_late")?
+            .map(|text| text::to_time(&text))
+            .transpose()?,
+        process: Process { pid: row.try_get("pid")?, exe: row.try_get("exe")? },
         first_seen: text::to_time(&row.try_get::<String, _>("first_seen")?)?,
         last_seen: text::to_time(&row.try_get::<String, _>("last_seen")?)?,
     })

@@ -4,16 +4,15 @@
 //! nothing. They are written together with the counters they come from ([`Store::put_counts`]), so that a crash
 //! between the two neither loses nor repeats a packet.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
 use serde_json::Value;
 use sqlx::{Row, SqliteConnection};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::baselines::{self, Baseline};
 use super::error::Fault;
 use super::{Store, StoreError, attempt_row, text};
-use crate::model::{Direction, Reason, ServiceName, Time};
+use crate::model::{Direction, Reason, ServiceName, Source, Time};
 
 /// What became of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,7 +46,7 @@ pub struct AttemptKey {
     pub verdict: Verdict,
     /// `tcp`, `udp`, `icmp`, or what the packet was else.
     pub protocol: String,
-    pub remote: IpAddr,
+    pub remote: Source,
     pub remote_port: Option<u16>,
     pub local: Option<IpAddr>,
     pub local_port: Option<u16>,
@@ -63,8 +62,42 @@ pub struct Attempt {
     pub key: AttemptKey,
     /// Zero removes the row.
     pub count: u64,
+    /// How many of them came in the moments after a close, when what was in flight still arrives.
+    pub at_close: u64,
     pub first_seen: Time,
     pub last_seen: Time,
+    /// When the first came that is not one of those at a close.
+    pub first_late: Option<Time>,
+    /// The process that was seen last.
+    pub process: Process,
+}
+
+/// A process as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Process {
+    pub pid: Option<u32>,
+    pub exe: Option<String>,
+}
+
+/// By how much a row counts further.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Change {
+    /// Signed: what turns out to belong to another row goes from this one.
+    pub count: i64,
+    /// How much of it came in the moments after a close.
+    pub at_close: i64,
+    /// What is not known leaves what is on record.
+    pub process: Process,
+}
+
+impl Change {
+    /// Takes in a later change of the same row.
+    pub fn add(&mut self, later: Self) {
+        self.count += later.count;
+        self.at_close += later.at_close;
+        let Process { pid, exe } = later.process;
+        self.process = Process { pid: pid.or(self.process.pid), exe: exe.or(self.process.exe.take()) };
+    }
 }
 
 /// Which attempts to read; the default is all of them.
@@ -100,7 +133,7 @@ impl Store {
     /// loses nor repeats a packet. A row that comes down to zero goes.
     pub async fn add_counts(
         &self,
-        changes: &[(AttemptKey, i64)],
+        changes: &[(AttemptKey, Change)],
         baselines: &[Baseline],
         at: Time,
     ) -> Result<(), StoreError> {
@@ -174,13 +207,19 @@ async fn put(connection: &mut SqliteConnection, attempts: &[Attempt]) -> Result<
     Ok(())
 }
 
-const PUT: &str = "INSERT INTO attempts
+const PUT: &str = "INSERT INTO attempts (identity, service, provider, policy, direction, reason, verdict, protocol,
+        remote, remote_port, local, local_port, subject, uid, also, count, first_seen, last_seen, at_close, first_late,
+        pid, exe)
     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
            value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13,
-           value ->> 14, value ->> 15, value ->> 16, value ->> 17
+           value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 19, value ->> 20, value ->> 21
     FROM json_each(?) WHERE value ->> 15 > 0
     ON CONFLICT (identity) DO UPDATE SET
         count = excluded.count,
+        at_close = excluded.at_close,
+        first_late = min(coalesce(first_late, excluded.first_late), excluded.first_late),
+        pid = coalesce(excluded.pid, pid),
+        exe = coalesce(excluded.exe, exe),
         first_seen = min(first_seen, excluded.first_seen),
         last_seen = max(last_seen, excluded.last_seen)";
 
@@ -189,10 +228,10 @@ const DROP: &str = "DELETE FROM attempts WHERE identity IN
 
 async fn add(
     connection: &mut SqliteConnection,
-    changes: &[(AttemptKey, i64)],
+    changes: &[(AttemptKey, Change)],
     at: Time,
 ) -> Result<(), Fault> {
-    let rows: Vec<Value> = changes.iter().map(|(key, by)| attempt_row::change(key, *by, at)).collect();
+    let rows: Vec<Value> = changes.iter().map(|(key, by)| attempt_row::change(key, by, at)).collect();
     let rows = Value::from(rows).to_string();
     for statement in [BEGIN, ADD, CLEAR] {
         sqlx::query(statement).bind(&rows).execute(&mut *connection).await?;
@@ -200,7 +239,9 @@ async fn add(
     Ok(())
 }
 
-const BEGIN: &str = "INSERT INTO attempts
+const BEGIN: &str =
+    "INSERT INTO attempts (identity, service, provider, policy, direction, reason, verdict, protocol,
+        remote, remote_port, local, local_port, subject, uid, also, count, first_seen, last_seen)
     SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
            value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13,
            value ->> 14, 0, value ->> 16, value ->> 17
@@ -208,6 +249,11 @@ const BEGIN: &str = "INSERT INTO attempts
 
 const ADD: &str = "UPDATE attempts SET
         count = max(0, count + (change.value ->> 15)),
+        at_close = max(0, at_close + (change.value ->> 18)),
+        first_late = CASE WHEN (change.value ->> 15) > (change.value ->> 18)
+            THEN coalesce(first_late, change.value ->> 17) ELSE first_late END,
+        pid = coalesce(change.value ->> 19, pid),
+        exe = coalesce(change.value ->> 20, exe),
         last_seen = CASE WHEN (change.value ->> 15) > 0 THEN max(last_seen, change.value ->> 17) ELSE last_seen END
     FROM json_each(?) AS change WHERE identity = unhex(change.value ->> 0)";
 

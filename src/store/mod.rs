@@ -46,7 +46,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, Transaction};
 
-pub use attempts::{Attempt, AttemptFilter, AttemptKey, Verdict};
+pub use attempts::{Attempt, AttemptFilter, AttemptKey, Change, Process, Verdict};
 pub use baselines::Baseline;
 pub use chain::{FirstBad, Head};
 pub use detail::Detail;

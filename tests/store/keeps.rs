@@ -6,7 +6,7 @@ use std::sync::Arc;
 use picoseg::model::{Direction, Reason};
 use picoseg::store::chain::{Problem, verify};
 use picoseg::store::{
-    Attempt, AttemptFilter, AttemptKey, Baseline, FirstBad, Head, LedgerFilter, Opened, Verdict,
+    Attempt, AttemptFilter, AttemptKey, Baseline, FirstBad, Head, LedgerFilter, Opened, Process, Verdict,
 };
 use proptest::prelude::*;
 
@@ -249,7 +249,9 @@ fn bare_key() -> AttemptKey {
 }
 
 fn attempt(key: AttemptKey, count: u64, first: i64, last: i64) -> Attempt {
-    Attempt { key, count, first_seen: at(first), last_seen: at(last) }
+    let late = Some(at(first));
+    let process = Process::default();
+    Attempt { key, count, at_close: 0, first_seen: at(first), last_seen: at(last), first_late: late, process }
 }
 
 #[tokio::test]
@@ -357,7 +359,7 @@ async fn ten_thousand_attempts_go_in_at_once() {
     let store = Store::open(root.path()).await.unwrap();
     let rows: Vec<_> = (0..10_000_u32)
         .map(|number| {
-            let remote = std::net::Ipv4Addr::from_bits(number).into();
+            let remote = std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(number)).into();
             attempt(AttemptKey { remote, ..key() }, 2, 1, 1)
         })
         .collect();
