@@ -328,8 +328,7 @@ async fn on_counts(engine: &mut Engine) -> Duration {
     if engine.store_error.is_none()
         && let Err(error) = engine.attempts.write(engine.keeper.store(), clock::now()).await
     {
-        tracing::error!(%error, "attempts are not on record yet");
-        engine.store_broke(error.to_string());
+        engine.attempts_not_written(&error);
     }
     if busy || engine.attempts.is_pending() {
         return BUSY;

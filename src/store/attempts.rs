@@ -116,6 +116,7 @@ impl Store {
         baselines: &[Baseline],
         at: Time,
     ) -> Result<(), StoreError> {
+        self.insist_on_log().await?;
         self.in_bulk("write the attempts", async {
             let mut transaction = self.begin().await?;
             attempt_changes::add(&mut transaction, changes, at).await?;

@@ -44,6 +44,7 @@ mod line;
 mod names;
 mod records;
 mod retention;
+mod room;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -66,6 +67,7 @@ pub use keeper::{Keeper, Kept, Start};
 pub use kind::LedgerKind;
 pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
+pub use room::LOG_MOST;
 
 use connect::Connected;
 use error::Fault;
