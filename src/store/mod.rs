@@ -67,6 +67,7 @@ pub use keeper::{Keeper, Kept, Start};
 pub use kind::LedgerKind;
 pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
+pub use retention::{FIRST_STEP, next_step};
 pub use room::LOG_MOST;
 
 use connect::Connected;

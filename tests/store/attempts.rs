@@ -277,7 +277,7 @@ async fn sums_stay_for_ever_and_rows_and_hours_go() {
     assert_eq!(hours(3_599).await, [(at(0), 6), (at(7_200), 3)]);
     assert_eq!(hours(3_600).await, [(at(7_200), 3)]);
 
-    while store.forget_attempts(at(7_000)).await.unwrap() > 0 {}
+    while store.forget_attempts(at(7_000), 500).await.unwrap() > 0 {}
     assert_eq!(counts(&store, AttemptFilter::default()).await, [3]);
     assert_eq!(hours(0).await, [(at(7_200), 3)]);
     assert_eq!(store.attempts_total().await, Ok(20));
@@ -407,7 +407,7 @@ async fn the_number_of_rows_is_known_without_counting() {
     };
     let expected: Vec<(String, i64)> = vec![(String::new(), 1), ("stripe".to_owned(), 299)];
     assert_eq!(known().await, expected);
-    while store.forget_attempts(at(9)).await.unwrap() > 0 {}
+    while store.forget_attempts(at(9), 500).await.unwrap() > 0 {}
     assert!(known().await.iter().all(|(_, number)| *number == 0));
 }
 
