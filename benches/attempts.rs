@@ -95,12 +95,12 @@ async fn ask(store: &Store, rows: u64) -> Result<(), StoreError> {
     let sources = |text: &str| AttemptFilter { sources: text.parse().ok(), ..all.clone() };
     let questions = [
         ("the latest 100", all.clone()),
-        ("the latest 10,000", AttemptFilter { limit: None, ..all.clone() }),
+        ("the latest 10,000", AttemptFilter { limit: Some(10_000), ..all.clone() }),
         (
             "a service since an hour",
-            AttemptFilter { since: Some(at(span.saturating_sub(3_600))), limit: None, ..of(7) },
+            AttemptFilter { since: Some(at(span.saturating_sub(3_600))), limit: Some(10_000), ..of(7) },
         ),
-        ("a service, the latest 10,000", AttemptFilter { limit: None, ..of(7) }),
+        ("a service, the latest 10,000", AttemptFilter { limit: Some(10_000), ..of(7) }),
         ("a service and a reason", AttemptFilter { reason: Some(Reason::Expired), ..of(7) }),
         ("a service and a reason that it has not", AttemptFilter { reason: Some(Reason::Closed), ..of(7) }),
         ("a source", sources("1.2.3.4")),
@@ -128,7 +128,8 @@ async fn ask(store: &Store, rows: u64) -> Result<(), StoreError> {
 
 /// Ten thousand rows that are there already, each on a page of its own.
 async fn write(store: &Store) -> Result<(), StoreError> {
-    let found = store.attempts(&AttemptFilter::default()).await?.rows;
+    let found =
+        store.attempts(&AttemptFilter { limit: Some(10_000), ..AttemptFilter::default() }).await?.rows;
     let changes: Vec<_> =
         found.into_iter().map(|row| (row.key, Change { count: 1, ..Change::default() })).collect();
     for _ in 0..3 {

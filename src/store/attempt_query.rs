@@ -12,8 +12,11 @@ use super::error::Fault;
 use super::{Store, StoreError, attempt_row, text};
 use crate::model::{Direction, Reason, ServiceName, Sources, Time};
 
-/// How many rows are read where nothing is said: some megabytes.
-pub const ROWS: u32 = 10_000;
+/// How many rows are read where nothing is said.
+pub const ROWS: u32 = 1_000;
+
+/// How many may be asked for: as JSON they have some megabytes, on their way to it tens of them.
+pub const MOST_ROWS: u32 = 10_000;
 
 /// Which attempts to read; the default is the latest of all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,7 +34,7 @@ pub struct AttemptFilter {
     pub until: Option<Time>,
     /// What counted further behind this place, see [`Attempts::next`]; in the order in which it did.
     pub after: Option<u64>,
-    /// How many rows at most; [`ROWS`] where it is left out.
+    /// How many rows at most; [`ROWS`] where it is left out, never more than [`MOST_ROWS`].
     pub limit: Option<u32>,
 }
 
@@ -62,7 +65,7 @@ impl Store {
 
 async fn select(connection: &mut SqliteConnection, filter: &AttemptFilter) -> Result<Attempts, Fault> {
     let providers = providers(connection, filter).await?;
-    let limit = usize::try_from(filter.limit.unwrap_or(ROWS)).unwrap_or(usize::MAX);
+    let limit = usize::try_from(filter.limit.unwrap_or(ROWS).min(MOST_ROWS)).unwrap_or(usize::MAX);
     let mut place = Place::beginning(filter);
     let mut rows = Vec::new();
     loop {

@@ -55,7 +55,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 pub use attempt_hours::{AttemptHour, SOURCES_AN_HOUR};
-pub use attempt_query::{AttemptFilter, Attempts, ROWS};
+pub use attempt_query::{AttemptFilter, Attempts, MOST_ROWS, ROWS};
 pub use attempt_totals::AttemptTotal;
 pub use attempts::{Attempt, AttemptKey, Change, Process, Verdict};
 pub use baselines::Baseline;

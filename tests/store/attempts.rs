@@ -350,6 +350,9 @@ async fn ten_thousand_attempts_go_in_at_once() {
     add(&store, 1, &changes).await;
     add(&store, 2, &changes).await;
     let found = store.attempts(&AttemptFilter::default()).await.unwrap();
+    assert_eq!((found.rows.len(), found.truncated), (1_000, true));
+    let all = AttemptFilter { limit: Some(10_000), ..AttemptFilter::default() };
+    let found = store.attempts(&all).await.unwrap();
     assert_eq!((found.rows.len(), found.truncated), (10_000, false));
     assert!(found.rows.iter().all(|row| row.count == 4));
     assert_eq!(store.attempts_total().await, Ok(40_000));
