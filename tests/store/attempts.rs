@@ -460,3 +460,34 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test]
+async fn rows_of_a_former_version_are_counted_and_found() {
+    use sqlx::migrate::Migrator;
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::at(root.path());
+    std::fs::write(store.path(), "").unwrap();
+    let former: Vec<_> = sqlx::migrate!().iter().filter(|step| step.version <= 5).cloned().collect();
+    let mut connection = outsider(&store).await;
+    Migrator { migrations: former.into(), ..Migrator::DEFAULT }.run_direct(&mut connection).await.unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO attempts (identity, service, provider, direction, reason, verdict, protocol, remote, also, count,
+             first_seen, last_seen)
+         VALUES (x'01', 'stripe', 'Stripe, Inc.', 'ingress', 'expired', 'refused', 'tcp', '203.0.113.9', '[]', 7,
+             '2026-01-01T00:00:01.000000000Z', '2026-01-01T00:00:01.000000000Z')",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    store.reopen().await.unwrap();
+    let provider = AttemptFilter { provider: Some("stripe, inc.".to_owned()), ..AttemptFilter::default() };
+    assert_eq!(counts(&store, provider).await, [7]);
+    let after = AttemptFilter { after: Some(0), ..AttemptFilter::default() };
+    assert!(counts(&store, after.clone()).await.is_empty(), "it did not count further since");
+    add(&store, 5, &[(from(1), by(1))]).await;
+    assert_eq!(counts(&store, after).await, [1]);
+    sql(&store, "UPDATE attempt_rows SET number = number + 199998 WHERE number = 2").await;
+    add(&store, 6, &[(from(2), by(1))]).await;
+    assert!(rows(&store, AttemptFilter::default()).await.iter().any(|row| row.key.remote == Source::Other));
+}
