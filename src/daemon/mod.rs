@@ -21,18 +21,23 @@
 
 mod answer;
 mod attempts;
+mod books;
 mod counts;
 mod engine;
 mod fallback;
 mod findings;
 mod hearing;
 mod isolation;
+mod matching;
 mod names;
 mod programs;
 mod record;
+mod rows;
 mod run;
 mod settle;
+mod settling;
 mod snapshot;
+mod sources;
 mod start;
 mod subjects;
 mod tally;

@@ -64,6 +64,15 @@ pub struct Declared {
     pub key_length: u32,
 }
 
+/// What an element counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    pub key: Key,
+    pub packets: u64,
+    /// Milliseconds until it expires.
+    pub expires_ms: Option<u64>,
+}
+
 /// An element as the kernel describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -135,14 +144,17 @@ impl Table {
         Ok(found)
     }
 
-    /// The elements of one set and the packets of each one's counter; those without a counter are left out.
-    pub fn set_counts(&mut self, set: &str, declaration: &Set) -> Result<Vec<(Key, u64)>, CommitError> {
+    /// The elements of one set and the packets of each one's counter; those without a counter are left out. Of a set that
+    /// changes meanwhile some may come twice, and some not at all.
+    pub fn set_counts(&mut self, set: &str, declaration: &Set) -> Result<Vec<Counted>, CommitError> {
         let length = key_length(&declaration.fields).next_multiple_of(4);
         let found = self.dump_elements(set)?;
         Ok(found
             .into_iter()
             .filter(|found| !found.is_end && found.key.bytes().len() == length)
-            .filter_map(|found| Some((found.key, found.packets?)))
+            .filter_map(|found| {
+                Some(Counted { packets: found.packets?, expires_ms: found.expires_ms, key: found.key })
+            })
             .collect())
     }
 
