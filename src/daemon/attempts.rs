@@ -158,7 +158,7 @@ impl Attempts {
         self.tally.forget(now - QUIET);
         let gone = self.books.gone();
         if !gone.is_empty() {
-            store.put_baselines(&gone).await?;
+            store.add_counts(&[], &gone, now).await?;
             self.books.forgotten(&gone);
         }
         Ok(())

@@ -52,10 +52,10 @@ impl Engine {
                 ((spent * 10 * REST).clamp(QUIET[0], QUIET[1]), true)
             }
             Err(error) => {
-                tracing::error!(%error, "what was counted is not on record yet");
                 self.attempts.spent = Duration::ZERO;
-                if let StepError::Store(error) = error {
-                    self.store_broke(error.to_string());
+                match error {
+                    StepError::Store(error) => self.attempts_not_written(&error),
+                    StepError::Kernel(error) => tracing::error!(%error, "cannot read the kernel's counts"),
                 }
                 (LATEST, false)
             }

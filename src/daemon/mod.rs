@@ -17,10 +17,13 @@
 //! | `snapshot` | what is kept of accepted files |
 //! | `record` | happenings to ledger entries |
 //! | `answer` | what the API asks |
+//! | `rows` | rows of attempts for the API |
+//! | `retention` | has old attempts removed beside the loop |
 //! | `run` | the loop |
 
 mod answer;
 mod attempts;
+mod attributed;
 mod books;
 mod counts;
 mod engine;
@@ -32,6 +35,7 @@ mod matching;
 mod names;
 mod programs;
 mod record;
+mod retention;
 mod rows;
 mod run;
 mod settle;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use super::attempts::Attempts;
 use super::books::Line;
 use super::matching::{self, Claim, Given};
-use super::rows::{Owned, Rows};
+use super::attributed::{Owned, Rows};
 use super::sources::{Counted, Pair, Read, signed};
 use super::tally::{Changes, Target};
 use crate::compile::{self, Charged};

@@ -18,6 +18,7 @@ mod failsafe;
 mod findings;
 mod flood;
 mod forward;
+mod full_disk;
 mod harness;
 mod hostile;
 mod lifecycle;
