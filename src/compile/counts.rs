@@ -47,11 +47,15 @@ pub fn service_counters<'a>(
     let begin = ruleset.counters.range(prefix.clone()..);
     let all = begin.take_while(move |counter| counter.starts_with(&prefix));
     // Another service may have a longer name with the same beginning.
-    all.filter(move |counter| of.is_none_or(|of| of_service_counter(counter).is_some_and(|(name, ..)| name == *of)))
+    all.filter(move |counter| {
+        of.is_none_or(|of| of_service_counter(counter).is_some_and(|(name, ..)| name == *of))
+    })
 }
 
 fn ways_and_reasons() -> impl Iterator<Item = (Direction, Reason)> {
-    Direction::ALL.into_iter().flat_map(|direction| Reason::ALL.into_iter().map(move |reason| (direction, reason)))
+    Direction::ALL
+        .into_iter()
+        .flat_map(|direction| Reason::ALL.into_iter().map(move |reason| (direction, reason)))
 }
 
 /// Whose a refused packet is.
@@ -253,7 +257,8 @@ mod tests {
             assert_eq!(of_service_counter(other), None, "{other}");
         }
         let mut ruleset = Ruleset::new("t");
-        let counters = ["x", "x-in"].map(|service| service_counter(&name(service), Direction::Ingress, Reason::Closed));
+        let counters =
+            ["x", "x-in"].map(|service| service_counter(&name(service), Direction::Ingress, Reason::Closed));
         ruleset.counters.extend(counters.clone());
         assert_eq!(service_counters(&ruleset, Some(&name("x"))).collect::<Vec<_>>(), [&counters[0]]);
         assert_eq!(service_counters(&ruleset, None).count(), 2);

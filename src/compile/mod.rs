@@ -247,7 +247,8 @@ pub fn service_part(
     }
     for standing in input.services {
         let counters = service_counters(in_force, Some(&standing.service.name));
-        let unused: Vec<_> = counters.filter(|counter| !part.wanted.counters.contains(*counter)).cloned().collect();
+        let unused: Vec<_> =
+            counters.filter(|counter| !part.wanted.counters.contains(*counter)).cloned().collect();
         part.gone_counters.extend(unused);
     }
     windows::add_closing(input, in_force, &mut part);

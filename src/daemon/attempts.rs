@@ -211,8 +211,15 @@ impl Attempts {
             }
             None => {
                 if let Some((pair, total, read)) = left.pop_front() {
-                    let settling =
-                        Settling::new(self, table, in_force, (owners, &standings, world.now()), pair, total, read)?;
+                    let settling = Settling::new(
+                        self,
+                        table,
+                        in_force,
+                        (owners, &standings, world.now()),
+                        pair,
+                        total,
+                        read,
+                    )?;
                     self.stage = Stage::Settling { left, now: Some(settling) };
                     return Ok(Next::Step);
                 }
@@ -241,10 +248,8 @@ impl Attempts {
         if changes.is_empty() && lines.is_empty() {
             return Ok(());
         }
-        let changes: Vec<(AttemptKey, Change)> = changes
-            .into_iter()
-            .map(|(key, count)| (key, Change { count, ..Change::default() }))
-            .collect();
+        let changes: Vec<(AttemptKey, Change)> =
+            changes.into_iter().map(|(key, count)| (key, Change { count, ..Change::default() })).collect();
         let baselines: Vec<Baseline> = lines.iter().map(Line::baseline).collect();
         store.add_counts(&changes, &baselines, now).await?;
         self.books.note(lines);

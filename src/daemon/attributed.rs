@@ -30,7 +30,11 @@ pub struct Owned {
 impl<'a> Rows<'a> {
     pub fn new(world: &'a World, services: &'a [Standing<'a>]) -> Self {
         let all = services.iter().map(|standing| standing.service);
-        Self { world, services, anywhere: all.filter(|service| service.policies.iter().any(Policy::is_any)).collect() }
+        Self {
+            world,
+            services,
+            anywhere: all.filter(|service| service.policies.iter().any(Policy::is_any)).collect(),
+        }
     }
 
     /// The row of a target; `owned` says whose it is where the address does.

@@ -131,7 +131,8 @@ impl Books {
     /// What the store can forget, a part of it at a time: elements that have left their sets. Tell [`Books::forgotten`].
     pub fn gone(&self) -> Vec<Baseline> {
         let now = self.now();
-        let old = |(set, key): &(String, Vec<u8>)| Baseline { set: set.clone(), key: key.clone(), packets: 0 };
+        let old =
+            |(set, key): &(String, Vec<u8>)| Baseline { set: set.clone(), key: key.clone(), packets: 0 };
         let mut gone: Vec<Baseline> = self.gone.iter().take(AT_ONCE).map(old).collect();
         for (name, set) in &self.sets {
             let left = set.entries.iter().filter(|(_, entry)| entry.gone_at.saturating_add(GRACE) < now);
@@ -166,7 +167,8 @@ impl Books {
     pub fn drop_all(&mut self, names: &[String]) {
         for name in names {
             if let Some(set) = self.sets.remove(name) {
-                let keys = set.entries.keys().map(|key| (name.clone(), unpack(key, set.length).bytes().to_vec()));
+                let keys =
+                    set.entries.keys().map(|key| (name.clone(), unpack(key, set.length).bytes().to_vec()));
                 self.gone.extend(keys);
             }
             if self.counters.remove(name).is_some() {
@@ -179,9 +181,7 @@ impl Books {
 impl Line {
     pub fn baseline(&self) -> Baseline {
         match self {
-            Self::Counter(name, booked) => {
-                Baseline { set: name.clone(), key: Vec::new(), packets: *booked }
-            }
+            Self::Counter(name, booked) => Baseline { set: name.clone(), key: Vec::new(), packets: *booked },
             Self::Element(name, length, key, entry) => baseline(name, *length, key, entry.booked),
         }
     }
@@ -234,7 +234,8 @@ mod tests {
     #[test]
     fn what_was_stored_goes_on_and_what_left_the_table_is_forgotten() {
         let old = |set: &str, key: &[u8], packets| Baseline { set: set.into(), key: key.to_vec(), packets };
-        let stored = vec![old("s", b"12345678", 4), old("t", b"12345678", 5), old("c", b"", 6), old("d", b"", 7)];
+        let stored =
+            vec![old("s", b"12345678", 4), old("t", b"12345678", 5), old("c", b"", 6), old("d", b"", 7)];
         let mut books = Books::new(stored, &["s".to_owned(), "c".to_owned()].into());
         assert_eq!(books.see("s", &pack(b"12345678").0, 9, 50, 0), 5);
         assert_eq!((books.counter("c"), books.counter("d")), (6, 0));

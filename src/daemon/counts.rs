@@ -35,7 +35,8 @@ impl Engine {
         }
         let began = Instant::now();
         let store = self.keeper.store();
-        let step = self.attempts.step(&mut self.table, &self.in_force, &self.world, &self.owners, store).await;
+        let step =
+            self.attempts.step(&mut self.table, &self.in_force, &self.world, &self.owners, store).await;
         self.attempts.spent += began.elapsed();
         match step {
             Ok(Next::Step) => (Duration::ZERO, false),
@@ -90,7 +91,9 @@ impl Engine {
         self.retiring_counters.retain(|counter| !part.wanted.counters.contains(counter));
         let (counters, rest) = std::mem::take(&mut part.gone_counters)
             .into_iter()
-            .partition::<std::collections::BTreeSet<_>, _>(|name| compile::of_service_counter(name).is_some());
+            .partition::<std::collections::BTreeSet<_>, _>(|name| {
+                compile::of_service_counter(name).is_some()
+            });
         part.gone_counters = rest;
         self.retiring_counters.extend(counters);
     }

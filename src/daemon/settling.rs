@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::attempts::Attempts;
+use super::attributed::{Owned, Rows};
 use super::books::Line;
 use super::matching::{self, Claim, Given};
-use super::attributed::{Owned, Rows};
 use super::sources::{Counted, Pair, Read, signed};
 use super::tally::{Changes, Target};
 use crate::compile::{self, Charged};
@@ -71,11 +71,16 @@ struct Account {
 enum Booking {
     Source(Given),
     /// Of sources that the sets did not take.
-    Other { account: usize, packets: u64 },
+    Other {
+        account: usize,
+        packets: u64,
+    },
     /// A source that was taken for one that the sets did not take: they showed it late.
     Found(Given),
     /// Nobody counted what the source has: the sets were read while they grew, and showed it twice.
-    Skip { source: usize },
+    Skip {
+        source: usize,
+    },
     /// The common counter has more than all accounts, which are as they should be: it counted before they did.
     Level,
 }
@@ -118,12 +123,7 @@ impl Settling {
     }
 
     /// Whose the sources are by their addresses; returns the counters to ask.
-    fn guess(
-        &mut self,
-        owners: &Owners,
-        services: &[compile::Standing<'_>],
-        now: Time,
-    ) -> BTreeSet<String> {
+    fn guess(&mut self, owners: &Owners, services: &[compile::Standing<'_>], now: Time) -> BTreeSet<String> {
         if !self.by_address() {
             return BTreeSet::from([self.pair.name().to_owned()]);
         }
@@ -226,8 +226,12 @@ impl Settling {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        let places: HashMap<&str, usize> =
-            self.accounts.iter().enumerate().map(|(place, account)| (account.counter.as_str(), place)).collect();
+        let places: HashMap<&str, usize> = self
+            .accounts
+            .iter()
+            .enumerate()
+            .map(|(place, account)| (account.counter.as_str(), place))
+            .collect();
         let place = |counter: &str| places.get(counter).copied();
         let accounts = |index: usize| match self.owned.get(&index) {
             Some(owned) => {
@@ -289,7 +293,8 @@ impl Settling {
         let here = self.pair.sets.first().map(|sets| (sets.direction, sets.reason));
         let all = compile::service_counters(in_force, None);
         let is_here = |counter: &&String| {
-            compile::of_service_counter(counter).is_some_and(|(_, direction, reason)| Some((direction, reason)) == here)
+            compile::of_service_counter(counter)
+                .is_some_and(|(_, direction, reason)| Some((direction, reason)) == here)
         };
         all.filter(is_here).cloned().collect()
     }
@@ -313,7 +318,8 @@ impl Settling {
             return (changes, vec![Line::Counter(self.pair.name().to_owned(), self.total)], 0);
         }
         let mut count = |counter: &str, packets: u64| {
-            let booked = counters.entry(counter.to_owned()).or_insert_with(|| attempts.books.counter(counter));
+            let booked =
+                counters.entry(counter.to_owned()).or_insert_with(|| attempts.books.counter(counter));
             *booked += packets;
         };
         let common = self.pair.name().to_owned();
@@ -333,7 +339,8 @@ impl Settling {
                         *changes.entry(key).or_default() += change;
                     }
                     if let Booking::Found(_) = booking {
-                        *changes.entry(other(&rows, &self.pair, account)).or_default() -= signed(given.packets);
+                        *changes.entry(other(&rows, &self.pair, account)).or_default() -=
+                            signed(given.packets);
                         continue;
                     }
                     sum += given.packets;
@@ -383,9 +390,9 @@ fn whose(guess: Option<&Owned>, account: &Account) -> Owned {
 fn other(rows: &Rows<'_>, pair: &Pair, account: &Account) -> crate::store::AttemptKey {
     let sets = pair.sets.first();
     let charged = sets.map_or(Charged::ByAddress, |sets| sets.charged.clone());
-    let (direction, reason) = sets.map_or(
-        (crate::model::Direction::Ingress, crate::model::Reason::Undeclared),
-        |sets| (sets.direction, sets.reason),
-    );
+    let (direction, reason) = sets
+        .map_or((crate::model::Direction::Ingress, crate::model::Reason::Undeclared), |sets| {
+            (sets.direction, sets.reason)
+        });
     rows.other(&charged, account.service.as_ref(), direction, reason)
 }

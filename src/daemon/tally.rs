@@ -36,7 +36,7 @@ pub struct Detail {
 pub type Changes = BTreeMap<AttemptKey, i64>;
 
 /// The most targets that are remembered.
-const MOST: usize = 8_192;
+const MOST: usize = 4_096;
 
 /// The running split of the targets that were counted or logged of late.
 #[derive(Debug, Default)]
@@ -221,7 +221,8 @@ mod tests {
     #[test]
     fn what_there_is_no_room_for_is_counted_without_details() {
         let mut tally = Tally::default();
-        let number = |number: u32| Target { remote: std::net::Ipv4Addr::from_bits(number).into(), ..target() };
+        let number =
+            |number: u32| Target { remote: std::net::Ipv4Addr::from_bits(number).into(), ..target() };
         let all = (0..MOST as u32).map(|one| (number(one), 1));
         assert_eq!(tally.settle(all, &row, now()).len(), MOST);
         let more = number(1 << 20);
