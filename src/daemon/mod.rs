@@ -23,12 +23,15 @@
 
 mod answer;
 mod attempts;
+mod attributed;
+mod books;
 mod counts;
 mod engine;
 mod fallback;
 mod findings;
 mod hearing;
 mod isolation;
+mod matching;
 mod names;
 mod programs;
 mod record;
@@ -36,7 +39,9 @@ mod retention;
 mod rows;
 mod run;
 mod settle;
+mod settling;
 mod snapshot;
+mod sources;
 mod start;
 mod subjects;
 mod tally;
