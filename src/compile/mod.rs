@@ -31,6 +31,7 @@ mod shared;
 mod subjects;
 mod through;
 mod tls;
+mod who;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,7 @@ pub use addresses::{Listing, add as address_part, network};
 pub use counts::{Charged, CountSets, Half, count_sets};
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
+pub use who::{declaration as who_declaration, notes as who_notes};
 
 /// What the kernel can tell a subject by, right now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
