@@ -13,7 +13,7 @@ use crate::model::{Direction, Mode, Policy, Protocol, SegmentName, Service, Serv
 use crate::owners::Owners;
 use crate::reconcile::World;
 use crate::ruleset::{Field, Key, Ruleset, Set, SetKind, Value, protocol};
-use crate::store::{AttemptKey, Baseline, Change, Store, StoreError, Verdict};
+use crate::store::{AttemptKey, Baseline, Process, Store, StoreError, Verdict};
 
 /// Reads what was refused and writes it down.
 pub struct Attempts {
@@ -60,7 +60,7 @@ impl Attempts {
     /// Takes log records in.
     pub fn log(&mut self, records: &[nflog::Record], now: Time) {
         for (target, detail) in records.iter().filter_map(explain) {
-            self.tally.explain(target, detail, now);
+            self.tally.explain(target, detail, Process::default(), now);
         }
     }
 
@@ -145,7 +145,7 @@ impl Attempts {
         let row = |target: &Target| row(&services, owners, world, target);
         let changes = self.tally.settle(self.fresh.drain(..), &row, now);
         for (key, change) in changes {
-            *self.unwritten.entry(key).or_default() += change;
+            self.unwritten.entry(key).or_default().add(change);
         }
         self.unwritten_baselines.append(&mut self.fresh_baselines);
         self.tally.forget(now - QUIET);
@@ -156,11 +156,7 @@ impl Attempts {
         if self.unwritten.is_empty() && self.unwritten_baselines.is_empty() {
             return Ok(());
         }
-        let changes: Vec<_> = self
-            .unwritten
-            .iter()
-            .map(|(key, by)| (key.clone(), Change { count: *by, ..Change::default() }))
-            .collect();
+        let changes: Vec<_> = self.unwritten.iter().map(|(key, by)| (key.clone(), by.clone())).collect();
         store.add_counts(&changes, &self.unwritten_baselines, now).await?;
         self.unwritten.clear();
         self.unwritten_baselines.clear();
@@ -214,7 +210,7 @@ fn explain(record: &nflog::Record) -> Option<(Target, Detail)> {
     let transport = [protocol::TCP, protocol::UDP].contains(&packet.protocol);
     let port = packet.ports.filter(|_| transport).map(|(_, destination)| destination);
     let target = Target { charged, direction, reason, remote, protocol: packet.protocol, port };
-    Some((target, Detail { local: Some(local), uid: record.uid }))
+    Some((target, Detail { local: Some(local), uid: record.uid, subject: None }))
 }
 
 /// The row of a target: whose it is now.

@@ -79,6 +79,15 @@ pub struct Process {
     pub exe: Option<String>,
 }
 
+impl Process {
+    /// Takes in a process that was seen later: as a whole, since the program of one is not that of another.
+    pub fn see(&mut self, later: Self) {
+        if later.pid.is_some() {
+            *self = later;
+        }
+    }
+}
+
 /// By how much a row counts further.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Change {
@@ -95,8 +104,7 @@ impl Change {
     pub fn add(&mut self, later: Self) {
         self.count += later.count;
         self.at_close += later.at_close;
-        let Process { pid, exe } = later.process;
-        self.process = Process { pid: pid.or(self.process.pid), exe: exe.or(self.process.exe.take()) };
+        self.process.see(later.process);
     }
 }
 
@@ -253,7 +261,7 @@ const ADD: &str = "UPDATE attempts SET
         first_late = CASE WHEN (change.value ->> 15) > (change.value ->> 18)
             THEN coalesce(first_late, change.value ->> 17) ELSE first_late END,
         pid = coalesce(change.value ->> 19, pid),
-        exe = coalesce(change.value ->> 20, exe),
+        exe = CASE WHEN change.value ->> 19 IS NULL THEN exe ELSE change.value ->> 20 END,
         last_seen = CASE WHEN (change.value ->> 15) > 0 THEN max(last_seen, change.value ->> 17) ELSE last_seen END
     FROM json_each(?) AS change WHERE identity = unhex(change.value ->> 0)";
 
