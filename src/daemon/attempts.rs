@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::tally::{Changes, Detail, Tally, Target};
+use super::whois::{Sighting, Whois};
 use crate::compile::{self, Charged, CountSets, Half, Standing};
 use crate::kernel::commit::{CommitError, Table};
 use crate::kernel::nflog;
@@ -13,11 +14,12 @@ use crate::model::{Direction, Mode, Policy, Protocol, SegmentName, Service, Serv
 use crate::owners::Owners;
 use crate::reconcile::World;
 use crate::ruleset::{Field, Key, Ruleset, Set, SetKind, Value, protocol};
-use crate::store::{AttemptKey, Baseline, Process, Store, StoreError, Verdict};
+use crate::store::{AttemptKey, Baseline, Store, StoreError, Verdict};
 
 /// Reads what was refused and writes it down.
 pub struct Attempts {
     tally: Tally,
+    whois: Whois,
     /// The kernel's counters when they were last read, by set and key.
     read: HashMap<(String, Key), u64>,
     totals: BTreeMap<String, u64>,
@@ -47,6 +49,7 @@ impl Attempts {
         }
         Self {
             tally,
+            whois: Whois::default(),
             read,
             totals: BTreeMap::new(),
             fresh: Vec::new(),
@@ -57,10 +60,19 @@ impl Attempts {
         }
     }
 
-    /// Takes log records in.
-    pub fn log(&mut self, records: &[nflog::Record], now: Time) {
-        for (target, detail) in records.iter().filter_map(explain) {
-            self.tally.explain(target, detail, Process::default(), now);
+    /// Takes log records in: they become part of rows when it is known who it was.
+    pub fn log(&mut self, records: &[nflog::Record]) {
+        records.iter().filter_map(explain).for_each(|sighting| self.whois.note(sighting));
+    }
+
+    /// Has it looked up who it was.
+    pub fn ask(&mut self, table: &mut Table) {
+        self.whois.ask(table);
+    }
+
+    fn explain(&mut self, now: Time) {
+        for seen in self.whois.take() {
+            self.tally.explain(seen.target, seen.detail, seen.process, now);
         }
     }
 
@@ -72,6 +84,8 @@ impl Attempts {
         world: &World,
         owners: &Owners,
     ) -> Result<bool, CommitError> {
+        self.explain(world.now());
+        self.whois.ask(table);
         self.settle(world, owners);
         let totals = table.counters()?;
         let moved = |sets: &CountSets| totals.get(&sets.total) != self.totals.get(&sets.total);
@@ -93,7 +107,7 @@ impl Attempts {
 
     /// True when a round has to follow soon: something was read that is not settled yet.
     pub fn is_pending(&self) -> bool {
-        !self.fresh.is_empty() || !self.unwritten.is_empty()
+        !self.fresh.is_empty() || !self.unwritten.is_empty() || self.whois.is_busy()
     }
 
     /// Hosts first: what is counted between the two reads is then in `ports` alone, and the part without a port is
@@ -200,7 +214,7 @@ fn target(key: &Key, fields: &[Field], sets: &CountSets) -> Option<Target> {
 }
 
 /// By the prefix that our log rules write.
-fn explain(record: &nflog::Record) -> Option<(Target, Detail)> {
+fn explain(record: &nflog::Record) -> Option<Sighting> {
     let (charged, direction, reason) = Charged::of_log_prefix(&record.prefix)?;
     let packet = &record.packet;
     let (remote, local) = match direction {
@@ -208,9 +222,15 @@ fn explain(record: &nflog::Record) -> Option<(Target, Detail)> {
         Direction::Ingress => (packet.source, packet.destination),
     };
     let transport = [protocol::TCP, protocol::UDP].contains(&packet.protocol);
-    let port = packet.ports.filter(|_| transport).map(|(_, destination)| destination);
+    let ports = packet.ports.filter(|_| transport);
+    let port = ports.map(|(_, destination)| destination);
+    let (remote_port, local_port) = match direction {
+        Direction::Egress => (port, ports.map(|(source, _)| source)),
+        Direction::Ingress => (ports.map(|(source, _)| source), port),
+    };
     let target = Target { charged, direction, reason, remote, protocol: packet.protocol, port };
-    Some((target, Detail { local: Some(local), uid: record.uid, subject: None }))
+    let detail = Detail { local: Some(local), uid: record.uid, subject: None };
+    Some(Sighting { target, detail, remote_port, local_port })
 }
 
 /// The row of a target: whose it is now.
@@ -249,6 +269,8 @@ fn row_of_any(services: &[Standing<'_>], world: &World, name: &ServiceName, targ
         service: Some(name.clone()),
         provider: service.map(|service| service.provider.clone()),
         policy: policy.map(|policy| policy.id.to_string()),
+        // Only its subject's packets come to such a policy.
+        subject: policy.filter(|policy| !policy.subject.is_any_process()).map(|p| p.subject.to_string()),
         also: others.map(|other| other.name.clone()).collect(),
         ..bare_row(world, service.map(|service| service.mode), target)
     }
@@ -361,7 +383,8 @@ mod tests {
             gid: None,
             packet,
         };
-        let (target, detail) = explain(&record).unwrap();
+        let Sighting { target, detail, remote_port, local_port } = explain(&record).unwrap();
+        assert_eq!((remote_port, local_port), (Some(443), Some(51000)));
         assert_eq!(target.remote, "192.0.2.1".parse::<IpAddr>().unwrap());
         assert_eq!((target.reason, target.port), (Reason::Expired, Some(51000)));
         assert_eq!(detail.local, Some("10.0.0.1".parse().unwrap()));

@@ -13,6 +13,7 @@
 //! | `hearing` | news of names, committed and kept |
 //! | `teardown` | cuts what is connected, and proves that nothing is left |
 //! | `tally` | pure: kernel counts and log records to rows |
+//! | `whois` | who it was: subjects and processes of records |
 //! | `attempts` | reads counts and records, writes rows |
 //! | `snapshot` | what is kept of accepted files |
 //! | `record` | happenings to ledger entries |
@@ -37,6 +38,7 @@ mod start;
 mod subjects;
 mod tally;
 mod teardown;
+mod whois;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -283,9 +283,10 @@ fn on_log(engine: &mut Engine, inputs: &mut Inputs) {
         match reader.read_batch(&mut records) {
             Ok(batch) => {
                 engine.attempts.lost += batch.lost;
-                engine.attempts.log(&records, engine.world.now());
+                engine.attempts.log(&records);
                 records.clear();
                 if batch.drained {
+                    engine.attempts.ask(&mut engine.table);
                     return;
                 }
             }

@@ -37,3 +37,4 @@ mod startup;
 mod tcp_cases;
 mod tls;
 mod tls_clients;
+mod whois;
