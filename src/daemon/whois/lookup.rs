@@ -249,7 +249,12 @@ impl Notes {
 #[derive(Default)]
 struct Listeners {
     at: Option<Instant>,
-    by_port: HashMap<(u8, u16), Vec<(IpAddr, Option<u64>)>>,
+    by_port: HashMap<(u8, u16), Vec<Listener>>,
+}
+
+struct Listener {
+    address: IpAddr,
+    cgroup: Option<u64>,
 }
 
 impl Listeners {
@@ -263,7 +268,7 @@ impl Listeners {
                 for socket in waiting {
                     let listeners =
                         self.by_port.entry((socket.protocol.number(), socket.local.port())).or_default();
-                    listeners.push((socket.local.ip(), socket.cgroup));
+                    listeners.push(Listener { address: socket.local.ip(), cgroup: socket.cgroup });
                 }
             }
             Err(error) => tracing::debug!(%error, "cannot list listeners"),
@@ -276,8 +281,8 @@ impl Listeners {
         let Some((port, local)) = sighting.local_port.zip(sighting.detail.local) else { return Found::None };
         let Some(listeners) = self.by_port.get(&(sighting.target.protocol, port)) else { return Found::None };
         let of = |fits: &dyn Fn(IpAddr) -> bool| {
-            let fitting = listeners.iter().filter(|(address, _)| fits(*address));
-            fitting.filter_map(|(_, cgroup)| *cgroup).fold(Found::None, Found::with)
+            let fitting = listeners.iter().filter(|listener| fits(listener.address));
+            fitting.filter_map(|listener| listener.cgroup).fold(Found::None, Found::with)
         };
         match of(&|address| address == local) {
             // `::` listens for IPv4 as well, unless told otherwise.
