@@ -187,5 +187,5 @@ fn an_inbound_attempt_names_the_unit_that_listens_there() {
     inbound(&named(&dns), 5300, 5);
     inbound("null", 8444, 3);
     assert!(lab.attempts().iter().all(|row| row["uid"].is_null() && row["pid"].is_null()));
-    drop((listener, socket));
+    assert!(listener.local().port() == 8443 && socket.local().port() == 5300);
 }
