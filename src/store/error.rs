@@ -75,6 +75,7 @@ mod code {
     pub const BUSY: u32 = 5;
     pub const LOCKED: u32 = 6;
     pub const READONLY: u32 = 8;
+    pub const INTERRUPT: u32 = 9;
     pub const CORRUPT: u32 = 11;
     pub const FULL: u32 = 13;
     pub const CANTOPEN: u32 = 14;
@@ -92,6 +93,8 @@ fn explain_sql(error: &sqlx::Error, path: PathBuf, what: &'static str) -> StoreE
     }
     match primary_code(error) {
         Some(code::BUSY | code::LOCKED) => StoreError::Locked { path, what },
+        // By our own limit.
+        Some(code::INTERRUPT) => StoreError::TooSlow { path, what },
         Some(code::FULL) => StoreError::Full { path, what },
         Some(code::READONLY) => StoreError::ReadOnly { path, what },
         Some(code::CORRUPT) => StoreError::Damaged { path, what, cause },
