@@ -14,7 +14,7 @@ use crate::model::{Direction, Mode, Policy, Protocol, SegmentName, Service, Serv
 use crate::owners::Owners;
 use crate::reconcile::World;
 use crate::ruleset::{Field, Key, Ruleset, Set, SetKind, Value, protocol};
-use crate::store::{AttemptKey, Baseline, Store, StoreError, Verdict};
+use crate::store::{AttemptKey, Baseline, NewSource, Store, StoreError, Verdict};
 
 /// Reads what was refused and writes it down.
 pub struct Attempts {
@@ -166,15 +166,16 @@ impl Attempts {
     }
 
     /// Writes what is settled, together with the counters it came from. Kept when that fails.
-    pub async fn write(&mut self, store: &Store, now: Time) -> Result<(), StoreError> {
+    /// Returns the sources that are new.
+    pub async fn write(&mut self, store: &Store, now: Time) -> Result<Vec<NewSource>, StoreError> {
         if self.unwritten.is_empty() && self.unwritten_baselines.is_empty() {
-            return Ok(());
+            return Ok(vec![]);
         }
         let changes: Vec<_> = self.unwritten.iter().map(|(key, by)| (key.clone(), by.clone())).collect();
-        store.add_counts(&changes, &self.unwritten_baselines, now).await?;
+        let new = store.add_counts(&changes, &self.unwritten_baselines, now).await?;
         self.unwritten.clear();
         self.unwritten_baselines.clear();
-        Ok(())
+        Ok(new)
     }
 }
 

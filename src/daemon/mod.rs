@@ -15,6 +15,8 @@
 //! | `tally` | pure: kernel counts and log records to rows |
 //! | `whois` | who it was: subjects and processes of records |
 //! | `attempts` | reads counts and records, writes rows |
+//! | `journald` | what the journal is told, with fields |
+//! | `notify` | tells a command of new sources after a decommission |
 //! | `snapshot` | what is kept of accepted files |
 //! | `record` | happenings to ledger entries |
 //! | `answer` | what the API asks |
@@ -30,7 +32,9 @@ mod fallback;
 mod findings;
 mod hearing;
 mod isolation;
+mod journald;
 mod names;
+mod notify;
 mod programs;
 mod record;
 mod retention;
@@ -47,6 +51,7 @@ mod whois;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use journald::subscribe;
 pub use start::StartError;
 
 /// What the command line says.

@@ -326,11 +326,14 @@ async fn on_counts(engine: &mut Engine) -> Duration {
             false
         }
     };
-    if engine.store_error.is_none()
-        && let Err(error) = engine.attempts.write(engine.keeper.store(), clock::now()).await
-    {
-        tracing::error!(%error, "attempts are not on record yet");
-        engine.store_broke(error.to_string());
+    if engine.store_error.is_none() {
+        match engine.attempts.write(engine.keeper.store(), clock::now()).await {
+            Ok(new) => engine.tell(&new),
+            Err(error) => {
+                tracing::error!(%error, "attempts are not on record yet");
+                engine.store_broke(error.to_string());
+            }
+        }
     }
     if busy || engine.attempts.is_pending() {
         return BUSY;

@@ -14,6 +14,7 @@
 //! | [`fanotify`] | holds executions of marked files |
 //! | [`accounts`] | the numbers of users and groups |
 //! | [`clock`] | the wall clock, and when it is stepped |
+//! | [`unprivileged`] | runs programs without capabilities |
 //! | [`wait`] | waits for these readers in the daemon's loop |
 //!
 //! Deliberately absent: any decision. The core says what is wanted; nothing here knows a service or a schedule.
@@ -31,4 +32,5 @@ pub mod netlink;
 pub mod nflog;
 pub mod processes;
 pub mod sockets;
+pub mod unprivileged;
 pub mod wait;
