@@ -30,3 +30,6 @@ CREATE TRIGGER attempts_go AFTER DELETE ON attempts
 BEGIN
     UPDATE attempt_rows SET number = number - 1 WHERE service = coalesce(old.service, '');
 END;
+
+-- What a store writes and takes back that was broken: proof of some room, and not of the one page that was just left.
+ALTER TABLE probe ADD COLUMN room BLOB;

@@ -86,6 +86,7 @@ async fn status(engine: &mut Engine) -> Answer {
     });
     let health = |error: &Option<String>| body::Health { ok: error.is_none(), error: error.clone() };
     let total = engine.keeper.store().attempts_total().await.unwrap_or(0);
+    let held = engine.keeper.store().log_held().map(|held| held.to_string());
     let status = body::Status {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -100,7 +101,7 @@ async fn status(engine: &mut Engine) -> Answer {
         drift: body::Drift { count: engine.drift, last_at: engine.drift_at },
         attempts_total: total,
         lost_details: engine.attempts.lost,
-        weaker: engine.weaker.clone(),
+        weaker: engine.weaker.iter().cloned().chain(held).collect(),
     };
     done(&status)
 }

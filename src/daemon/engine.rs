@@ -28,7 +28,7 @@ use crate::reconcile::{Happening, OrderError, Outcome, What, World};
 use crate::resolvers;
 use crate::ruleset::{Part, Ruleset};
 use crate::store::accepted::{self, Accepted};
-use crate::store::{Fact, Keeper, Kept, LedgerKind, NewSource, Store};
+use crate::store::{Fact, Keeper, Kept, LedgerKind, NewSource, Store, StoreError};
 
 /// How long a transition that could not be committed waits for its next try.
 const RETRY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
@@ -68,6 +68,7 @@ pub struct Engine {
     told: Told,
     /// Counts of what is no longer in force: their sets go when they are on record.
     pub(super) retiring: Vec<CountSets>,
+    pub(super) retiring_counters: BTreeSet<String>,
 }
 
 /// Whom the engine tells of what it put on record.
@@ -152,6 +153,7 @@ impl Engine {
             digest: None,
             told,
             retiring: Vec::new(),
+            retiring_counters: BTreeSet::new(),
         }
     }
 
@@ -368,7 +370,8 @@ impl Engine {
         Ok(changed)
     }
 
-    pub(super) fn put_part_in_force(&mut self, next: World, part: Part) -> Result<bool, CommitError> {
+    pub(super) fn put_part_in_force(&mut self, next: World, mut part: Part) -> Result<bool, CommitError> {
+        self.keep_part_counts(&mut part);
         let changeset = plan::plan_part(&self.in_force, &part);
         let changed = changeset.is_some();
         match changeset.map(|changeset| self.commit(changeset)) {
@@ -409,7 +412,10 @@ impl Engine {
                 self.keep_found_counts(&found, wanted);
                 (found, self.table.held(wanted)?)
             }
-            None => Default::default(),
+            None => {
+                self.attempts.begin_anew();
+                Default::default()
+            }
         };
         match plan::replace(&found, &held, wanted) {
             Some(changeset) => self.commit(changeset),
@@ -501,6 +507,14 @@ impl Engine {
         self.store_error = Some(error);
         if self.world.openings() == Openings::Armed {
             self.set_openings(Openings::Since(self.world.now()));
+        }
+    }
+
+    /// Attempts stay in the kernel's counters. Behind a reader that stalls nothing else waits.
+    pub fn attempts_not_written(&mut self, error: &StoreError) {
+        tracing::error!(%error, "attempts are not on record yet");
+        if !matches!(error, StoreError::LogHeld { .. }) {
+            self.store_broke(error.to_string());
         }
     }
 

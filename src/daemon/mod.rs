@@ -26,6 +26,8 @@
 
 mod answer;
 mod attempts;
+mod attributed;
+mod books;
 mod counts;
 mod engine;
 mod fallback;
@@ -33,6 +35,7 @@ mod findings;
 mod hearing;
 mod isolation;
 mod journald;
+mod matching;
 mod names;
 mod notify;
 mod programs;
@@ -41,7 +44,9 @@ mod retention;
 mod rows;
 mod run;
 mod settle;
+mod settling;
 mod snapshot;
+mod sources;
 mod start;
 mod subjects;
 mod tally;

@@ -128,6 +128,7 @@ impl Store {
         baselines: &[Baseline],
         at: Time,
     ) -> Result<Vec<NewSource>, StoreError> {
+        self.insist_on_log().await?;
         self.in_bulk("write the attempts", async {
             let mut transaction = self.begin().await?;
             let new = news::find(&mut transaction, changes).await?;

@@ -33,6 +33,8 @@ pub enum StoreError {
     TooSlow { path: PathBuf, what: &'static str },
     #[error("cannot {what}: {} was removed or replaced while it was open; what is written to it would be lost", .path.display())]
     Replaced { path: PathBuf, what: &'static str },
+    #[error("attempts wait in the kernel: somebody reads an old state of the store {}, whose log has {megabytes} MiB and cannot begin anew; find it with `fuser {0}`", .path.display())]
+    LogHeld { path: PathBuf, megabytes: u64 },
     #[error("cannot {what}: the store {} is not open", .path.display())]
     Closed { path: PathBuf, what: &'static str },
     #[error("cannot {what} in the store {}: {cause}", .path.display())]

@@ -45,6 +45,7 @@ mod names;
 mod news;
 mod records;
 mod retention;
+mod room;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -69,6 +70,7 @@ pub use kind::LedgerKind;
 pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
 pub use news::{MOST as MOST_NEWS, NewSource, News};
+pub use room::LOG_MOST;
 
 use connect::Connected;
 use error::Fault;
