@@ -1,11 +1,13 @@
-//! The journal: structured fields where journald reads our standard error, else text.
+//! The journal: new sources of attempts and entries of the ledger, with structured fields where journald reads our
+//! standard error, else as text.
 //!
-//! New sources of attempts and entries of the ledger have a `MESSAGE_ID` each, so that `journalctl MESSAGE_ID=...` finds
-//! them; docs/attribution.md has the list of fields.
+//! These have a `MESSAGE_ID` each, so that `journalctl MESSAGE_ID=...` finds them; docs/attribution.md has the list of fields.
+//! All else stays text there too: journalctl shows people no fields, and what went wrong stands in one.
 
 use std::time::{Duration, Instant};
 
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -16,26 +18,30 @@ pub const NEW_SOURCE: &str = "1cf2bacd93344ff5925fa450cf372d0c";
 pub const MORE_SOURCES: &str = "4c149556f9774b6dac9b1980c5cfe923";
 pub const LEDGER_ENTRY: &str = "a1d401ecc8264351b339831c9c08c351";
 
+/// The target of what is told with fields.
+const TOLD: &str = "picoseg::told";
+
 /// New sources that are told a minute; the rest is counted in one line.
 const MOST: u32 = 200;
 const MINUTE: Duration = Duration::from_secs(60);
 /// Entries that are told at once; the rest follows with the next.
 const MOST_ENTRIES: u32 = 1_000;
 
-/// Lets events go to journald where it reads our standard error, else there as text.
+/// Lets events go to standard error as text, and those with fields to journald where it reads there.
 pub fn subscribe() {
     let filter = EnvFilter::try_from_env("PICOSEG_LOG").unwrap_or_else(|_| "info".into());
-    let registry = tracing_subscriber::registry().with(filter);
     let stream = std::env::var("JOURNAL_STREAM").ok();
     let journal = is_ours(stream.as_deref()).then(tracing_journald::layer).and_then(Result::ok);
-    match journal {
-        // Our fields are documented by their plain names.
-        Some(journal) => registry.with(journal.with_field_prefix(None)).init(),
-        None => {
-            let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(fmt::layer().with_writer(std::io::stderr).with_ansi(terminal)).init();
-        }
-    }
+    // Our fields are documented by their plain names.
+    let journal = journal.map(|journal| journal.with_field_prefix(None));
+    let split = journal.is_some();
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let text = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(text.with_filter(filter_fn(move |event| !split || event.target() != TOLD)))
+        .with(journal.with_filter(filter_fn(|event| event.target() == TOLD)))
+        .init();
 }
 
 /// Whether the device and inode that systemd named (systemd.exec(5)) are those of our standard error: a child whose
@@ -73,7 +79,7 @@ impl Sources {
 
     fn rest(&self) {
         if self.untold > 0 {
-            tracing::warn!(message_id = MORE_SOURCES, count = self.untold, "further new sources of attempts");
+            tracing::warn!(target: TOLD, message_id = MORE_SOURCES, count = self.untold, "further new sources of attempts");
         }
     }
 }
@@ -81,6 +87,7 @@ impl Sources {
 fn new_source((key, change): &NewSource) {
     let text = |text: &dyn ToString| text.to_string();
     tracing::info!(
+        target: TOLD,
         message_id = NEW_SOURCE,
         service = key.service.as_ref().map(|name| text(name)),
         provider = key.provider,
@@ -127,6 +134,7 @@ impl Entries {
 
 fn entry(row: &LedgerRow) {
     tracing::info!(
+        target: TOLD,
         message_id = LEDGER_ENTRY,
         seq = row.seq,
         kind = row.kind,
