@@ -18,13 +18,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("PICOSEG_LOG").unwrap_or_else(|_| "info".into()),
-        )
-        .init();
+    picoseg::daemon::subscribe();
     let arguments = Arguments::parse();
     let options = picoseg::daemon::Options { config: arguments.config, unload: arguments.unload };
     // The netlink socket owns the table and belongs to one network namespace: one thread is enough, and simplest.

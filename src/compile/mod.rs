@@ -31,6 +31,7 @@ mod shared;
 mod subjects;
 mod through;
 mod tls;
+mod who;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -47,6 +48,7 @@ pub use counts::{
 };
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
+pub use who::{declaration as who_declaration, notes as who_notes};
 
 /// What the kernel can tell a subject by, right now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

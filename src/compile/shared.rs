@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::counts::{self, Charged, CountSets, DYNAMIC_SIZE};
 use super::flows::flow;
-use super::{Input, fresh, names, windows};
+use super::{Input, fresh, names, who, windows};
 use crate::model::{Direction, Family, Reason, Refusal};
 use crate::ruleset::{Chain, Field, Hook, Load, Name, Ruleset, Set, Side, Statement, Verdict, protocol, tcp};
 
@@ -16,7 +16,7 @@ const FLOW_TIMEOUT: Duration = Duration::from_secs(120);
 const OBSERVED_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How long a remote address is remembered for the rate of its detailed records.
-const DETAILS_TIMEOUT: Duration = Duration::from_secs(60);
+pub const DETAILS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How many times the rate of one remote address all of a direction, reason and family have together.
 const LOG_RATES: u32 = 10;
@@ -31,7 +31,8 @@ pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
     for family in Family::ALL {
         add_maps(family, ruleset);
         add_flow_sets(family, ruleset);
-        add_dispatch(family, ruleset);
+        who::add(family, ruleset);
+        add_dispatch(input, family, ruleset);
     }
     add_counting(ruleset);
     add_base_chains(input, ruleset);
@@ -173,7 +174,7 @@ fn add_base_chains(input: &Input<'_>, ruleset: &mut Ruleset) {
     add("forward", Hook::Forward, forward);
 }
 
-fn add_dispatch(family: Family, ruleset: &mut Ruleset) {
+fn add_dispatch(input: &Input<'_>, family: Family, ruleset: &mut Ruleset) {
     let digit = names::digit(family);
     add_lookups(family, "", &|direction, _| names::endpoints(direction, family), ruleset);
     for way in ["out", "in"] {
@@ -181,7 +182,7 @@ fn add_dispatch(family: Family, ruleset: &mut Ruleset) {
             vec![vec![jump(format!("grants-{way}{digit}"))], vec![goto(format!("refuse-{way}{digit}"))]];
         chain(ruleset, format!("{way}{digit}"), judge);
     }
-    add_refusal_dispatch(family, ruleset);
+    add_refusal_dispatch(input, family, ruleset);
 }
 
 /// Adds the chains `grants-WAY` and `answers-WAY` behind a prefix. `endpoints` names the map of a direction's policies
@@ -241,7 +242,7 @@ pub fn icmp_of(family: Family) -> u8 {
 
 /// From a packet that no grant admits to the service that owns its remote address. What nobody lists returns and is
 /// accepted: only its network was governed.
-fn add_refusal_dispatch(family: Family, ruleset: &mut Ruleset) {
+fn add_refusal_dispatch(input: &Input<'_>, family: Family, ruleset: &mut Ruleset) {
     let digit = names::digit(family);
     let owner = |way: &str, side| {
         ["", "-net"]
@@ -260,6 +261,7 @@ fn add_refusal_dispatch(family: Family, ruleset: &mut Ruleset) {
         rules
     };
     let mut out = local("out");
+    out.extend(who::rules(input, family));
     out.extend(owner("out", Side::Destination));
     let mut inward = local("in");
     inward.extend(owner("in", Side::Source));
@@ -548,15 +550,23 @@ fn count_and_log(input: &Input<'_>, whose: &Charged, direction: Direction, reaso
     rules
 }
 
-/// In observe mode a flow counts once, whichever way its packets travel.
-fn known_flows(direction: Direction, then: &Statement) -> Vec<Rule> {
+/// The keys of observed flows with ports, and of those without.
+pub fn flow_keys(family: Family, direction: Direction) -> ([Load; 5], [Load; 3]) {
     let remote = Side::remote(direction);
     let local = other(remote);
+    let address = |side| Load::Address(family, side);
+    (
+        [address(remote), Load::Port(remote), address(local), Load::Port(local), Load::Protocol],
+        [address(remote), address(local), Load::Protocol],
+    )
+}
+
+/// In observe mode a flow counts once, whichever way its packets travel.
+fn known_flows(direction: Direction, then: &Statement) -> Vec<Rule> {
     let mut rules = Vec::new();
     for family in Family::ALL {
-        let (digit, address) = (names::digit(family), |side| Load::Address(family, side));
-        let hosts = [address(remote), address(local), Load::Protocol];
-        let flow = [address(remote), Load::Port(remote), address(local), Load::Port(local), Load::Protocol];
+        let digit = names::digit(family);
+        let (flow, hosts) = flow_keys(family, direction);
         rules.push(vec![lookup(&flow, format!("observed{digit}")), then.clone()]);
         rules.push(vec![lookup(&hosts, format!("observed-other{digit}")), then.clone()]);
         for number in [protocol::TCP, protocol::UDP] {

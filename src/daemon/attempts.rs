@@ -11,6 +11,7 @@ use super::books::{Books, Line};
 use super::settling::{Settling, Standing};
 use super::sources::{Pair, Read};
 use super::tally::{Changes, Detail, Tally, Target};
+use super::whois::{Sighting, Whois};
 use crate::compile::{self, Charged, CountSets};
 use crate::kernel::commit::{CommitError, Table};
 use crate::kernel::nflog;
@@ -18,11 +19,14 @@ use crate::model::{Direction, Time};
 use crate::owners::Owners;
 use crate::reconcile::World;
 use crate::ruleset::{Ruleset, protocol};
-use crate::store::{AttemptKey, Baseline, Change, Store, StoreError};
+use crate::store::{Baseline, NewSource, Store, StoreError};
 
 /// Reads what was refused and writes it down.
 pub struct Attempts {
     pub(super) tally: Tally,
+    whois: Whois,
+    /// Sources whose first attempts are on record, and whom nobody was told of yet.
+    pub(super) new_sources: Vec<NewSource>,
     pub(super) books: Books,
     /// How each pair stood when it was last settled, by the name of its counter.
     pub(super) standings: HashMap<String, Standing>,
@@ -44,7 +48,7 @@ pub struct Attempts {
 enum Stage {
     Idle,
     Reading { left: VecDeque<(Pair, u64)>, read: VecDeque<(Pair, u64, Read)> },
-    Settling { left: VecDeque<(Pair, u64, Read)>, now: Option<Settling> },
+    Settling { left: VecDeque<(Pair, u64, Read)>, now: Option<Box<Settling>> },
 }
 
 /// What to do next.
@@ -68,6 +72,8 @@ impl Attempts {
     pub fn new(baselines: Vec<Baseline>, found: &BTreeSet<String>) -> Self {
         Self {
             tally: Tally::default(),
+            whois: Whois::default(),
+            new_sources: Vec::new(),
             books: Books::new(baselines, found),
             standings: HashMap::new(),
             stage: Stage::Idle,
@@ -80,11 +86,21 @@ impl Attempts {
         }
     }
 
-    /// Takes log records in.
-    pub fn log(&mut self, records: &[nflog::Record], now: Time) {
-        for (target, detail) in records.iter().filter_map(explain) {
-            self.recorded += u64::from(self.tally.explain(target, detail, now));
+    /// Takes log records in, and has it looked up who it was: until then they explain nothing.
+    pub fn log(&mut self, records: &[nflog::Record], table: &mut Table) {
+        for sighting in records.iter().filter_map(explain) {
+            self.recorded += 1;
+            self.whois.note(sighting);
         }
+        self.whois.ask(table);
+    }
+
+    fn explain(&mut self, table: &mut Table, now: Time) {
+        for seen in self.whois.take() {
+            // Taken back where there is no room for it.
+            self.recorded -= u64::from(!self.tally.explain(seen.target, seen.detail, seen.process, now));
+        }
+        self.whois.ask(table);
     }
 
     /// True between two rounds.
@@ -101,6 +117,7 @@ impl Attempts {
         owners: &Owners,
         store: &Store,
     ) -> Result<Next, StepError> {
+        self.explain(table, world.now());
         let outcome = match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Idle => self.look(table, in_force, store, world.now()).await,
             Stage::Reading { left, read } => self.read_next(table, left, read),
@@ -146,7 +163,7 @@ impl Attempts {
         if left.is_empty() {
             self.read_at = read_at;
             self.tidy(store, now).await?;
-            return Ok(Next::Quiet);
+            return Ok(if self.whois.is_busy() { Next::Round } else { Next::Quiet });
         }
         self.stage = Stage::Reading { left, read: VecDeque::new() };
         Ok(Next::Step)
@@ -193,7 +210,7 @@ impl Attempts {
         owners: &Owners,
         store: &Store,
         mut left: VecDeque<(Pair, u64, Read)>,
-        now: Option<Settling>,
+        now: Option<Box<Settling>>,
     ) -> Result<Next, StepError> {
         let standings = world.standings();
         match now {
@@ -220,7 +237,7 @@ impl Attempts {
                         total,
                         read,
                     )?;
-                    self.stage = Stage::Settling { left, now: Some(settling) };
+                    self.stage = Stage::Settling { left, now: Some(Box::new(settling)) };
                     return Ok(Next::Step);
                 }
             }
@@ -248,10 +265,9 @@ impl Attempts {
         if changes.is_empty() && lines.is_empty() {
             return Ok(());
         }
-        let changes: Vec<(AttemptKey, Change)> =
-            changes.into_iter().map(|(key, count)| (key, Change { count, ..Change::default() })).collect();
+        let changes: Vec<_> = changes.into_iter().collect();
         let baselines: Vec<Baseline> = lines.iter().map(Line::baseline).collect();
-        store.add_counts(&changes, &baselines, now).await?;
+        self.new_sources.extend(store.add_counts(&changes, &baselines, now).await?);
         self.books.note(lines);
         Ok(())
     }
@@ -293,7 +309,7 @@ pub enum StepError {
 }
 
 /// By the prefix that our log rules write.
-fn explain(record: &nflog::Record) -> Option<(Target, Detail)> {
+fn explain(record: &nflog::Record) -> Option<Sighting> {
     let (charged, direction, reason) = Charged::of_log_prefix(&record.prefix)?;
     let packet = &record.packet;
     let (remote, local) = match direction {
@@ -301,9 +317,15 @@ fn explain(record: &nflog::Record) -> Option<(Target, Detail)> {
         Direction::Ingress => (packet.source, packet.destination),
     };
     let transport = [protocol::TCP, protocol::UDP].contains(&packet.protocol);
-    let port = packet.ports.filter(|_| transport).map(|(_, destination)| destination);
+    let ports = packet.ports.filter(|_| transport);
+    let port = ports.map(|(_, destination)| destination);
+    let (remote_port, local_port) = match direction {
+        Direction::Egress => (port, ports.map(|(source, _)| source)),
+        Direction::Ingress => (ports.map(|(source, _)| source), port),
+    };
     let target = Target { charged, direction, reason, remote, protocol: packet.protocol, port };
-    Some((target, Detail { local: Some(local), uid: record.uid }))
+    let detail = Detail { local: Some(local), uid: record.uid, subject: None };
+    Some(Sighting { target, detail, remote_port, local_port })
 }
 
 #[cfg(test)]
@@ -334,7 +356,8 @@ mod tests {
             gid: None,
             packet,
         };
-        let (target, detail) = explain(&record).unwrap();
+        let Sighting { target, detail, remote_port, local_port } = explain(&record).unwrap();
+        assert_eq!((remote_port, local_port), (Some(443), Some(51000)));
         assert_eq!(target.remote, "192.0.2.1".parse::<IpAddr>().unwrap());
         assert_eq!((target.reason, target.port), (Reason::Expired, Some(51000)));
         assert_eq!(detail.local, Some("10.0.0.1".parse().unwrap()));

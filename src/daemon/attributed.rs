@@ -93,6 +93,8 @@ impl<'a> Rows<'a> {
             service: Some(name.clone()),
             provider: service.map(|service| service.provider.clone()),
             policy: policy.map(|policy| policy.id.to_string()),
+            // Only its subject's packets come to such a policy.
+            subject: policy.filter(|policy| !policy.subject.is_any_process()).map(|p| p.subject.to_string()),
             also: others.map(|other| other.name.clone()).collect(),
             ..self.bare(service.map(|service| service.mode), target)
         }

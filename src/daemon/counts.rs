@@ -38,6 +38,8 @@ impl Engine {
         let step =
             self.attempts.step(&mut self.table, &self.in_force, &self.world, &self.owners, store).await;
         self.attempts.spent += began.elapsed();
+        let new = std::mem::take(&mut self.attempts.new_sources);
+        self.tell(&new);
         match step {
             Ok(Next::Step) => (Duration::ZERO, false),
             Ok(Next::Settle) => (SOON, false),

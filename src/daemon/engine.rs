@@ -4,15 +4,17 @@
 //! teardown; then the record, which waits in a journal when the store does not work.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
 
 use super::attempts::Attempts;
 use super::names::Hosts;
+use super::notify::Notifier;
 use super::subjects::{Resolved, Subjects};
 use super::teardown::{self, Proofs};
-use super::{isolation, record, snapshot};
+use super::{isolation, journald, record, snapshot};
 use crate::api::body::Teardown;
 use crate::compile::{CountSets, Openings};
 use crate::config::{Diagnostic, Loaded};
@@ -26,7 +28,7 @@ use crate::reconcile::{Happening, OrderError, Outcome, What, World};
 use crate::resolvers;
 use crate::ruleset::{Part, Ruleset};
 use crate::store::accepted::{self, Accepted};
-use crate::store::{Fact, Keeper, Kept, LedgerKind, StoreError};
+use crate::store::{Fact, Keeper, Kept, LedgerKind, NewSource, Store, StoreError};
 
 /// How long a transition that could not be committed waits for its next try.
 const RETRY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
@@ -63,9 +65,24 @@ pub struct Engine {
     /// Promises that are weaker on this host.
     pub weaker: Vec<String>,
     digest: Option<String>,
+    told: Told,
     /// Counts of what is no longer in force: their sets go when they are on record.
     pub(super) retiring: Vec<CountSets>,
     pub(super) retiring_counters: BTreeSet<String>,
+}
+
+/// Whom the engine tells of what it put on record.
+struct Told {
+    sources: journald::Sources,
+    entries: journald::Entries,
+    notifier: Notifier,
+}
+
+impl Told {
+    fn new(store: &Arc<Store>, settings: &Settings) -> Self {
+        let notifier = Notifier::start(store, settings);
+        Self { sources: Default::default(), entries: Default::default(), notifier }
+    }
 }
 
 /// Why a change did not happen. Nothing that was in force changed.
@@ -112,6 +129,7 @@ impl Engine {
         let in_force_since = world.now();
         let owners = Owners::new(&world.standings());
         let hosts = Hosts::new(world.hosts().cloned().collect());
+        let told = Told::new(keeper.store(), world.settings());
         Self {
             world,
             owners,
@@ -133,6 +151,7 @@ impl Engine {
             store_error,
             weaker,
             digest: None,
+            told,
             retiring: Vec::new(),
             retiring_counters: BTreeSet::new(),
         }
@@ -164,6 +183,7 @@ impl Engine {
         self.unwritten_hosts.extend(forgotten);
         self.hosts.set(self.world.hosts().cloned().collect());
         self.accept(&loaded);
+        self.told.notifier.follow(self.world.settings());
         let proofs = self.teardown(true).await;
         let entry = record::note(
             LedgerKind::ConfigApplied,
@@ -450,8 +470,9 @@ impl Engine {
     /// Puts facts on record; false while they wait for the store.
     pub async fn keep(&mut self, facts: Vec<Fact>) -> bool {
         match self.keeper.keep(facts, clock::now()).await {
-            Kept::Recorded(_) => {
+            Kept::Recorded(seqs) => {
                 self.note_time().await;
+                self.told.entries.tell(self.keeper.store(), &seqs).await;
                 true
             }
             Kept::Waiting { error, keeping } => {
@@ -460,6 +481,14 @@ impl Engine {
                 self.store_broke(error);
                 false
             }
+        }
+    }
+
+    /// Tells of sources whose first attempts are on record.
+    pub fn tell(&mut self, new: &[NewSource]) {
+        self.told.sources.tell(new);
+        if !new.is_empty() {
+            self.told.notifier.wake();
         }
     }
 
@@ -495,6 +524,7 @@ impl Engine {
             Ok(_) => {
                 tracing::info!("the store works again");
                 self.store_error = None;
+                self.told.entries.tell(self.keeper.store(), &[]).await;
                 self.set_openings(Openings::Armed);
             }
             Err(error) => self.store_error = Some(error.to_string()),

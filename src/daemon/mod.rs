@@ -13,7 +13,10 @@
 //! | `hearing` | news of names, committed and kept |
 //! | `teardown` | cuts what is connected, and proves that nothing is left |
 //! | `tally` | pure: kernel counts and log records to rows |
+//! | `whois` | who it was: subjects and processes of records |
 //! | `attempts` | reads counts and records, writes rows |
+//! | `journald` | what the journal is told, with fields |
+//! | `notify` | tells a command of new sources after a decommission |
 //! | `snapshot` | what is kept of accepted files |
 //! | `record` | happenings to ledger entries |
 //! | `answer` | what the API asks |
@@ -31,8 +34,10 @@ mod fallback;
 mod findings;
 mod hearing;
 mod isolation;
+mod journald;
 mod matching;
 mod names;
+mod notify;
 mod programs;
 mod record;
 mod retention;
@@ -46,10 +51,12 @@ mod start;
 mod subjects;
 mod tally;
 mod teardown;
+mod whois;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use journald::subscribe;
 pub use start::StartError;
 
 /// What the command line says.

@@ -30,7 +30,8 @@ pub async fn answer(store: &Store, filter: &AttemptFilter) -> Answer {
     answer
 }
 
-fn attempt(row: Attempt) -> body::Attempt {
+/// A row in the words of the API.
+pub fn attempt(row: Attempt) -> body::Attempt {
     let key = row.key;
     body::Attempt {
         service: key.service.map(|name| name.to_string()),

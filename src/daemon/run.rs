@@ -289,7 +289,7 @@ fn on_log(engine: &mut Engine, inputs: &mut Inputs) {
         match reader.read_batch(&mut records) {
             Ok(batch) => {
                 engine.attempts.overrun += batch.lost;
-                engine.attempts.log(&records, engine.world.now());
+                engine.attempts.log(&records, &mut engine.table);
                 records.clear();
                 if batch.drained {
                     return;

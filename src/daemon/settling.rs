@@ -331,10 +331,10 @@ impl Settling {
                     lines.extend(elements);
                     let row = |target: &Target| Some(rows.row(target, &owned));
                     for (key, change) in attempts.tally.settle(targets, &row, world.now()) {
-                        *changes.entry(key).or_default() += change;
+                        changes.entry(key).or_default().add(change);
                     }
                     if let Booking::Found(_) = booking {
-                        *changes.entry(other(&rows, &self.pair, account)).or_default() -=
+                        changes.entry(other(&rows, &self.pair, account)).or_default().count -=
                             signed(given.packets);
                         continue;
                     }
@@ -346,7 +346,7 @@ impl Settling {
                 }
                 Booking::Other { account, packets } => {
                     let Some(account) = self.accounts.get(account) else { continue };
-                    *changes.entry(other(&rows, &self.pair, account)).or_default() += signed(packets);
+                    changes.entry(other(&rows, &self.pair, account)).or_default().count += signed(packets);
                     *self.standing.others.entry(account.counter.clone()).or_default() += packets;
                     sum += packets;
                     count(&account.counter, packets);

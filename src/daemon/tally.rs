@@ -9,10 +9,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::compile::Charged;
 use crate::model::{Direction, Reason, Time};
-use crate::store::AttemptKey;
+use crate::store::{AttemptKey, Change, Process};
 
 /// What is counted together. `port` is the destination port; none for protocols without, and for fragments.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,14 +27,16 @@ pub struct Target {
 }
 
 /// What a log record adds to a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Detail {
     pub local: Option<IpAddr>,
     pub uid: Option<u32>,
+    /// `unit:x.service`, `container:ID` or `cgroup:/path`; not where the row names a subject itself.
+    pub subject: Option<Arc<str>>,
 }
 
 /// Changes of rows: by how much, signed.
-pub type Changes = BTreeMap<AttemptKey, i64>;
+pub type Changes = BTreeMap<AttemptKey, Change>;
 
 /// The most targets that are remembered.
 const MOST: usize = 4_096;
@@ -52,18 +55,27 @@ struct Split {
     explained: i64,
     remainder: i64,
     /// Records whose packets are not counted yet.
-    waiting: BTreeMap<Detail, i64>,
+    waiting: BTreeMap<Detail, Waiting>,
     touched: Option<Time>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    count: i64,
+    /// The process that was seen last.
+    process: Process,
 }
 
 impl Tally {
     /// Takes log records in; [`Tally::settle`] puts them into rows once their packets are counted. False: there is no room.
-    pub fn explain(&mut self, target: Target, detail: Detail, now: Time) -> bool {
+    pub fn explain(&mut self, target: Target, detail: Detail, process: Process, now: Time) -> bool {
         if self.targets.len() >= MOST && !self.targets.contains_key(&target) {
             return false;
         }
         let split = self.targets.entry(target).or_default();
-        *split.waiting.entry(detail).or_default() += 1;
+        let waiting = split.waiting.entry(detail).or_default();
+        waiting.count += 1;
+        waiting.process.see(process);
         split.touched = Some(now);
         true
     }
@@ -90,7 +102,7 @@ impl Tally {
             split.touched = Some(now);
             split.settle(&target, &mut changes);
         }
-        changes.retain(|_, change| *change != 0);
+        changes.retain(|_, change| change.count != 0);
         changes
     }
 
@@ -100,7 +112,7 @@ impl Tally {
         for (target, split) in self.targets.iter_mut().filter(|(_, split)| !split.waiting.is_empty()) {
             split.settle(target, &mut changes);
         }
-        changes.retain(|_, change| *change != 0);
+        changes.retain(|_, change| change.count != 0);
         changes
     }
 
@@ -130,21 +142,24 @@ impl Split {
 
     fn settle(&mut self, target: &Target, changes: &mut Changes) {
         let Some(row) = &self.row else { return };
-        for (detail, count) in &mut self.waiting {
-            let explained = (*count).min(self.total - self.explained).max(0);
-            *count -= explained;
+        for (detail, waiting) in &mut self.waiting {
+            let explained = waiting.count.min(self.total - self.explained).max(0);
+            waiting.count -= explained;
             self.explained += explained;
-            *changes.entry(detailed(row, target, detail)).or_default() += explained;
+            let process = waiting.process.clone();
+            let change = Change { count: explained, process, ..Change::default() };
+            changes.entry(detailed(row, target, detail)).or_default().add(change);
         }
-        self.waiting.retain(|_, count| *count > 0);
+        self.waiting.retain(|_, waiting| waiting.count > 0);
         let remainder = (self.total - self.explained).max(0);
-        *changes.entry(row.clone()).or_default() += remainder - self.remainder;
+        changes.entry(row.clone()).or_default().count += remainder - self.remainder;
         self.remainder = remainder;
     }
 }
 
 fn detailed(row: &AttemptKey, _target: &Target, detail: &Detail) -> AttemptKey {
-    AttemptKey { local: detail.local, uid: detail.uid, ..row.clone() }
+    let subject = row.subject.clone().or_else(|| detail.subject.as_deref().map(str::to_owned));
+    AttemptKey { local: detail.local, uid: detail.uid, subject, ..row.clone() }
 }
 
 #[cfg(test)]
@@ -184,24 +199,24 @@ mod tests {
     }
 
     fn detail(uid: u32) -> Detail {
-        Detail { local: None, uid: Some(uid) }
+        Detail { uid: Some(uid), ..Detail::default() }
     }
 
     fn now() -> Time {
         Time::UNIX_EPOCH
     }
 
-    fn add(rows: &mut Changes, changes: Changes) {
+    fn add(rows: &mut BTreeMap<AttemptKey, i64>, changes: Changes) {
         for (key, change) in changes {
-            *rows.entry(key).or_default() += change;
+            *rows.entry(key).or_default() += change.count;
         }
     }
 
     #[test]
     fn a_late_record_moves_its_packet_out_of_the_remainder() {
-        let (mut tally, mut rows) = (Tally::default(), Changes::new());
+        let (mut tally, mut rows) = (Tally::default(), BTreeMap::new());
         add(&mut rows, tally.settle([(target(), 5)], &row, now()));
-        assert!(tally.explain(target(), detail(33), now()));
+        assert!(tally.explain(target(), detail(33), Process::default(), now()));
         add(&mut rows, tally.settle_late());
         let counts: Vec<_> = rows.values().copied().collect();
         assert_eq!(counts.iter().sum::<i64>(), 5);
@@ -211,11 +226,31 @@ mod tests {
     #[test]
     fn a_record_whose_packet_is_not_counted_yet_waits() {
         let mut tally = Tally::default();
-        assert!(tally.explain(target(), detail(33), now()));
+        assert!(tally.explain(target(), detail(33), Process::default(), now()));
         assert!(tally.settle_late().is_empty());
         let rows = tally.settle([(target(), 1)], &row, now());
         assert_eq!(rows.len(), 1);
         assert_eq!(rows.keys().next().unwrap().uid, Some(33));
+    }
+
+    #[test]
+    fn a_row_has_the_process_that_was_seen_last_and_keeps_a_subject_of_its_own() {
+        let mut tally = Tally::default();
+        let seen = |pid| Process { pid: Some(pid), exe: None };
+        let detail = Detail { subject: Some("unit:a.service".into()), ..detail(33) };
+        for process in [seen(1), seen(2), Process::default()] {
+            tally.explain(target(), detail.clone(), process, now());
+        }
+        let rows = tally.settle([(target(), 3)], &row, now());
+        let (key, change) = rows.first_key_value().unwrap();
+        assert_eq!((key.subject.as_deref(), change.count), (Some("unit:a.service"), 3));
+        assert_eq!(change.process, seen(2));
+        let mut tally = Tally::default();
+        tally.explain(target(), detail, seen(1), now());
+        let segment =
+            |target: &Target| Some(AttemptKey { subject: Some("unit:s.slice".into()), ..row(target)? });
+        let rows = tally.settle([(target(), 1)], &segment, now());
+        assert_eq!(rows.keys().next().unwrap().subject.as_deref(), Some("unit:s.slice"));
     }
 
     #[test]
@@ -226,21 +261,23 @@ mod tests {
         let all = (0..MOST as u32).map(|one| (number(one), 1));
         assert_eq!(tally.settle(all, &row, now()).len(), MOST);
         let more = number(1 << 20);
-        assert!(!tally.explain(more.clone(), detail(33), now()));
+        assert!(!tally.explain(more.clone(), detail(33), Process::default(), now()));
         let rows = tally.settle([(more, 3), (number(7), 2)], &row, now());
-        assert_eq!(rows.values().copied().collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(rows.values().map(|change| change.count).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(tally.targets.len(), MOST);
     }
 
     proptest! {
         #[test]
         fn the_sum_is_what_the_kernel_counted_whatever_the_records_say(
-            steps in prop::collection::vec((0i64..50, prop::collection::vec(0u32..3, 0..60)), 1..12),
+            steps in prop::collection::vec((0i64..50, prop::collection::vec((0u32..3, 0usize..3), 0..60)), 1..12),
         ) {
-            let (mut tally, mut rows, mut sent) = (Tally::default(), Changes::new(), 0);
+            let (mut tally, mut rows, mut sent) = (Tally::default(), BTreeMap::new(), 0);
             for (packets, records) in steps {
-                for uid in records {
-                    tally.explain(target(), detail(uid), now());
+                for (uid, subject) in records {
+                    let subject = [None, Some("unit:a.service"), Some("unit:b.service")][subject];
+                    let detail = Detail { subject: subject.map(Arc::from), ..detail(uid) };
+                    tally.explain(target(), detail, Process { pid: Some(uid), exe: None }, now());
                 }
                 add(&mut rows, tally.settle_late());
                 sent += packets;

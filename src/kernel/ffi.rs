@@ -431,8 +431,12 @@ unsafe impl Send for NetlinkSocket {}
 
 impl NetlinkSocket {
     /// Opens a socket of this bus in the thread's network namespace; the kernel chooses its port.
+    ///
+    /// libmnl leaves it open for programs that we start: one of them would keep the table that the socket owns.
     pub fn open(bus: mnl::Bus) -> io::Result<Self> {
-        mnl::Socket::new(bus).map(Self)
+        let socket = mnl::Socket::new(bus).map(Self)?;
+        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+        Ok(socket)
     }
 
     pub fn get(&self) -> &mnl::Socket {

@@ -6,6 +6,7 @@
 //! | [`netlink`] | a socket to the kernel: requests, dumps, attributes |
 //! | [`sockets`] | the TCP and UDP sockets of this network namespace; destroys single ones |
 //! | [`holders`] | which processes have sockets open |
+//! | [`processes`] | what `/proc` says of a process, and who is alone in a cgroup |
 //! | [`conntrack`] | removes the connection tracking entries of given flows |
 //! | [`nflog`] | reads the records of refused packets |
 //! | [`cgroups`] | subjects to cgroup ids, and what changes about them |
@@ -13,6 +14,7 @@
 //! | [`fanotify`] | holds executions of marked files |
 //! | [`accounts`] | the numbers of users and groups |
 //! | [`clock`] | the wall clock, and when it is stepped |
+//! | [`unprivileged`] | runs programs without capabilities |
 //! | [`wait`] | waits for these readers in the daemon's loop |
 //!
 //! Deliberately absent: any decision. The core says what is wanted; nothing here knows a service or a schedule.
@@ -28,5 +30,7 @@ mod ffi;
 pub mod holders;
 pub mod netlink;
 pub mod nflog;
+pub mod processes;
 pub mod sockets;
+pub mod unprivileged;
 pub mod wait;

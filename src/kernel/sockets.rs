@@ -106,6 +106,9 @@ pub enum TcpState {
 impl TcpState {
     /// Bits of the states that exist on every kernel: 1 to 11. A request for SYN_RECV includes the half-open ones.
     const REQUESTED: u32 = 0xffe;
+    /// Numbers of [`Self::Listen`] and [`Self::Closed`].
+    const LISTEN: u32 = 10;
+    const CLOSE: u32 = 7;
 
     /// include/net/tcp_states.h
     fn new(number: u8) -> Option<Self> {
@@ -200,6 +203,40 @@ impl SocketTable {
         Ok(sockets)
     }
 
+    /// Lists the sockets of both families that wait for whoever comes: TCP listeners, UDP sockets without a peer.
+    pub fn waiting(&mut self) -> Result<Vec<Socket>, SocketError> {
+        let mut sockets = Vec::new();
+        for (protocol, state) in [(Protocol::Tcp, TcpState::LISTEN), (Protocol::Udp, TcpState::CLOSE)] {
+            for family in [libc::AF_INET, libc::AF_INET6] {
+                let request = request(BY_FAMILY, family as u8, protocol, 1 << state, &[0; ID]);
+                sockets.extend(self.list(protocol, family, &request, |_| true)?);
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// The socket that would get a packet from `remote` to `local`: a listener too. `None` when there is none.
+    pub fn find(
+        &mut self,
+        protocol: Protocol,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Option<Socket>, SocketError> {
+        // net/ipv4/udp_diag.c, `udp_dump_one`: "src and dst are swapped for historical reasons".
+        let (source, destination) = match protocol {
+            Protocol::Tcp => (local, remote),
+            Protocol::Udp => (remote, local),
+        };
+        let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let request =
+            request(BY_FAMILY, family as u8, protocol, TcpState::REQUESTED, &id_of(source, destination));
+        match self.connection.ask(&request, |message| Socket::parse(protocol, message)) {
+            Ok(found) => Ok(found),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(source) => Err(list_error(protocol, family, source)),
+        }
+    }
+
     fn dump_part(
         &mut self,
         protocol: Protocol,
@@ -207,14 +244,20 @@ impl SocketTable {
         time_wait: TimeWait,
     ) -> Result<Vec<Socket>, SocketError> {
         let wanted = |socket: &Socket| time_wait == TimeWait::Include || !socket.remnant;
-        let listed = self.connection.dump(&request(BY_FAMILY, family as u8, protocol, &[0; ID]), |message| {
-            Socket::parse(protocol, message).filter(wanted)
-        });
-        listed.map_err(|source| SocketError::List {
-            protocol: protocol.as_str(),
-            family: if family == libc::AF_INET { "IPv4" } else { "IPv6" },
-            source,
-        })
+        let request = request(BY_FAMILY, family as u8, protocol, TcpState::REQUESTED, &[0; ID]);
+        self.list(protocol, family, &request, wanted)
+    }
+
+    fn list(
+        &mut self,
+        protocol: Protocol,
+        family: i32,
+        request: &Request,
+        wanted: impl Fn(&Socket) -> bool,
+    ) -> Result<Vec<Socket>, SocketError> {
+        let listed =
+            self.connection.dump(request, |message| Socket::parse(protocol, message).filter(&wanted));
+        listed.map_err(|source| list_error(protocol, family, source))
     }
 
     /// Destroys one socket: its process gets `ECONNABORTED`, a TCP peer a reset. Returns false when it was gone.
@@ -222,7 +265,7 @@ impl SocketTable {
     /// A listener is destroyed too, without a reset to anyone. The reset passes the output hook like any packet.
     /// Kernels before 6.10 cannot destroy what is left in TIME_WAIT (`EOPNOTSUPP`).
     pub fn destroy(&mut self, socket: &Socket) -> Result<bool, SocketError> {
-        let request = request(DESTROY, socket.family, socket.protocol, &socket.id);
+        let request = request(DESTROY, socket.family, socket.protocol, TcpState::REQUESTED, &socket.id);
         match self.connection.transact(&request) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
@@ -236,12 +279,34 @@ impl SocketTable {
     }
 }
 
+fn list_error(protocol: Protocol, family: i32, source: io::Error) -> SocketError {
+    let family = if family == libc::AF_INET { "IPv4" } else { "IPv6" };
+    SocketError::List { protocol: protocol.as_str(), family, source }
+}
+
 /// A message with a `struct inet_diag_req_v2`.
-fn request(kind: u16, family: u8, protocol: Protocol, id: &[u8; ID]) -> Request {
+fn request(kind: u16, family: u8, protocol: Protocol, states: u32, id: &[u8; ID]) -> Request {
     let mut header = vec![family, protocol.number(), 0, 0];
-    header.extend_from_slice(&TcpState::REQUESTED.to_ne_bytes());
+    header.extend_from_slice(&states.to_ne_bytes());
     header.extend_from_slice(id);
     Request::new(kind, &header)
+}
+
+/// A `struct inet_diag_sockid` of any interface and cookie (`INET_DIAG_NOCOOKIE`).
+fn id_of(source: SocketAddr, destination: SocketAddr) -> [u8; ID] {
+    let mut id = [0; ID];
+    let mut put = |at: usize, bytes: &[u8]| {
+        id.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = *from);
+    };
+    for (port, address, end) in [(0, 4, source), (2, 20, destination)] {
+        put(port, &end.port().to_be_bytes());
+        match end.ip() {
+            IpAddr::V4(v4) => put(address, &v4.octets()),
+            IpAddr::V6(v6) => put(address, &v6.octets()),
+        }
+    }
+    put(40, &[u8::MAX; 8]);
+    id
 }
 
 impl Socket {
@@ -288,8 +353,34 @@ fn endpoint(family: u8, address: &[u8], port: &[u8]) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
     use super::*;
     use proptest::prelude::*;
+
+    /// The lookup needs no privilege.
+    #[test]
+    fn a_socket_is_found_by_its_ends_and_a_listener_among_those_that_wait() {
+        let mut table = SocketTable::open().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        let found = table.find(Protocol::Tcp, local, remote).unwrap().unwrap();
+        assert_eq!((found.local, found.remote, found.state), (local, remote, TcpState::Established));
+        for listening in ["127.0.0.1:0", "[::]:0"] {
+            let socket = UdpSocket::bind(listening).unwrap();
+            let local = SocketAddr::new("127.0.0.1".parse().unwrap(), socket.local_addr().unwrap().port());
+            let found = table.find(Protocol::Udp, local, "127.0.0.1:9".parse().unwrap()).unwrap().unwrap();
+            assert_eq!(found.local.port(), local.port());
+            let mut waiting = table.waiting().unwrap().into_iter();
+            assert!(waiting.any(|one| one.cookie == found.cookie));
+        }
+        let waiting = table.waiting().unwrap();
+        assert!(waiting.iter().any(|one| one.local == remote && one.state == TcpState::Listen));
+        assert!(waiting.iter().all(|one| one.remote.port() == 0), "{waiting:?}");
+        drop(listener);
+        assert_eq!(table.find(Protocol::Tcp, "127.0.0.1:1".parse().unwrap(), remote).unwrap(), None);
+    }
 
     /// An `inet_diag_msg` of an IPv6 socket that talks IPv4, with a cgroup.
     fn mapped() -> Vec<u8> {
@@ -337,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_request_is_56_bytes_and_names_every_state_once() {
-        let request = format!("{:?}", request(BY_FAMILY, 2, Protocol::Udp, &[0; ID]));
+        let request = format!("{:?}", request(BY_FAMILY, 2, Protocol::Udp, TcpState::REQUESTED, &[0; ID]));
         assert!(request.contains("body: [2, 17, 0, 0, "), "{request}");
         let named = (0..32).filter(|bit| TcpState::REQUESTED & (1 << bit) != 0);
         assert!(named.clone().all(|bit| TcpState::new(bit).is_some()));

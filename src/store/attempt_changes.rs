@@ -119,7 +119,7 @@ const GROW: &str = "INSERT INTO attempts (identity, service, provider, policy, d
         at_close = at_close + excluded.at_close,
         first_late = coalesce(first_late, excluded.first_late),
         pid = coalesce(excluded.pid, pid),
-        exe = coalesce(excluded.exe, exe),
+        exe = CASE WHEN excluded.pid IS NULL THEN exe ELSE excluded.exe END,
         last_seen = max(last_seen, excluded.last_seen),
         changed = excluded.changed";
 
@@ -137,7 +137,7 @@ const CHANGE: &str = "UPDATE attempts SET
         first_late = CASE WHEN (change.value ->> 15) > (change.value ->> 17)
             THEN coalesce(first_late, change.value ->> 16) ELSE first_late END,
         pid = coalesce(change.value ->> 18, pid),
-        exe = coalesce(change.value ->> 19, exe),
+        exe = CASE WHEN change.value ->> 18 IS NULL THEN exe ELSE change.value ->> 19 END,
         last_seen = CASE WHEN (change.value ->> 15) > 0 THEN max(last_seen, change.value ->> 16) ELSE last_seen END,
         changed = CASE WHEN (change.value ->> 15) > 0 THEN ?2 + 1 + change.key ELSE changed END
     FROM json_each(?1) AS change WHERE identity = unhex(change.value ->> 0)";

@@ -11,11 +11,13 @@
 //! | `attempt_hours` | sums by hour |
 //! | `attempt_query` | which rows to read |
 //! | `later_attempts` | what came after a decommission |
+//! | `news` | new sources, and who has to be told of them |
 //! | `retention` | removes what is old |
 
 use std::net::IpAddr;
 
 use super::baselines::{self, Baseline};
+use super::news::{self, NewSource};
 use super::{Store, StoreError, attempt_changes, attempt_hours, attempt_totals};
 use crate::model::{Direction, Reason, ServiceName, Source, Time};
 
@@ -83,6 +85,15 @@ pub struct Process {
     pub exe: Option<String>,
 }
 
+impl Process {
+    /// Takes in a process that was seen later: as a whole, since the program of one is not that of another.
+    pub fn see(&mut self, later: Self) {
+        if later.pid.is_some() {
+            *self = later;
+        }
+    }
+}
+
 /// By how much a row counts further.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Change {
@@ -99,8 +110,7 @@ impl Change {
     pub fn add(&mut self, later: Self) {
         self.count += later.count;
         self.at_close += later.at_close;
-        let Process { pid, exe } = later.process;
-        self.process = Process { pid: pid.or(self.process.pid), exe: exe.or(self.process.exe.take()) };
+        self.process.see(later.process);
     }
 }
 
@@ -109,22 +119,28 @@ impl Store {
     /// loses nor repeats a packet. A row that comes down to zero goes; beyond a million rows what has none counts in
     /// [`AttemptKey::folded`]. Each key stands once.
     ///
+    /// Returns the sources that have no row yet.
+    ///
     /// Decisions wait for it: give ten thousand rows at most (some tenths of a second).
     pub async fn add_counts(
         &self,
         changes: &[(AttemptKey, Change)],
         baselines: &[Baseline],
         at: Time,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<NewSource>, StoreError> {
         self.insist_on_log().await?;
         self.in_bulk("write the attempts", async {
             let mut transaction = self.begin().await?;
+            let new = news::find(&mut transaction, changes).await?;
+            if self.is_telling() {
+                news::queue(&mut transaction, &new).await?;
+            }
             attempt_changes::add(&mut transaction, changes, at).await?;
             attempt_totals::add(&mut transaction, changes).await?;
             attempt_hours::add(&mut transaction, changes, at).await?;
             baselines::put(&mut transaction, baselines).await?;
             transaction.commit().await?;
-            Ok(())
+            Ok(new)
         })
         .await
     }

@@ -42,12 +42,14 @@ mod later_attempts;
 mod ledger;
 mod line;
 mod names;
+mod news;
 mod records;
 mod retention;
 mod room;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -68,6 +70,7 @@ pub use kind::LedgerKind;
 pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
 pub use retention::{FIRST_STEP, next_step};
+pub use news::{MOST as MOST_NEWS, NewSource, News};
 pub use room::LOG_MOST;
 
 use connect::Connected;
@@ -91,6 +94,8 @@ pub struct Store {
     directory: PathBuf,
     path: PathBuf,
     connected: RwLock<Option<Connected>>,
+    /// New sources after a decommission wait for somebody who tells.
+    telling: AtomicBool,
 }
 
 /// Whether a store was there.
@@ -104,7 +109,12 @@ pub enum Opened {
 impl Store {
     /// A store that is not open yet: every call says so until [`Store::reopen`] worked.
     pub fn at(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), path: directory.join(FILE), connected: RwLock::new(None) }
+        Self {
+            directory: directory.to_owned(),
+            path: directory.join(FILE),
+            connected: RwLock::new(None),
+            telling: AtomicBool::new(false),
+        }
     }
 
     /// Opens the store of a state directory; creates directory (0700) and database (0600) where there is none.
@@ -142,6 +152,15 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// From now on new sources after a decommission wait in [`Store::news`], or do not.
+    pub fn set_telling(&self, telling: bool) {
+        self.telling.store(telling, Ordering::Relaxed);
+    }
+
+    fn is_telling(&self) -> bool {
+        self.telling.load(Ordering::Relaxed)
     }
 
     pub fn path(&self) -> &Path {

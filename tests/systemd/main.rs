@@ -22,6 +22,7 @@ mod outside;
 mod schedule;
 
 mod activation;
+mod attribution;
 mod program;
 mod service;
 mod settle;

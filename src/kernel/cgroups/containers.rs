@@ -172,10 +172,10 @@ impl AsFd for ContainerWatcher {
 }
 
 /// The types of units that are no slices (systemd.unit(5)), as far as they have cgroups.
-const OTHER_UNITS: [&str; 5] = [".service", ".scope", ".mount", ".swap", ".socket"];
+pub(super) const OTHER_UNITS: [&str; 5] = [".service", ".scope", ".mount", ".swap", ".socket"];
 
 /// A slice, or a directory of an engine.
-fn may_be_home(name: &str) -> bool {
+pub(super) fn may_be_home(name: &str) -> bool {
     let is_unit = OTHER_UNITS.iter().any(|kind| name.ends_with(kind));
     // LXC's monitors and systems: `lxc`, `lxc.payload.NAME`.
     let is_lxc = name == "lxc" || name.starts_with("lxc.");
@@ -185,7 +185,7 @@ fn may_be_home(name: &str) -> bool {
 /// The id in the name of a container's cgroup.
 ///
 /// The processes that watch over containers have cgroups with the same id: `libpod-conmon-ID.scope`.
-fn container_id(name: &str) -> Option<&str> {
+pub(super) fn container_id(name: &str) -> Option<&str> {
     let stem = name.strip_suffix(".scope").unwrap_or(name);
     let (engine, id) = stem.rsplit_once('-').unwrap_or(("", stem));
     (is_id(id) && !engine.ends_with("conmon")).then_some(id)

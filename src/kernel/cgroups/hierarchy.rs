@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::CgroupError;
+use super::containers::OTHER_UNITS;
 use crate::compile::Place;
 use crate::model::Subject;
 
@@ -158,6 +159,11 @@ pub(super) fn is_slice(name: &str) -> bool {
     name.ends_with(".slice")
 }
 
+/// The name of a unit that is no slice.
+pub(super) fn is_unit(name: &str) -> bool {
+    OTHER_UNITS.iter().any(|kind| name.len() > kind.len() && name.ends_with(kind))
+}
+
 /// True when every part of a path is a slice, also for the root.
 ///
 /// Only below such a path does a name stand for a unit of the system manager. Below a service or a scope the tree
@@ -182,7 +188,7 @@ pub(super) fn units_of(name: &str) -> impl Iterator<Item = Cow<'_, str>> {
 
 /// The unit whose directory has this name: systemd puts `_` before names that the kernel could mistake for files
 /// of its own (`cpu.service`) and before those that begin with `_` (systemd, `cg_escape`).
-fn unit_of(name: &str) -> &str {
+pub(super) fn unit_of(name: &str) -> &str {
     name.strip_prefix('_').unwrap_or(name)
 }
 

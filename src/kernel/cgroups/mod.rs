@@ -8,6 +8,7 @@ mod child;
 mod containers;
 mod hierarchy;
 mod lineage;
+mod named;
 mod notifier;
 mod watch;
 
@@ -18,6 +19,7 @@ pub use child::{ChildCgroup, path_of, put};
 pub use containers::{ContainerWatcher, is_id};
 pub use hierarchy::{Cgroup, Hierarchy};
 pub use lineage::{Lineage, subjects_by_name};
+pub use named::name_of;
 pub use watch::{Change, Watcher};
 
 #[derive(Debug, thiserror::Error)]

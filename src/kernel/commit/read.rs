@@ -158,6 +158,13 @@ impl Table {
             .collect())
     }
 
+    /// The keys of the elements of one set.
+    pub fn set_keys(&mut self, set: &str, declaration: &Set) -> Result<Vec<Key>, CommitError> {
+        let length = key_length(&declaration.fields).next_multiple_of(4);
+        let keys = self.dump_elements(set)?.into_iter().map(|found| found.key);
+        Ok(keys.filter(|key| key.bytes().len() == length).collect())
+    }
+
     /// The wanted sets that the table holds already, in the same shape, with the elements that they hold there:
     /// what a former daemon left. Sets that the packet path fills are left out.
     ///

@@ -95,6 +95,26 @@ impl Connection {
         }
     }
 
+    /// Sends a request that the kernel answers with one message, and returns what `read` made of it.
+    pub fn ask<T>(
+        &mut self,
+        request: &Request,
+        mut read: impl FnMut(&Message<'_>) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        let sequence = self.send(request, ACK)?;
+        let mut answer = None;
+        loop {
+            let length = self.receive(RecvFlags::empty())?;
+            for message in Messages::new(&self.buffer[..length]) {
+                match message.kind {
+                    _ if message.sequence != sequence => {}
+                    ERROR => return message.status().map(|()| answer),
+                    _ => answer = answer.or_else(|| read(&message)),
+                }
+            }
+        }
+    }
+
     /// Sends a request and returns what the kernel lists, one item for each message that `read` understands.
     ///
     /// A list that changed while it was read is read again; `EINTR` after a few times. `ENOBUFS` says that the

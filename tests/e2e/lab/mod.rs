@@ -455,6 +455,22 @@ runtime = "{dir}/{runtime}"
         started.unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
     }
 
+    /// Starts a `picosegd` whose standard error journald reads, with its socket in this directory.
+    pub fn daemon_with_journal(&self, journal: &Path) -> Daemon {
+        let start = self.started.get() + 1;
+        self.started.set(start);
+        let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        let script = "mount -t tmpfs none /run && mkdir /run/systemd && ln -s \"$0\" /run/systemd/journal \
+            && JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$@\"";
+        command.arg(script).arg(journal);
+        command.arg(env!("CARGO_BIN_EXE_picosegd")).arg("--config").arg(self.config());
+        let (notify, log) = (of_this_start("notify"), of_this_start("log"));
+        let started = self.host.run(|| Daemon::start(command, notify, log));
+        started.unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
+    }
+
     /// Runs `picosegd --unload`.
     pub fn unload(&self) -> Cli {
         let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
