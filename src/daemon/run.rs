@@ -132,6 +132,7 @@ enum Woken {
     Upkeep,
     Heal,
     Resolvers,
+    Seal,
 }
 
 async fn turn(
@@ -142,6 +143,7 @@ async fn turn(
 ) {
     let mut counts_at = Instant::now();
     let mut settling = Settling::default();
+    let mut seal_at = Instant::now();
     let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
     let mut heal = interval_at(Instant::now() + HEAL, HEAL);
     let mut resolvers = interval_at(Instant::now() + RESOLVERS, RESOLVERS);
@@ -173,6 +175,7 @@ async fn turn(
             _ = heal.tick(), if engine.store_error.is_some() => Woken::Heal,
             _ = upkeep.tick() => Woken::Upkeep,
             _ = resolvers.tick() => Woken::Resolvers,
+            () = sleep_until(seal_at), if engine.store_error.is_none() => Woken::Seal,
         };
         match woken {
             Woken::Stop => return,
@@ -200,6 +203,7 @@ async fn turn(
             Woken::Heal => engine.heal().await,
             Woken::Upkeep => on_upkeep(engine).await,
             Woken::Resolvers => on_resolvers(engine),
+            Woken::Seal => seal_at = Instant::now() + engine.seal().await,
         }
     }
 }
@@ -368,10 +372,12 @@ async fn stop(engine: &mut Engine) {
     for _ in 0..2 {
         on_counts(engine).await;
     }
+    engine.seal_all().await;
     let now = engine.world.now().max(clock::now());
     engine.keep(vec![record::note(LedgerKind::DaemonStopped, now, record::DAEMON, json!({}))]).await;
     if let Err(error) = engine.keeper.store().note_time(now).await {
         tracing::error!(%error, "the latest time is not on record");
     }
+    engine.checkpoint().await;
     engine.keeper.store().close().await;
 }
