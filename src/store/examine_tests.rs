@@ -41,7 +41,8 @@ impl Ledger {
     }
 
     fn signed(rows: Vec<LedgerRow>, key: Key) -> Self {
-        let sign = |purpose, row: &LedgerRow| Statement::sign(purpose, &rows[0].hash, &row.head(), at(99), &key);
+        let sign =
+            |purpose, row: &LedgerRow| Statement::sign(purpose, &rows[0].hash, &row.head(), at(99), &key);
         let checkpoints = [4, 8].map(|seq| sign(Purpose::Checkpoint, &rows[seq - 1])).to_vec();
         let head = sign(Purpose::Head, rows.last().unwrap());
         Self { checkpoints, head, rows, key }
@@ -143,7 +144,13 @@ fn a_tail_that_was_rewritten_and_signed_with_another_key_fails_by_the_trusted_on
     let bad = forged.judge(&[], Some(ledger.key.public())).unwrap_err();
     assert!(matches!(bad, Bad::Untrusted { seq: 4, .. }), "{bad}");
     // Without a trusted key a copied checkpoint exposes it.
-    let copy = Statement::sign(Purpose::Checkpoint, &forged.rows[0].hash, &forged.rows[3].head(), at(1), &ledger.key);
+    let copy = Statement::sign(
+        Purpose::Checkpoint,
+        &forged.rows[0].hash,
+        &forged.rows[3].head(),
+        at(1),
+        &ledger.key,
+    );
     let bad = forged.judge(&[&copy], None).unwrap_err();
     assert!(matches!(bad, Bad::OtherKey { seq: 4, .. }), "{bad}");
 }
@@ -164,7 +171,8 @@ fn of_a_tail_that_was_rewritten_with_the_key_only_a_copied_checkpoint_tells() {
 
     let mut short = Ledger::signed(forged.rows.clone(), forged.key);
     short.rows.truncate(5);
-    short.head = Statement::sign(Purpose::Head, &short.rows[0].hash, &short.rows[4].head(), at(1), &short.key);
+    short.head =
+        Statement::sign(Purpose::Head, &short.rows[0].hash, &short.rows[4].head(), at(1), &short.key);
     short.checkpoints.truncate(1);
     let bad = short.judge(&[&copies[1]], Some(short.key.public())).unwrap_err();
     assert!(matches!(bad, Bad::CopyBeyond { seq: 6, stated: 8, .. }), "{bad}");
@@ -265,7 +273,17 @@ fn an_excerpt_is_judged_by_what_it_has() {
         judge(&rows).unwrap_err().seq()
     };
     assert_eq!(change(&|rows| rows[2].actor.push('x')), 6);
-    assert_eq!(change(&|rows| rows.swap(0, 2)), 2);
-    assert_eq!(change(&|rows| rows[1].hash = chain::hash(&LedgerRow { actor: "x".into(), ..rows[1].clone() })), 3);
-    assert_eq!(change(&|rows| rows.push(following(&Head { seq: 10, hash: GENESIS.into() }, LedgerKind::ClockStepped, json!({})))), 11);
+    assert_eq!(change(&|rows| rows.swap(0, 2)), 3);
+    assert_eq!(
+        change(&|rows| rows[1].hash = chain::hash(&LedgerRow { actor: "x".into(), ..rows[1].clone() })),
+        3
+    );
+    assert_eq!(
+        change(&|rows| rows.push(following(
+            &Head { seq: 10, hash: GENESIS.into() },
+            LedgerKind::ClockStepped,
+            json!({})
+        ))),
+        11
+    );
 }

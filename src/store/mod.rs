@@ -165,6 +165,17 @@ impl Store {
         (nanoseconds != i64::MIN).then(|| Time::from_timestamp_nanos(nanoseconds))
     }
 
+    /// How SQLite writes: its journal mode, and how it syncs (2 is FULL).
+    pub async fn durability(&self) -> Result<(String, i64), StoreError> {
+        self.promptly("ask how the store is synced", async {
+            let mut connection = self.connected()?.writer.acquire().await?;
+            let (mode,) = sqlx::query_as("PRAGMA journal_mode").fetch_one(&mut *connection).await?;
+            let (level,) = sqlx::query_as("PRAGMA synchronous").fetch_one(&mut *connection).await?;
+            Ok((mode, level))
+        })
+        .await
+    }
+
     /// Commits, which with `synchronous=FULL` returns when the disk has it.
     async fn sync(&self, transaction: Transaction<'static, Sqlite>, now: Time) -> Result<(), Fault> {
         transaction.commit().await?;

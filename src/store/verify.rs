@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::BufRead;
 use std::path::Path;
 
+use super::chain::{FirstBad, Problem};
 use super::examine::{Bad, Examiner, Findings};
 use super::export::{Item, Reader};
 use super::key::PublicKey;
@@ -119,6 +120,8 @@ async fn feed(ledger: &mut Ledger, examiner: &mut Examiner) -> Result<(), Bad> {
         }
     }
     match stored.up_to(u64::MAX, ledger).await? {
+        // Of which ledger it is, the first entry would say.
+        Some(_) if examiner.entries() == 0 => Err(FirstBad { seq: 1, problem: Problem::Missing }.into()),
         Some(beyond) => take(&beyond, examiner),
         None => Ok(()),
     }
