@@ -19,6 +19,7 @@ mod findings;
 mod forward;
 mod harness;
 mod hostile;
+mod ledger;
 mod lifecycle;
 mod names;
 mod observe;
