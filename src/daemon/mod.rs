@@ -18,6 +18,8 @@
 //! | `sealing` | sums of attempts into the ledger, checkpoints into the log |
 //! | `record` | happenings to ledger entries |
 //! | `answer` | what the API asks |
+//! | `rows` | rows of attempts for the API |
+//! | `retention` | has old attempts removed beside the loop |
 //! | `run` | the loop |
 
 mod answer;
@@ -31,6 +33,8 @@ mod isolation;
 mod names;
 mod programs;
 mod record;
+mod retention;
+mod rows;
 mod run;
 mod sealing;
 mod settle;

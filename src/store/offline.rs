@@ -59,7 +59,7 @@ impl Stored {
 
 /// Versions of the schema that brought the tables.
 const CHECKPOINTS: i64 = 5;
-const SIGNED_HEAD: i64 = 6;
+const SIGNED_HEAD: i64 = 7;
 
 impl Ledger {
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
