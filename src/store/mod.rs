@@ -81,8 +81,8 @@ pub use keeper::{Keeper, Kept, Start};
 pub use kind::LedgerKind;
 pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
-pub use seal::Sealed;
 pub use room::LOG_MOST;
+pub use seal::Sealed;
 
 use crate::model::Time;
 use connect::Connected;
