@@ -18,6 +18,7 @@
 //! | `journald` | what the journal is told, with fields |
 //! | `notify` | tells a command of new sources after a decommission |
 //! | `snapshot` | what is kept of accepted files |
+//! | `sealing` | sums of attempts into the ledger, checkpoints into the log |
 //! | `record` | happenings to ledger entries |
 //! | `answer` | what the API asks |
 //! | `rows` | rows of attempts for the API |
@@ -43,6 +44,7 @@ mod record;
 mod retention;
 mod rows;
 mod run;
+mod sealing;
 mod settle;
 mod settling;
 mod snapshot;

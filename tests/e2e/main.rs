@@ -23,6 +23,7 @@ mod full_disk;
 mod harness;
 mod hostile;
 mod journal;
+mod ledger;
 mod lifecycle;
 mod names;
 mod notify;
