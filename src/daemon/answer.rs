@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::engine::{ChangeError, Changed, Engine};
 use super::{findings, programs, settle};
+use crate::api::audit;
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
 use crate::api::body::{self, SCHEMA};
 use crate::api::explain::{self, Facts, Question};
@@ -13,11 +14,16 @@ use crate::config::Diagnostic;
 use crate::files::{self, SettingsFile};
 use crate::kernel::clock;
 use crate::model::{OrderKind, ServiceName, Time};
-use crate::store::{Attempt, AttemptFilter};
+use crate::store::{Attempt, AttemptFilter, Store};
 
 /// Answers one question or carries one order out. What takes long goes on beside the loop.
 pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     let Asked { ask, reply } = asked;
+    if let Ask::Audit(question) = ask {
+        let store = engine.keeper.store().clone();
+        tokio::spawn(async move { reply.send(audit(&store, &question).await) });
+        return;
+    }
     let look = match &ask {
         Ask::Show(name) => {
             let strangers = programs::strangers(engine, name);
@@ -50,6 +56,7 @@ async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answe
         Ask::Show(name) => show(engine, &name).await,
         Ask::Attempts { service, since } => attempts(engine, service, since).await,
         Ask::Explain(question) => done(&explain(engine, &question)),
+        Ask::Audit(question) => audit(engine.keeper.store(), &question).await,
         Ask::Settle(place) => settle::look(engine, &place).into(),
         Ask::Apply { by } => apply(engine, settings, &by).await,
         Ask::Order { service, kind, by, reason } => order(engine, service, kind, by, reason).await,
@@ -85,7 +92,7 @@ async fn status(engine: &mut Engine) -> Answer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: engine.world.now().max(clock::now()),
         mode: engine.world.settings().enforcement.mode.to_string(),
-        ruleset_digest: engine.digest(),
+        ruleset_digest: engine.digest().await,
         in_force_since: Some(engine.in_force_since),
         services: view::states(&engine.world),
         config: health(&engine.config_error),
@@ -126,6 +133,13 @@ async fn show(engine: &mut Engine, name: &ServiceName) -> Answer {
 
 fn unknown(name: &ServiceName) -> Answer {
     failure(Outcome::Unknown, &format!("there is no service {:?}", name.as_str()))
+}
+
+async fn audit(store: &Store, question: &audit::Question) -> Answer {
+    match audit::answer(store, question).await {
+        Ok(body) => done(&body),
+        Err(error) => failure(Outcome::Failed, &error.to_string()),
+    }
 }
 
 async fn attempts(engine: &mut Engine, service: Option<ServiceName>, since: Option<Time>) -> Answer {

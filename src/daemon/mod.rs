@@ -21,7 +21,9 @@
 
 mod answer;
 mod attempts;
+mod chronicle;
 mod counts;
+mod digest;
 mod engine;
 mod fallback;
 mod findings;

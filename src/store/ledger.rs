@@ -198,7 +198,7 @@ async fn select(connection: &mut SqliteConnection, filter: &LedgerFilter) -> Res
     rows.iter().map(ledger_row).collect()
 }
 
-fn ledger_row(row: &SqliteRow) -> Result<LedgerRow, Fault> {
+pub(super) fn ledger_row(row: &SqliteRow) -> Result<LedgerRow, Fault> {
     Ok(LedgerRow {
         seq: text::to_count(row.try_get("seq")?)?,
         at: row.try_get("at")?,

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`chain`] | pure: hashes of ledger entries, and whether they are unbroken |
 //! | `ledger`, `attempts`, `baselines`, `records`, `clock` | one table each |
+//! | `past` | reads the ledger back: pages, and what tells of an instant |
 //! | `kind`, `detail` | the words and the JSON of ledger entries |
 //! | `fact` | several of them in one transaction, each at most once |
 //! | [`journal`], `line`, `journal_file` | what could not be stored yet |
@@ -36,11 +37,12 @@ mod kind;
 mod ledger;
 mod line;
 mod names;
+mod past;
 mod records;
 mod text;
 
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -55,6 +57,7 @@ pub use fact::{Fact, Pending};
 pub use keeper::{Keeper, Kept, Start};
 pub use kind::LedgerKind;
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
+pub use past::{Page, PageFilter};
 
 use connect::Connected;
 use error::Fault;
@@ -69,12 +72,12 @@ const BULK: Duration = Duration::from_secs(30);
 /// How long it may take to read the whole ledger.
 const AUDIT: Duration = Duration::from_secs(600);
 
-/// The store of one state directory. Cheap to share by reference; every method takes `&self`.
-#[derive(Debug)]
+/// The store of one state directory. Cheap to share and to clone: all clones are open or closed together.
+#[derive(Debug, Clone)]
 pub struct Store {
     directory: PathBuf,
     path: PathBuf,
-    connected: RwLock<Option<Connected>>,
+    connected: Arc<RwLock<Option<Connected>>>,
 }
 
 /// Whether a store was there.
@@ -88,7 +91,7 @@ pub enum Opened {
 impl Store {
     /// A store that is not open yet: every call says so until [`Store::reopen`] worked.
     pub fn at(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), path: directory.join(FILE), connected: RwLock::new(None) }
+        Self { directory: directory.to_owned(), path: directory.join(FILE), connected: Arc::default() }
     }
 
     /// Opens the store of a state directory; creates directory (0700) and database (0600) where there is none.
