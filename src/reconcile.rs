@@ -78,6 +78,8 @@ pub struct Happening {
     pub what: What,
     /// What the service is from then on.
     pub state: ServiceState,
+    /// Time alone brought it; else a file or an order did, just now, whatever `at` says.
+    pub by_time: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,29 +158,30 @@ impl World {
 
     /// Takes over files that were accepted. What is no longer among them is decommissioned and stays watched.
     pub fn apply(&mut self, settings: Settings, files: BTreeMap<ServiceName, Service>, now: Time) -> Outcome {
-        let mut touched = BTreeSet::new();
-        let passed = self.look(now, &mut touched);
+        let (passed, mut due) = self.look(now);
+        let mut decided = BTreeSet::new();
         let mut changed = *self.settings != settings;
         if changed {
             self.settings = Arc::new(settings);
-            touched.extend(self.services.keys().cloned());
+            decided.extend(self.services.keys().cloned());
         }
         let gone: Vec<_> = self.services.keys().filter(|name| !files.contains_key(*name)).cloned().collect();
         for name in gone {
-            changed |= !self.is_departed(&name);
+            let departs = !self.is_departed(&name);
+            changed |= departs;
             self.depart(&name);
-            touched.insert(name);
+            if departs { decided.insert(name) } else { due.insert(name) };
         }
         for (name, service) in files {
             if self.take_file(service) {
                 changed = true;
-                touched.insert(name);
+                decided.insert(name);
             }
         }
         if changed {
             self.cut_at = Some(self.latest);
         }
-        self.settle(touched, passed)
+        self.settle(passed, due, &decided)
     }
 
     /// True when anything about the service is another than before.
@@ -224,8 +227,7 @@ impl World {
 
     /// Carries an operator's order out.
     pub fn order(&mut self, order: &Order) -> Result<Outcome, OrderError> {
-        let mut touched = BTreeSet::from([order.service.clone()]);
-        let passed = self.look(order.at, &mut touched);
+        let (passed, due) = self.look(order.at);
         let name = &order.service;
         let latest = self.latest;
         let known = self.known_mut(name).ok_or_else(|| OrderError::Unknown(name.as_str().to_owned()))?;
@@ -243,16 +245,15 @@ impl World {
         }
         let changed = (known.record != before).then(|| (name.clone(), known.record.clone()));
         self.cut_at = Some(latest);
-        let mut outcome = self.settle(touched, passed);
+        let mut outcome = self.settle(passed, due, &BTreeSet::from([name.clone()]));
         outcome.records.extend(changed.filter(|(name, _)| !outcome.records.iter().any(|(n, _)| n == name)));
         Ok(outcome)
     }
 
     /// Lets time pass; returns what happened meanwhile.
     pub fn tick(&mut self, now: Time) -> Outcome {
-        let mut touched = BTreeSet::new();
-        let passed = self.look(now, &mut touched);
-        self.settle(touched, passed)
+        let (passed, due) = self.look(now);
+        self.settle(passed, due, &BTreeSet::new())
     }
 
     /// Takes over where a subject is right now, as of the latest time seen.
@@ -293,13 +294,11 @@ impl World {
         self.latest = self.latest.max(now);
     }
 
-    /// Adds the services that are due to `touched` and returns what time brought them.
-    fn look(&mut self, now: Time, touched: &mut BTreeSet<ServiceName>) -> Vec<Happening> {
+    /// Returns what time brought, and the services that are due.
+    fn look(&mut self, now: Time) -> (Vec<Happening>, BTreeSet<ServiceName>) {
         self.see(now);
         let due = self.agenda.due(self.latest);
-        let passed = self.pass(&due);
-        touched.extend(due);
-        passed
+        (self.pass(&due), due)
     }
 
     /// The time that counts: the latest seen.
@@ -312,14 +311,23 @@ impl World {
     }
 
     /// Records decommissions that time or files brought and compares the services' states with the ones before.
-    fn settle(&mut self, touched: BTreeSet<ServiceName>, passed: Vec<Happening>) -> Outcome {
-        let mut outcome = Outcome { happenings: passed, ..Outcome::default() };
-        for name in &touched {
-            self.settle_service(name, &mut outcome);
-            self.refresh(name);
+    /// `decided`: about these a file or an order decided.
+    fn settle(
+        &mut self,
+        passed: Vec<Happening>,
+        due: BTreeSet<ServiceName>,
+        decided: &BTreeSet<ServiceName>,
+    ) -> Outcome {
+        let mut outcome = Outcome { happenings: passed, touched: due, ..Outcome::default() };
+        outcome.touched.extend(decided.iter().cloned());
+        for name in outcome.touched.clone() {
+            let known = outcome.happenings.len();
+            self.settle_service(&name, &mut outcome);
+            let by_time = !decided.contains(&name);
+            outcome.happenings.iter_mut().skip(known).for_each(|happening| happening.by_time = by_time);
+            self.refresh(&name);
         }
         passage::in_order(&mut outcome.happenings);
-        outcome.touched = touched;
         outcome
     }
 
@@ -359,7 +367,7 @@ impl World {
         let ended = schedule::decommissioned_at(service, record, self.latest)?;
         let at = schedule::watched_until(service, ended)?;
         let state = ServiceState::Decommissioned;
-        Some(Happening { service: name.clone(), at, what: What::WatchEnded, state })
+        Some(Happening { service: name.clone(), at, what: What::WatchEnded, state, by_time: true })
     }
 
     fn entry(&self, name: &ServiceName) -> Option<Entry> {
@@ -401,7 +409,7 @@ impl World {
                 whats.extend(event.map(|event| (event.at, What::Decommissioned(event))));
             }
         }
-        let happening = |(at, what)| Happening { service: name.clone(), at, what, state: after };
+        let happening = |(at, what)| Happening { service: name.clone(), at, what, state: after, by_time: true };
         whats.into_iter().map(happening).collect()
     }
 

@@ -93,7 +93,7 @@ fn settings(directory: &Path) -> Settings {
 fn by_heart(ask: &Ask) -> Answer {
     let named = match ask {
         Ask::Show(name) | Ask::Order { service: name, .. } => name.as_str(),
-        Ask::Status | Ask::Services | Ask::Attempts { .. } | Ask::Explain(_) => "",
+        Ask::Status | Ask::Services | Ask::Attempts { .. } | Ask::Explain(_) | Ask::Audit(_) => "",
         Ask::Settle(_) | Ask::Apply { .. } => "",
     };
     let outcome = match named {

@@ -155,3 +155,7 @@ impl<'a> Side<'a> {
         State { state: self.world.settled_state(name), closes_at }
     }
 }
+
+#[cfg(test)]
+#[path = "chronicle_tests.rs"]
+mod tests;

@@ -179,8 +179,8 @@ impl Engine {
         let before = Side { accepted: &accepted, world: &world };
         let after = Side { accepted: &self.accepted, world: &self.world };
         let listing = Listing::between(before, after, &outcome);
-        let mut facts = record::facts(&outcome, self.world.now());
-        facts.extend(self.applied(listing, LedgerKind::ConfigApplied, by, json!({})).await);
+        let entries = self.applied(listing, LedgerKind::ConfigApplied, by, json!({})).await;
+        let mut facts = record::facts_of_files(&outcome, self.world.now(), entries);
         facts.extend(self.proof_facts(&outcome, &proofs));
         let recorded = self.keep(facts).await;
         self.config_error = None;

@@ -16,11 +16,19 @@ const PROMPT: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
 
 /// The facts of an outcome that is recorded `now`: its records, then its happenings.
 pub fn facts(outcome: &Outcome, now: Time) -> Vec<Fact> {
+    facts_of_files(outcome, now, Vec::new())
+}
+
+/// The same with the entries about files between what time brought and what the files did: in a later place an old instant is
+/// none at which it was known.
+pub fn facts_of_files(outcome: &Outcome, now: Time, files: Vec<Fact>) -> Vec<Fact> {
     let records = outcome
         .records
         .iter()
         .map(|(service, record)| Fact::Record { service: service.clone(), record: record.clone() });
-    records.chain(outcome.happenings.iter().map(|happening| Fact::Entry(entry(happening, now)))).collect()
+    let entry = |happening| Fact::Entry(entry(happening, now));
+    let (by_time, decided): (Vec<_>, Vec<_>) = outcome.happenings.iter().partition(|h| h.by_time);
+    records.chain(by_time.into_iter().map(entry)).chain(files).chain(decided.into_iter().map(entry)).collect()
 }
 
 /// The facts of an order that was carried out.

@@ -307,18 +307,19 @@ fn weaker(table: &Table, settings: &Settings) -> Vec<String> {
 impl Engine {
     /// Tears down what ended while no daemon ran, and records the start.
     async fn started(&mut self, outcome: &Outcome) {
-        let mut facts = record::facts(outcome, self.world.now());
         super::isolation::sweep(&self.world, &self.hierarchy).await;
         let namespaces = self.subjects.namespaces();
         let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await;
+        let head = json!({ "version": env!("CARGO_PKG_VERSION"), "config_error": self.config_error });
+        let now = self.world.now();
+        let listing = self.unlike_the_ledger(&record::facts(outcome, now)).await;
+        let entries = self.applied(listing, LedgerKind::DaemonStarted, record::DAEMON, head).await;
+        let mut facts = record::facts_of_files(outcome, now, entries);
         let closing = outcome.closing();
         for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {
             let proof = proofs.get(service).cloned().unwrap_or_default();
             facts.push(record::teardown(service, &proof, self.world.now()));
         }
-        let head = json!({ "version": env!("CARGO_PKG_VERSION"), "config_error": self.config_error });
-        let listing = self.unlike_the_ledger(&facts).await;
-        facts.extend(self.applied(listing, LedgerKind::DaemonStarted, record::DAEMON, head).await);
         self.keep(facts).await;
         self.write_accepted();
     }

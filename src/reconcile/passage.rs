@@ -46,7 +46,8 @@ impl World {
     }
 }
 
-/// Puts happenings in the order in which they came about: by time, those of one service as they are.
+/// Puts happenings in the order in which they came about: those of time by their instants, each service's as they are; then those
+/// of files and orders.
 pub(super) fn in_order(happenings: &mut Vec<Happening>) {
     let mut latest: BTreeMap<ServiceName, Time> = BTreeMap::new();
     let mut keyed: Vec<_> = std::mem::take(happenings)
@@ -57,6 +58,6 @@ pub(super) fn in_order(happenings: &mut Vec<Happening>) {
             (*at, happening)
         })
         .collect();
-    keyed.sort_by_key(|(at, _)| *at);
+    keyed.sort_by_key(|(at, happening)| (!happening.by_time, *at));
     happenings.extend(keyed.into_iter().map(|(_, happening)| happening));
 }

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use picoseg::api::audit;
 use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
 use picoseg::api::explain::Question;
 use picoseg::api::server::{Server, serve};
@@ -80,11 +81,54 @@ fn ordinary(ask: &Ask) -> Answer {
             ], "recorded": true,
         })),
         Ask::Explain(question) => done(explained(question)),
+        Ask::Audit(question) => done(audit(question)),
         Ask::Settle(Settle { cgroup, id }) => done(json!({
             "schema": 1, "cgroups": [{"cgroup": cgroup, "id": id, "subjects": ["unit:payments.service"]}],
         })),
         Ask::Order { service, kind, .. } => done(ordering(service.as_str(), *kind, &[], true)),
     }
+}
+
+/// Two pages of entries, and two services where an instant is asked for.
+fn audit(question: &audit::Question) -> Value {
+    let entry = |seq: u64, kind: &str, service: Option<&str>, detail: Value| {
+        json!({
+            "seq": seq, "at": "2026-11-20T09:00:00.000000000Z", "kind": kind, "service": service, "detail": detail,
+            "actor": "root (uid 0)", "prev": "a".repeat(64), "hash": "b".repeat(64),
+        })
+    };
+    let entries = match question.after {
+        None | Some(0) => vec![
+            entry(1, "config.applied", None, json!({"part": 1, "parts": 1, "added": [{"name": "stripe"}], "services": 3})),
+            entry(2, "window.opened", Some("stripe"), json!({"closes_at": "2026-11-20T18:00:00Z", "state": "open"})),
+        ],
+        Some(_) => vec![entry(
+            3,
+            "service.suspended",
+            Some("stripe"),
+            json!({"reason": "an\u{1b}[2J incident", "recorded": "later", "state": "suspended"}),
+        )],
+    };
+    json!({
+        "schema": 1, "entries": entries, "next_after": question.after.filter(|after| *after == 0).map(|_| 2),
+        "earlier": false, "at": question.at, "last_seq": question.at.map(|_| 2), "mode": question.at.map(|_| "enforce"),
+        "ruleset_digest": question.at.map(|_| "abc"),
+        "services": question.at.map(|_| json!([past_service("stripe", "open"), past_service("zoom", "closed")])),
+    })
+}
+
+fn past_service(name: &str, state: &str) -> Value {
+    let policy = json!({
+        "id": format!("{name}/egress/0"), "direction": "egress", "subject": "unit:payments.service",
+        "endpoints": ["198.51.100.7", "@list"], "more_endpoints": {"count": 40, "sha256": "c"}, "ports": ["443/tcp"],
+        "more_ports": null, "tls": "required", "windows": ["office"],
+    });
+    json!({
+        "name": name, "provider": "=cmd()", "owner": "o@example.com", "ticket": null, "mode": "enforce", "state": state,
+        "since": "2026-11-20T09:00:00Z", "by": "picosegd", "until": "2026-11-20T18:00:00Z",
+        "commission": "2026-01-01T00:00:00Z", "decommission": "2027-01-01T00:00:00Z", "sha256": "d",
+        "lists": [{"name": "list", "entries": 40, "sha256": "e"}], "policies": [policy], "more_policies": null,
+    })
 }
 
 fn status() -> Value {
