@@ -6,7 +6,7 @@ use super::body::{self, SCHEMA};
 use super::explain::TLS;
 use crate::history::definition::{self, Definition};
 use crate::history::{self, History, Known};
-use crate::model::{ServiceName, Time};
+use crate::model::{ServiceName, ServiceState, Time};
 use crate::store::{LedgerRow, PageFilter, Store, StoreError};
 
 /// The most entries in one answer.
@@ -97,6 +97,8 @@ fn entry(row: LedgerRow) -> body::LedgerEntry {
 
 fn service(name: &str, known: &Known) -> body::PastService {
     let definition = known.definition.as_ref();
+    // What a service that was not open would have allowed, it did not allow.
+    let open = definition.filter(|_| known.state.state == Some(ServiceState::Open));
     let text = |of: fn(&Definition) -> &String| definition.map(|definition| of(definition).clone());
     body::PastService {
         name: name.to_owned(),
@@ -112,8 +114,8 @@ fn service(name: &str, known: &Known) -> body::PastService {
         decommission: definition.map(|definition| definition.decommission),
         sha256: text(|definition| &definition.sha256),
         lists: definition.iter().flat_map(|definition| &definition.lists).map(list).collect(),
-        policies: definition.iter().flat_map(|definition| &definition.policies).map(policy).collect(),
-        more_policies: definition.and_then(|definition| definition.more_policies.as_ref()).map(more),
+        policies: open.iter().flat_map(|definition| &definition.policies).map(policy).collect(),
+        more_policies: open.and_then(|definition| definition.more_policies.as_ref()).map(more),
     }
 }
 

@@ -323,7 +323,7 @@ pub struct PastService {
     pub sha256: Option<String>,
     /// The endpoint lists that it used.
     pub lists: Vec<PastList>,
-    /// What it allowed while it was open.
+    /// What it allowed then; none unless it was open.
     pub policies: Vec<PastPolicy>,
     /// Set where there are more policies than stand here.
     pub more_policies: Option<More>,

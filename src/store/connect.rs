@@ -72,6 +72,20 @@ pub(super) async fn connect(directory: &Path, path: &Path) -> Result<(Connected,
     within.await.unwrap_or_else(|_| Err(StoreError::TooSlow { path: path.to_owned(), what: OPEN }))
 }
 
+/// Opens a database for reading alone: also while a daemon has it open, also of an older version.
+pub(super) async fn look(path: &Path) -> Result<Connected, StoreError> {
+    let options = options(path)?.read_only(true);
+    examine(path, &options).await?;
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    // Nobody has it open: then SQLite would have to make files beside it.
+    let options = options.immutable(!Path::new(&log).exists());
+    let explain = |error: sqlx::Error| Fault::from(error).explain(path, OPEN);
+    let readers = pool(1).connect_with(options).await.map_err(explain)?;
+    let file = file_id(path).map_err(|error| cannot_open(path, &error))?;
+    Ok(Connected { writer: readers.clone(), readers, file })
+}
+
 /// Aside, since a file system that hangs would hold up the thread.
 async fn prepare(directory: &Path, path: &Path) -> Result<Opened, StoreError> {
     let (parent, file) = (directory.to_owned(), path.to_owned());

@@ -101,6 +101,14 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens the store of a state directory for reading alone; writes fail. Nothing is created or migrated.
+    pub async fn look(directory: &Path) -> Result<Self, StoreError> {
+        let store = Self::at(directory);
+        let connected = connect::look(&store.path).await?;
+        *store.connected.write().unwrap_or_else(PoisonError::into_inner) = Some(connected);
+        Ok(store)
+    }
+
     /// Opens the file anew, whatever the state before; after an error the store is closed.
     pub async fn reopen(&self) -> Result<Opened, StoreError> {
         self.close().await;
