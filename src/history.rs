@@ -191,3 +191,76 @@ fn written<S: serde::Serializer>(state: &Option<ServiceState>, serializer: S) ->
 fn read<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<ServiceState>, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.as_deref().and_then(parsed))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn second(second: i64) -> Time {
+        Time::from_timestamp(1_790_000_000 + second, 0).unwrap()
+    }
+
+    fn entry<'a>(seq: u64, at: i64, kind: &'a str, detail: &'a Value) -> Entry<'a> {
+        let service = TELLING.contains(&kind).then_some("stripe");
+        Entry { seq, at: second(at), kind, service, actor: "root (uid 0)", detail }
+    }
+
+    fn state(history: &History) -> Option<ServiceState> {
+        history.service("stripe").and_then(|known| known.state.state)
+    }
+
+    #[test]
+    fn an_entry_counts_from_the_latest_time_that_stands_before_it() {
+        let (open, closed) = (json!({ "state": "open" }), json!({ "state": "closed" }));
+        // The clock was turned back between the two.
+        let entries = [entry(1, 100, "window.opened", &open), entry(2, 50, "window.closed", &closed)];
+        let at = |second_| History::of(entries, Some(second(second_)));
+        assert_eq!((at(99).last_seq, state(&at(99))), (0, None));
+        assert_eq!((at(100).last_seq, state(&at(100))), (2, Some(ServiceState::Closed)));
+        assert_eq!(at(100).service("stripe").unwrap().since, Some(second(50)));
+    }
+
+    #[test]
+    fn a_state_that_is_told_again_began_when_it_was_told_first() {
+        let open = json!({ "state": "open", "closes_at": second(90) });
+        let again = json!({ "states": [{ "name": "stripe", "state": "open", "closes_at": second(120) }] });
+        let entries = [entry(1, 10, "window.opened", &open), entry(2, 20, "config.applied", &again)];
+        let known = History::of(entries, None).service("stripe").cloned().unwrap();
+        assert_eq!((known.since, known.state.closes_at), (Some(second(10)), Some(second(120))));
+    }
+
+    #[test]
+    fn entries_of_versions_that_wrote_no_state_say_it_by_their_kind() {
+        let none = json!({});
+        let kinds = [
+            ("window.opened", Some(ServiceState::Open)),
+            ("service.resumed", Some(ServiceState::Open)),
+            ("window.closed", Some(ServiceState::Closed)),
+            ("service.suspended", Some(ServiceState::Suspended)),
+            ("service.decommissioned", Some(ServiceState::Decommissioned)),
+            ("watch.ended", None),
+        ];
+        let mut history = History::default();
+        for (seq, (kind, expected)) in (1..).zip(kinds) {
+            history.take(&entry(seq, 0, kind, &none));
+            assert_eq!(state(&history), expected, "{kind}");
+        }
+        assert_eq!(history.services().count(), 0);
+    }
+
+    #[test]
+    fn what_was_altered_hides_nothing_else() {
+        let told = json!({
+            "added": [{ "name": 7 }, "x"], "removed": "y", "ruleset_digest": 3,
+            "states": [null, { "name": "stripe", "state": "open" }, { "name": "zoom", "state": "ajar" }],
+        });
+        let history = History::of([entry(1, 0, "config.applied", &told)], None);
+        assert_eq!(history.services().map(|(name, _)| name).collect::<Vec<_>>(), ["stripe"]);
+        assert_eq!(history.ruleset_digest, None);
+        for text in [json!(null), json!("text"), json!([1])] {
+            assert_eq!(state(&History::of([entry(1, 0, "daemon.started", &text)], None)), None);
+        }
+    }
+}

@@ -85,7 +85,9 @@ pub struct Happening {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     Commissioned,
-    Opened { closes_at: Option<Time> },
+    Opened {
+        closes_at: Option<Time>,
+    },
     Closed,
     Suspended,
     Resumed,
@@ -170,7 +172,11 @@ impl World {
             let departs = !self.is_departed(&name);
             changed |= departs;
             self.depart(&name);
-            if departs { decided.insert(name) } else { due.insert(name) };
+            if departs {
+                decided.insert(name)
+            } else {
+                due.insert(name)
+            };
         }
         for (name, service) in files {
             if self.take_file(service) {
@@ -409,7 +415,8 @@ impl World {
                 whats.extend(event.map(|event| (event.at, What::Decommissioned(event))));
             }
         }
-        let happening = |(at, what)| Happening { service: name.clone(), at, what, state: after, by_time: true };
+        let happening =
+            |(at, what)| Happening { service: name.clone(), at, what, state: after, by_time: true };
         whats.into_iter().map(happening).collect()
     }
 

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use picoseg::api::audit::{self, Question};
 use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
+use picoseg::api::audit::{self, Question};
 use picoseg::api::client::{Client, ClientError, escaped};
 use picoseg::api::server::{ApiError, Server, serve};
 use picoseg::model::{OrderKind, ServiceName, Settings};
@@ -151,7 +151,9 @@ async fn the_ledger_is_asked_for_by_instant_service_and_page() {
     };
     assert_eq!(api.asked.recv().await, Some(Ask::Audit(expected)));
     let most = audit::MOST;
-    for (limit, good) in [("1", true), ("10000", true), ("0", false), ("10001", false), ("-1", false), ("x", false)] {
+    for (limit, good) in
+        [("1", true), ("10000", true), ("0", false), ("10001", false), ("-1", false), ("x", false)]
+    {
         let (status, body) = api.get("observe.sock", &format!("/v1/audit?limit={limit}")).await;
         assert_eq!(status, if good { 200 } else { 400 }, "{limit} of {most}: {body}");
     }

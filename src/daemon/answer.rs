@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::engine::{ChangeError, Changed, Engine};
 use super::{findings, programs, settle};
-use crate::api::audit;
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
+use crate::api::audit;
 use crate::api::body::{self, SCHEMA};
 use crate::api::explain::{self, Facts, Question};
 use crate::api::view::{self, Counts};

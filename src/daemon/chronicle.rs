@@ -135,7 +135,10 @@ impl Listing {
 impl<'a> Side<'a> {
     /// The text of a service whose file is there.
     fn stands(self, name: &ServiceName) -> Option<&'a AcceptedService> {
-        self.accepted.services.get(name).filter(|_| self.world.file(name).is_some() && !self.world.is_departed(name))
+        self.accepted
+            .services
+            .get(name)
+            .filter(|_| self.world.file(name).is_some() && !self.world.is_departed(name))
     }
 
     /// `None` where nobody knows its text any more.

@@ -38,7 +38,8 @@ impl Draft {
         };
         let own = if windows == 1 { "windows = [\"w\"]\n" } else { "" };
         let watch = self.watch.map(|watch| format!("[teardown]\nwatch = \"{}m\"\n", watch + 1));
-        let state = ["commissioned", "commissioned", "suspended", "decommissioned"][usize::from(self.state % 4)];
+        let state =
+            ["commissioned", "commissioned", "suspended", "decommissioned"][usize::from(self.state % 4)];
         format!(
             "provider = \"p{}\"\nowner = \"o\"\nstate = \"{state}\"\n[lifetime]\ncommission = {commission}\n\
              decommission = {end}\n{}{window}[[egress]]\nsubject = {{ unit = \"u.service\" }}\n\
@@ -51,8 +52,16 @@ impl Draft {
 }
 
 fn draft() -> impl Strategy<Value = Draft> {
-    let numbers = (any::<u8>(), -20i64..200, 1i64..300, proptest::option::of(0u8..40), any::<u8>(), any::<u8>());
-    numbers.prop_map(|(kind, from, length, watch, state, address)| Draft { kind, from, length, watch, state, address })
+    let numbers =
+        (any::<u8>(), -20i64..200, 1i64..300, proptest::option::of(0u8..40), any::<u8>(), any::<u8>());
+    numbers.prop_map(|(kind, from, length, watch, state, address)| Draft {
+        kind,
+        from,
+        length,
+        watch,
+        state,
+        address,
+    })
 }
 
 #[derive(Debug, Clone)]
@@ -79,12 +88,14 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn load(files: &BTreeMap<u8, Draft>, approval: bool) -> Loaded {
     let source = |path: String, text: String| Source { path: path.into(), text: Ok(text.into_bytes()) };
-    let settings = approval.then(|| "[approval]\nrequired = [\"security\"]\n[approval.roles]\nsecurity = [\"a@b\"]\n");
+    let settings =
+        approval.then(|| "[approval]\nrequired = [\"security\"]\n[approval.roles]\nsecurity = [\"a@b\"]\n");
     let files = Files {
         settings: settings.map(|text| source("picoseg.toml".to_owned(), text.to_owned())),
         services: files.iter().map(|(name, draft)| source(format!("s{name}.toml"), draft.text())).collect(),
         segments: vec![],
-        lists: [("list".to_owned(), source("list.txt".to_owned(), "198.51.100.0/24\n# none\n\n".to_owned()))].into(),
+        lists: [("list".to_owned(), source("list.txt".to_owned(), "198.51.100.0/24\n# none\n\n".to_owned()))]
+            .into(),
     };
     config::load(&files).unwrap_or_else(|found| panic!("{found:?}"))
 }
@@ -164,7 +175,10 @@ impl Host {
             history.take(&record::told(seq, entry));
         }
         let listing = Listing::unlike(&history, self.side());
-        assert!(listing.is_empty(), "a restart with the same files and a whole ledger tells no news: {listing:?}");
+        assert!(
+            listing.is_empty(),
+            "a restart with the same files and a whole ledger tells no news: {listing:?}"
+        );
         self.applied(&outcome, listing, LedgerKind::DaemonStarted);
     }
 

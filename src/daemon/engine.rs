@@ -210,7 +210,9 @@ impl Engine {
             return;
         }
         if !record::note_digest(facts, &digest) {
-            facts.extend(self.applied(Listing::default(), LedgerKind::ConfigApplied, record::DAEMON, json!({})).await);
+            facts.extend(
+                self.applied(Listing::default(), LedgerKind::ConfigApplied, record::DAEMON, json!({})).await,
+            );
         }
         self.told_digest = Some(digest);
     }

@@ -46,7 +46,13 @@ impl Entry {
         let instants = [transition.map(|(at, _)| at), arming, watch, Some(now + LOOK)];
         let due = instants.into_iter().flatten().filter(|at| *at > now).min();
         let state = schedule::state(service, record, approved, now);
-        Self { state, seen: now, transition: transition.filter(|_| governs), due: due.filter(|_| governs), governs }
+        Self {
+            state,
+            seen: now,
+            transition: transition.filter(|_| governs),
+            due: due.filter(|_| governs),
+            governs,
+        }
     }
 }
 

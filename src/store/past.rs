@@ -158,16 +158,5 @@ async fn step(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::history;
-
-    #[test]
-    fn the_kinds_are_those_that_the_fold_reads() {
-        let list = |kinds: &[&str]| {
-            let quoted: Vec<_> = kinds.iter().map(|kind| format!("'{kind}'")).collect();
-            format!("kind IN ({})", quoted.join(", "))
-        };
-        assert_eq!((list(&history::DEFINING), list(&history::TELLING)), (DEFINING.to_owned(), TELLING.to_owned()));
-    }
-}
+#[path = "past_tests.rs"]
+mod tests;

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use picoseg::api::audit;
 use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
+use picoseg::api::audit;
 use picoseg::api::explain::Question;
 use picoseg::api::server::{Server, serve};
 use picoseg::model::{Direction, OrderKind, Settings};
@@ -99,8 +99,18 @@ fn audit(question: &audit::Question) -> Value {
     };
     let entries = match question.after {
         None | Some(0) => vec![
-            entry(1, "config.applied", None, json!({"part": 1, "parts": 1, "added": [{"name": "stripe"}], "services": 3})),
-            entry(2, "window.opened", Some("stripe"), json!({"closes_at": "2026-11-20T18:00:00Z", "state": "open"})),
+            entry(
+                1,
+                "config.applied",
+                None,
+                json!({"part": 1, "parts": 1, "added": [{"name": "stripe"}], "services": 3}),
+            ),
+            entry(
+                2,
+                "window.opened",
+                Some("stripe"),
+                json!({"closes_at": "2026-11-20T18:00:00Z", "state": "open"}),
+            ),
         ],
         Some(_) => vec![entry(
             3,
@@ -281,7 +291,11 @@ TIME                  KIND            SERVICE  ACTOR         WHAT
     // Page by page, and what stands in a reason moves no cursor.
     let said = daemon.run(&["audit", "show", "--since", "2026-01-01T00:00:00Z"]).exits(0);
     assert_eq!(said.stdout.lines().count(), 4, "{}", said.stdout);
-    assert!(said.stdout.contains("an\\u{1b}[2J incident") && !said.stdout.contains('\u{1b}'), "{}", said.stdout);
+    assert!(
+        said.stdout.contains("an\\u{1b}[2J incident") && !said.stdout.contains('\u{1b}'),
+        "{}",
+        said.stdout
+    );
     let pages: Vec<_> = daemon.asked().into_iter().rev().take(2).collect();
     let after = |ask: &Ask| if let Ask::Audit(question) = ask { question.after } else { None };
     assert_eq!(pages.iter().map(after).collect::<Vec<_>>(), [Some(2), Some(0)]);

@@ -66,7 +66,10 @@ fn the_ledger_says_of_every_instant_what_was_in_force() {
     let (first, second) = (lab.provider4(0), lab.provider4(1));
     let (opens, closes) = (in_ms(6_000), in_ms(9_000));
     lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, first, "443/tcp")]));
-    lab.write("zoom", &schedule(Lifetime::open(), &[window(opens, closes), egress(&payments, second, "443/tcp")]));
+    lab.write(
+        "zoom",
+        &schedule(Lifetime::open(), &[window(opens, closes), egress(&payments, second, "443/tcp")]),
+    );
     let before = in_ms(-1_000);
     let daemon = lab.daemon();
     let mut remembered = Remembered::default();
@@ -108,7 +111,10 @@ fn the_ledger_says_of_every_instant_what_was_in_force() {
     let end = at(&lab, now());
     assert_eq!(end["ruleset_digest"], lab.status()["ruleset_digest"]);
     let stripe = service(&end, "stripe").expect("stripe");
-    assert_eq!((&stripe["state"], &stripe["policies"]), (&Value::from("decommissioned"), &serde_json::json!([])));
+    assert_eq!(
+        (&stripe["state"], &stripe["policies"]),
+        (&Value::from("decommissioned"), &serde_json::json!([]))
+    );
     assert!(stripe["by"].as_str().expect("who").contains("uid 0"), "{stripe}");
 
     let text = lab.picoseg(&["audit", "show", "--at", &rfc3339(at_8443)]).ok().stdout;
@@ -136,7 +142,10 @@ fn what_opened_and_closed_without_a_daemon_is_told_with_its_time() {
     for (kind, time) in [("window.opened", opens), ("window.closed", closes)] {
         let found: Vec<_> = entries.iter().filter(|entry| entry["kind"] == kind).collect();
         assert_eq!(found.len(), 1, "{kind}: {shown}");
-        assert_eq!((instant(&found[0]["at"]), &found[0]["detail"]["recorded"]), (time, &Value::from("later")));
+        assert_eq!(
+            (instant(&found[0]["at"]), &found[0]["detail"]["recorded"]),
+            (time, &Value::from("later"))
+        );
         assert!(instant(&found[0]["detail"]["recorded_at"]) > closes);
     }
     let between = opens + (closes - opens) / 2;
@@ -149,7 +158,8 @@ fn what_opened_and_closed_without_a_daemon_is_told_with_its_time() {
     assert_eq!(state(&said.json(), "stripe").as_deref(), Some("open"));
     assert!(said.stderr.contains("no daemon answers"), "{}", said.stderr);
     let all = lab.picoseg(&["audit", "show", "--since", &rfc3339(in_ms(-60_000)), "--json"]).ok().json();
-    let seqs: Vec<_> = all["entries"].as_array().expect("entries").iter().map(|e| e["seq"].as_u64()).collect();
+    let seqs: Vec<_> =
+        all["entries"].as_array().expect("entries").iter().map(|e| e["seq"].as_u64()).collect();
     assert_eq!(seqs, (1..=seqs.len() as u64).map(Some).collect::<Vec<_>>());
 }
 
@@ -165,13 +175,19 @@ fn an_entry_tells_the_digest_of_a_file_as_it_lies_there() {
     let told = service(&told, "stripe").expect("stripe").clone();
     assert_eq!(told["sha256"], sha256(&lab.etc("services.d/stripe.toml")));
     assert_eq!(told["lists"][0]["sha256"], sha256(&lab.etc("lists/pool.txt")));
-    assert_eq!((&told["lists"][0]["name"], &told["lists"][0]["entries"]), (&Value::from("pool"), &Value::from(2)));
+    assert_eq!(
+        (&told["lists"][0]["name"], &told["lists"][0]["entries"]),
+        (&Value::from("pool"), &Value::from(2))
+    );
 
     // A remark alone is a change of the file too, whoever reads it: also when no daemon saw it.
     assert!(daemon.term().success());
     lab.write("stripe", &format!("# looked at\n{text}"));
     let _daemon = lab.daemon();
     let told = at(&lab, now());
-    assert_eq!(service(&told, "stripe").expect("stripe")["sha256"], sha256(&lab.etc("services.d/stripe.toml")));
+    assert_eq!(
+        service(&told, "stripe").expect("stripe")["sha256"],
+        sha256(&lab.etc("services.d/stripe.toml"))
+    );
     until("the same is in force", MOMENT, || lab.state_of("stripe") == "open");
 }

@@ -7,7 +7,18 @@ use super::super::when;
 use crate::api::body::{Audit, More, PastPolicy, PastService};
 
 const COLUMNS: [&str; 13] = [
-    "service", "provider", "owner", "ticket", "mode", "state", "since", "until", "by", "subject", "direction", "endpoints",
+    "service",
+    "provider",
+    "owner",
+    "ticket",
+    "mode",
+    "state",
+    "since",
+    "until",
+    "by",
+    "subject",
+    "direction",
+    "endpoints",
     "ports",
 ];
 
@@ -26,7 +37,18 @@ pub fn text(audit: &Audit, colour: bool) -> String {
         lines.push("no service".to_owned());
         return lines.join("\n");
     }
-    let header = ["SERVICE", "PROVIDER", "OWNER", "STATE", "SINCE", "UNTIL", "SUBJECT", "DIRECTION", "ENDPOINTS", "PORTS"];
+    let header = [
+        "SERVICE",
+        "PROVIDER",
+        "OWNER",
+        "STATE",
+        "SINCE",
+        "UNTIL",
+        "SUBJECT",
+        "DIRECTION",
+        "ENDPOINTS",
+        "PORTS",
+    ];
     let mut table = Table::new(header);
     for (service, policy) in rows(services) {
         let [endpoints, ports] = remote(policy);

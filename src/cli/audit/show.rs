@@ -30,7 +30,8 @@ pub async fn run(wanted: &AuditShow, arguments: &Arguments, console: &mut Consol
     };
     let audit = all(arguments, question, console).await?;
     if console.json {
-        return console.print(serde_json::to_string(&audit).map_err(|error| Stop::Failed(error.to_string()))?);
+        return console
+            .print(serde_json::to_string(&audit).map_err(|error| Stop::Failed(error.to_string()))?);
     }
     match (&audit.services, wanted.format.unwrap_or(ReviewFormat::Text)) {
         (Some(services), ReviewFormat::Csv) => console.print(review::csv(services)?),
@@ -42,7 +43,9 @@ pub async fn run(wanted: &AuditShow, arguments: &Arguments, console: &mut Consol
 fn entries(audit: &Audit, console: &mut Console<'_>) -> Result<(), Stop> {
     if audit.earlier {
         let shown = audit.entries.len();
-        console.note(format_args!("these are the last {shown}; --limit shows more, up to {MOST}, and `audit export` all"));
+        console.note(format_args!(
+            "these are the last {shown}; --limit shows more, up to {MOST}, and `audit export` all"
+        ));
     }
     let mut table = Table::new(["TIME", "KIND", "SERVICE", "ACTOR", "WHAT"]);
     for entry in &audit.entries {
@@ -59,7 +62,11 @@ fn entries(audit: &Audit, console: &mut Console<'_>) -> Result<(), Stop> {
 }
 
 /// Every page that the question is about, as one. Where no daemon answers its database does, which stderr says.
-async fn all(arguments: &Arguments, mut question: Question, console: &mut Console<'_>) -> Result<Audit, Stop> {
+async fn all(
+    arguments: &Arguments,
+    mut question: Question,
+    console: &mut Console<'_>,
+) -> Result<Audit, Stop> {
     let mut source = Source::Daemon(Daemon::choose(arguments)?);
     let mut all = match source.page(&question).await {
         Err(absent @ Stop::Daemon(ClientError::Absent { .. })) => {

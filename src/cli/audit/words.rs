@@ -27,7 +27,8 @@ fn plain(detail: &Value) -> Vec<String> {
     let known = [("reason", ""), ("cause", "cause: "), ("closes_at", "until "), ("error", "")];
     let mut parts: Vec<_> =
         known.iter().filter_map(|(key, word)| Some(format!("{word}{}", text(detail, key)?))).collect();
-    let told = ["reason", "cause", "closes_at", "error", "state", "recorded", "recorded_at", "ruleset_digest"];
+    let told =
+        ["reason", "cause", "closes_at", "error", "state", "recorded", "recorded_at", "ruleset_digest"];
     let rest = detail.as_object().into_iter().flatten();
     let rest = rest.filter(|(key, value)| !told.contains(&key.as_str()) && !value.is_null());
     parts.extend(rest.map(|(key, value)| match value {
@@ -45,7 +46,8 @@ fn files(detail: &Value) -> Vec<String> {
         let names: Vec<_> = items.iter().filter_map(|item| text(item, "name")).collect();
         parts.extend((!names.is_empty()).then(|| format!("{key}: {}", names.join(", "))));
     }
-    if let (Some(part), Some(parts_of)) = (number(detail, "part"), number(detail, "parts").filter(|n| *n > 1)) {
+    if let (Some(part), Some(parts_of)) = (number(detail, "part"), number(detail, "parts").filter(|n| *n > 1))
+    {
         parts.push(format!("part {part} of {parts_of}"));
     }
     parts.extend(text(detail, "config_error").map(|error| format!("config: {error}")));
