@@ -5,7 +5,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::audit;
 use super::explain::Question;
-use crate::model::{OrderKind, ServiceName, Time};
+use crate::model::{OrderKind, ServiceName};
+use crate::store::AttemptFilter;
 
 /// One question or order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,10 +14,7 @@ pub enum Ask {
     Status,
     Services,
     Show(ServiceName),
-    Attempts {
-        service: Option<ServiceName>,
-        since: Option<Time>,
-    },
+    Attempts(AttemptFilter),
     Explain(Question),
     Audit(audit::Question),
     /// Waits until a cgroup is in force.

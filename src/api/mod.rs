@@ -8,6 +8,7 @@
 //! | [`explain`] | would a packet pass: question and answer |
 //! | [`audit`] | the ledger, and what was in force at an instant |
 //! | [`reason`] | what an order has to say |
+//! | [`word`] | words of closed sets as written |
 //! | [`server`] | the daemon's end of the sockets |
 //! | [`client`] | the command line's end |
 
@@ -19,3 +20,4 @@ pub mod explain;
 pub mod reason;
 pub mod server;
 pub mod view;
+pub mod word;

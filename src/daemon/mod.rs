@@ -17,6 +17,8 @@
 //! | `snapshot` | what is kept of accepted files |
 //! | `record` | happenings to ledger entries |
 //! | `answer` | what the API asks |
+//! | `rows` | rows of attempts for the API |
+//! | `retention` | has old attempts removed beside the loop |
 //! | `run` | the loop |
 
 mod answer;
@@ -32,6 +34,8 @@ mod isolation;
 mod names;
 mod programs;
 mod record;
+mod retention;
+mod rows;
 mod run;
 mod settle;
 mod snapshot;

@@ -99,10 +99,10 @@ async fn what_is_read_back_for_an_instant_folds_to_what_everything_does() {
 #[tokio::test]
 async fn pages_follow_each_other_and_the_last_one_is_the_end() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path()).await.unwrap();
+    let store = std::sync::Arc::new(Store::open(directory.path()).await.unwrap());
     store.append(&entries()).await.unwrap();
     let page = |after, limit| {
-        let (store, filter) = (store.clone(), PageFilter { after, limit, ..PageFilter::default() });
+        let (store, filter) = (std::sync::Arc::clone(&store), PageFilter { after, limit, ..PageFilter::default() });
         async move { store.page(&filter).await.unwrap() }
     };
     let seqs = |page: &Page| page.rows.iter().map(|row| row.seq).collect::<Vec<_>>();
