@@ -7,6 +7,7 @@ use super::explain::TLS;
 use crate::history::definition::{self, Definition};
 use crate::history::{self, History, Known};
 use crate::model::{ServiceName, ServiceState, Time};
+use crate::store::offline::Ledger;
 use crate::store::{LedgerRow, PageFilter, Store, StoreError};
 
 /// The most entries in one answer.
@@ -26,19 +27,30 @@ pub struct Question {
     pub limit: u32,
 }
 
-/// Answers from the store.
+/// Where entries are read.
+#[derive(Debug)]
+pub enum Source<'a> {
+    Store(&'a Store),
+    /// A database without its daemon.
+    File(&'a mut Ledger),
+}
+
+/// Answers from the ledger.
 ///
 /// # Errors
-/// When the store cannot be read.
-pub async fn answer(store: &Store, question: &Question) -> Result<body::Audit, StoreError> {
+/// When it cannot be read.
+pub async fn answer(mut source: Source<'_>, question: &Question) -> Result<body::Audit, StoreError> {
     let Question { at, since, service, after, limit } = question.clone();
     let history = match at {
-        Some(_) => Some(history(store, at).await?),
+        Some(_) => Some(history(&mut source, at).await?),
         None => None,
     };
     let through = history.as_ref().map(|history| history.last_seq);
     let filter = PageFilter { since, service: service.clone(), after, through, limit };
-    let page = store.page(&filter).await?;
+    let page = match &mut source {
+        Source::Store(store) => store.page(&filter).await?,
+        Source::File(ledger) => ledger.page(&filter).await?,
+    };
     let last = page.rows.last().map(|row| row.seq);
     let wanted = |name: &str| service.as_ref().is_none_or(|service| service.as_str() == name);
     Ok(body::Audit {
@@ -60,10 +72,13 @@ pub async fn answer(store: &Store, question: &Question) -> Result<body::Audit, S
 /// What was in force at an instant; `None`: what is at the end of the ledger.
 ///
 /// # Errors
-/// When the store cannot be read.
-pub async fn history(store: &Store, at: Option<Time>) -> Result<History, StoreError> {
+/// When the ledger cannot be read.
+pub async fn history(source: &mut Source<'_>, at: Option<Time>) -> Result<History, StoreError> {
     let mut history = History::default();
-    let through = store.past(at, |row| take(&mut history, row)).await?;
+    let through = match source {
+        Source::Store(store) => store.past(at, |row| take(&mut history, row)).await?,
+        Source::File(ledger) => ledger.past(at, |row| take(&mut history, row)).await?,
+    };
     history.last_seq = through;
     Ok(history)
 }

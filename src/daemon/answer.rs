@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::engine::{ChangeError, Changed, Engine};
 use super::{findings, programs, rows, settle};
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
-use crate::api::audit;
+use crate::api::audit::{self, Source};
 use crate::api::body::{self, SCHEMA};
 use crate::api::explain::{self, Facts, Question};
 use crate::api::view::{self, Counts};
@@ -144,7 +144,7 @@ fn unknown(name: &ServiceName) -> Answer {
 }
 
 async fn audit(store: &Store, question: &audit::Question) -> Answer {
-    match audit::answer(store, question).await {
+    match audit::answer(Source::Store(store), question).await {
         Ok(body) => done(&body),
         Err(error) => failure(Outcome::Failed, &error.to_string()),
     }

@@ -133,6 +133,7 @@ enum Woken {
     Upkeep,
     Heal,
     Resolvers,
+    Seal,
 }
 
 async fn turn(
@@ -143,6 +144,7 @@ async fn turn(
 ) {
     let mut counts_at = Instant::now();
     let mut settling = Settling::default();
+    let mut seal_at = Instant::now();
     let mut retention = Retention::default();
     let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
     let mut heal = interval_at(Instant::now() + HEAL, HEAL);
@@ -175,6 +177,7 @@ async fn turn(
             _ = heal.tick(), if engine.store_error.is_some() => Woken::Heal,
             _ = upkeep.tick() => Woken::Upkeep,
             _ = resolvers.tick() => Woken::Resolvers,
+            () = sleep_until(seal_at), if engine.store_error.is_none() => Woken::Seal,
         };
         match woken {
             Woken::Stop => return,
@@ -202,6 +205,7 @@ async fn turn(
             Woken::Heal => engine.heal().await,
             Woken::Upkeep => on_upkeep(engine, &mut retention).await,
             Woken::Resolvers => on_resolvers(engine),
+            Woken::Seal => seal_at = Instant::now() + engine.seal().await,
         }
     }
 }
@@ -366,10 +370,12 @@ async fn stop(engine: &mut Engine) {
     for _ in 0..2 {
         on_counts(engine).await;
     }
+    engine.seal_all().await;
     let now = engine.world.now().max(clock::now());
     engine.keep(vec![record::note(LedgerKind::DaemonStopped, now, record::DAEMON, json!({}))]).await;
     if let Err(error) = engine.keeper.store().note_time(now).await {
         tracing::error!(%error, "the latest time is not on record");
     }
+    engine.checkpoint().await;
     engine.keeper.store().close().await;
 }

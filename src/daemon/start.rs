@@ -12,7 +12,7 @@ use super::chronicle::{Listing, Side};
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
 use super::{fallback, record, snapshot};
-use crate::api::audit;
+use crate::api::audit::{self, Source};
 use crate::compile::Openings;
 use crate::config::{Diagnostic, Loaded};
 use crate::files::{self, SettingsFile};
@@ -111,7 +111,7 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
     let settings = &files.loaded.settings;
     let hierarchy = Hierarchy::find()?;
     let table = Table::open(&settings.enforcement.table, settings.enforcement.protect)?;
-    let opened = Keeper::open(&settings.paths.state, &settings.paths.runtime).await;
+    let opened = Keeper::open(&settings.paths.state, &settings.paths.runtime, clock::now()).await;
     for problem in &opened.journal {
         tracing::error!(error = %problem, "a part of the journal cannot be read");
     }
@@ -327,7 +327,7 @@ impl Engine {
     /// In what services are others than the ledger has them once these facts are in it. Where it cannot be read, they are
     /// told when it can be.
     async fn unlike_the_ledger(&mut self, facts: &[Fact]) -> Listing {
-        let mut history = match audit::history(self.keeper.store(), None).await {
+        let mut history = match audit::history(&mut Source::Store(self.keeper.store()), None).await {
             Ok(history) if !self.keeper.is_waiting() => history,
             Ok(_) | Err(_) => {
                 self.untold = true;

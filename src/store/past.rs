@@ -56,17 +56,26 @@ impl Store {
     /// Hands on, in the order of their numbers, the entries that tell what was in force at an instant, or is at the end; returns
     /// the number of the last entry that counts then. An entry counts from the latest time that stands in it or in any
     /// entry before it.
-    pub async fn past(&self, at: Option<Time>, mut each: impl FnMut(&LedgerRow)) -> Result<u64, StoreError> {
+    pub async fn past(&self, at: Option<Time>, each: impl FnMut(&LedgerRow)) -> Result<u64, StoreError> {
         self.in_bulk("read what was in force", async {
             let mut snapshot = self.snapshot().await?;
-            let through = last(&mut snapshot, at).await?;
-            for batch in telling(&mut snapshot, through).await?.chunks(BATCH) {
-                rows(&mut snapshot, batch).await?.iter().for_each(&mut each);
-            }
-            Ok(through)
+            past(&mut snapshot, at, each).await
         })
         .await
     }
+}
+
+/// See [`Store::past`].
+pub(super) async fn past(
+    connection: &mut SqliteConnection,
+    at: Option<Time>,
+    mut each: impl FnMut(&LedgerRow),
+) -> Result<u64, Fault> {
+    let through = last(connection, at).await?;
+    for batch in telling(connection, through).await?.chunks(BATCH) {
+        rows(connection, batch).await?.iter().for_each(&mut each);
+    }
+    Ok(through)
 }
 
 async fn last(connection: &mut SqliteConnection, at: Option<Time>) -> Result<u64, Fault> {
@@ -105,7 +114,8 @@ async fn rows(connection: &mut SqliteConnection, seqs: &[u64]) -> Result<Vec<Led
     query.build().fetch_all(connection).await?.iter().map(ledger_row).collect()
 }
 
-async fn page(connection: &mut SqliteConnection, filter: &PageFilter) -> Result<Page, Fault> {
+/// See [`Store::page`].
+pub(super) async fn page(connection: &mut SqliteConnection, filter: &PageFilter) -> Result<Page, Fault> {
     let backwards = filter.after.is_none();
     let mut page = Page::default();
     let (mut bytes, mut place) = (0, filter.after.unwrap_or(u64::MAX));

@@ -13,7 +13,8 @@ use crate::api::client::ClientError;
 use crate::files;
 use crate::kernel::clock;
 use crate::model::ServiceName;
-use crate::store::Store;
+use crate::store::FILE;
+use crate::store::offline::Ledger;
 
 /// Entries that are shown when nobody says how many.
 const SHOWN: u32 = 1_000;
@@ -72,9 +73,10 @@ async fn all(
         Err(absent @ Stop::Daemon(ClientError::Absent { .. })) => {
             let read = files::read_settings(&arguments.settings());
             let settings = files::settings_of(read.as_ref()).unwrap_or_default();
-            let Ok(store) = Store::look(&settings.paths.state).await else { return Err(absent) };
-            console.note(format_args!("picoseg: no daemon answers; read from {}", store.path().display()));
-            source = Source::Store(store);
+            let path = settings.paths.state.join(FILE);
+            let Ok(ledger) = Ledger::open(&path).await else { return Err(absent) };
+            console.note(format_args!("picoseg: no daemon answers; read from {}", path.display()));
+            source = Source::File(ledger);
             source.page(&question).await?
         }
         answered => answered?,
@@ -92,15 +94,21 @@ async fn all(
 enum Source {
     Daemon(Daemon),
     /// No daemon answers: its database.
-    Store(Store),
+    File(Ledger),
 }
 
 impl Source {
-    async fn page(&self, question: &Question) -> Result<Audit, Stop> {
+    async fn page(&mut self, question: &Question) -> Result<Audit, Stop> {
         match self {
             Self::Daemon(daemon) => understand(&daemon.get(&path(question)).await?),
-            Self::Store(store) => {
-                audit::answer(store, question).await.map_err(|error| Stop::Failed(error.to_string()))
+            Self::File(ledger) => {
+                let answer = audit::answer(audit::Source::File(&mut *ledger), question).await;
+                if ledger.was_disturbed() {
+                    return Err(Stop::Failed(
+                        "a daemon has opened the database meanwhile: ask again".to_owned(),
+                    ));
+                }
+                answer.map_err(|error| Stop::Failed(error.to_string()))
             }
         }
     }
