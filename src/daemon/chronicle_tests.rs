@@ -89,7 +89,7 @@ fn event() -> impl Strategy<Value = Event> {
 fn load(files: &BTreeMap<u8, Draft>, approval: bool) -> Loaded {
     let source = |path: String, text: String| Source { path: path.into(), text: Ok(text.into_bytes()) };
     let settings =
-        approval.then(|| "[approval]\nrequired = [\"security\"]\n[approval.roles]\nsecurity = [\"a@b\"]\n");
+        approval.then_some("[approval]\nrequired = [\"security\"]\n[approval.roles]\nsecurity = [\"a@b\"]\n");
     let files = Files {
         settings: settings.map(|text| source("picoseg.toml".to_owned(), text.to_owned())),
         services: files.iter().map(|(name, draft)| source(format!("s{name}.toml"), draft.text())).collect(),

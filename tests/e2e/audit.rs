@@ -191,3 +191,25 @@ fn an_entry_tells_the_digest_of_a_file_as_it_lies_there() {
     );
     until("the same is in force", MOMENT, || lab.state_of("stripe") == "open");
 }
+
+#[test]
+fn every_command_of_the_documentation_works() {
+    let Some(lab) = Lab::new() else { return };
+    let payments = lab.unit("payments");
+    lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, lab.provider4(0), "443/tcp")]));
+    let daemon = lab.daemon();
+    let text = include_str!("../../docs/audit.md");
+    let export = lab.dir().join("ledger.jsonl").display().to_string();
+    let commands: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("$ picoseg ")).collect();
+    assert!(commands.len() >= 10, "{commands:?}");
+    let run = |command: &str| {
+        let command = command.replace("ledger.jsonl", &export);
+        lab.picoseg(&command.split(' ').collect::<Vec<_>>()).ok()
+    };
+    commands
+        .iter()
+        .for_each(|command| assert!(!run(command).stdout.is_empty() || command.contains("export")));
+    // Those about the ledger do without a daemon.
+    assert!(daemon.term().success());
+    commands.iter().filter(|command| command.starts_with("audit")).for_each(|command| drop(run(command)));
+}
