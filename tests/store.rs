@@ -17,6 +17,8 @@ mod mounts;
 mod signed;
 #[path = "store/tamper.rs"]
 mod tamper;
+#[path = "store/stalls.rs"]
+mod stalls;
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use picoseg::model::{Cause, Decommissioned, Order, OrderKind, Record, ServiceName, Suspended, Time};
