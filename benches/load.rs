@@ -29,13 +29,14 @@ fn main() {
     let has = |word: &str| std::env::args().any(|argument| argument == word);
     println!("one service has one policy, one unit and four addresses; office hours, one of 64 schedules");
     println!(
-        "{:>9} {:>10} {:>10} {:>10} {:>8} | {:>10} {:>17} {:>17} {:>17} | {:>8} {:>8}",
+        "{:>9} {:>10} {:>10} {:>10} {:>8} | {:>10} {:>10} {:>17} {:>17} {:>17} | {:>8} {:>8}",
         "policies",
         "compile",
         "plan+build",
         "kernel",
         "MB sent",
         "turn",
+        "digest",
         "cgroup",
         "suspend",
         "add",
@@ -76,6 +77,7 @@ fn run(size: usize, distinct: bool, with_nft: bool) {
 
     let mut host = Host { world, in_force, table };
     let (_, turn) = timed(|| host.world.next_deadline());
+    let (_, digest) = timed(|| host.world.digest());
     let cgroup = median((0..5).map(|round| host.restart(&subjects[0], 10_000_000 + round)));
     let first = services.keys().next().cloned().expect("a service");
     let kinds = [OrderKind::Suspend, OrderKind::Resume];
@@ -85,12 +87,13 @@ fn run(size: usize, distinct: bool, with_nft: bool) {
     services.insert(name, added);
     let add = host.apply(settings, services);
     println!(
-        "{size:>9} {:>10} {:>10} {:>10} {:>8.1} | {:>10} {:>17} {:>17} {:>17} | {peak:>8} {resident:>8}",
+        "{size:>9} {:>10} {:>10} {:>10} {:>8.1} | {:>10} {:>10} {:>17} {:>17} {:>17} | {peak:>8} {resident:>8}",
         text(compiling),
         text(planning),
         text(committed.kernel),
         committed.bytes as f64 / 1e6,
         text(turn),
+        text(digest),
         both(cgroup),
         both(order),
         both(add),

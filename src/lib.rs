@@ -15,6 +15,7 @@
 //! | [`explain`] | would this packet pass, and why |
 //! | [`names`] | the addresses that host names have and had |
 //! | [`reconcile`] | the state machine |
+//! | [`history`] | entries of the ledger to what was in force at an instant |
 //! | [`ranges`] | overlapping ranges to disjoint ones |
 //!
 //! | edge | duty |
@@ -37,6 +38,7 @@ pub mod daemon;
 pub mod execd;
 pub mod explain;
 pub mod files;
+pub mod history;
 pub mod kernel;
 pub mod model;
 pub mod names;

@@ -18,11 +18,14 @@ mod agenda;
 mod enclosures;
 mod index;
 mod names;
+mod passage;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::compile::{self, Input, Openings, Place, Resolution, Standing, Unresolved};
 use crate::model::{
@@ -70,18 +73,27 @@ struct Known {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happening {
     pub service: ServiceName,
+    /// When it was by the schedule, which is earlier than it was noticed.
     pub at: Time,
     pub what: What,
+    /// What the service is from then on.
+    pub state: ServiceState,
+    /// Time alone brought it; else a file or an order did, just now, whatever `at` says.
+    pub by_time: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     Commissioned,
-    Opened { closes_at: Option<Time> },
+    Opened {
+        closes_at: Option<Time>,
+    },
     Closed,
     Suspended,
     Resumed,
     Decommissioned(Decommissioned),
+    /// It is not refused and watched any more: it governs nothing.
+    WatchEnded,
 }
 
 /// What a change brings about beside the table. Keep the records and write the happenings down after the commit.
@@ -98,7 +110,7 @@ impl Outcome {
     pub fn closing(&self) -> BTreeSet<&ServiceName> {
         let closes = |what: &What| match what {
             What::Closed | What::Suspended | What::Decommissioned(_) => true,
-            What::Commissioned | What::Opened { .. } | What::Resumed => false,
+            What::Commissioned | What::Opened { .. } | What::Resumed | What::WatchEnded => false,
         };
         self.happenings.iter().filter(|h| closes(&h.what)).map(|h| &h.service).collect()
     }
@@ -148,29 +160,34 @@ impl World {
 
     /// Takes over files that were accepted. What is no longer among them is decommissioned and stays watched.
     pub fn apply(&mut self, settings: Settings, files: BTreeMap<ServiceName, Service>, now: Time) -> Outcome {
-        self.see(now);
-        let mut touched = self.agenda.due(self.latest);
+        let (passed, mut due) = self.look(now);
+        let mut decided = BTreeSet::new();
         let mut changed = *self.settings != settings;
         if changed {
             self.settings = Arc::new(settings);
-            touched.extend(self.services.keys().cloned());
+            decided.extend(self.services.keys().cloned());
         }
         let gone: Vec<_> = self.services.keys().filter(|name| !files.contains_key(*name)).cloned().collect();
         for name in gone {
-            changed |= !self.is_departed(&name);
+            let departs = !self.is_departed(&name);
+            changed |= departs;
             self.depart(&name);
-            touched.insert(name);
+            if departs {
+                decided.insert(name)
+            } else {
+                due.insert(name)
+            };
         }
         for (name, service) in files {
             if self.take_file(service) {
                 changed = true;
-                touched.insert(name);
+                decided.insert(name);
             }
         }
         if changed {
             self.cut_at = Some(self.latest);
         }
-        self.settle(touched)
+        self.settle(passed, due, &decided)
     }
 
     /// True when anything about the service is another than before.
@@ -216,7 +233,7 @@ impl World {
 
     /// Carries an operator's order out.
     pub fn order(&mut self, order: &Order) -> Result<Outcome, OrderError> {
-        self.see(order.at);
+        let (passed, due) = self.look(order.at);
         let name = &order.service;
         let latest = self.latest;
         let known = self.known_mut(name).ok_or_else(|| OrderError::Unknown(name.as_str().to_owned()))?;
@@ -234,17 +251,15 @@ impl World {
         }
         let changed = (known.record != before).then(|| (name.clone(), known.record.clone()));
         self.cut_at = Some(latest);
-        let mut touched = self.agenda.due(latest);
-        touched.insert(name.clone());
-        let mut outcome = self.settle(touched);
+        let mut outcome = self.settle(passed, due, &BTreeSet::from([name.clone()]));
         outcome.records.extend(changed.filter(|(name, _)| !outcome.records.iter().any(|(n, _)| n == name)));
         Ok(outcome)
     }
 
     /// Lets time pass; returns what happened meanwhile.
     pub fn tick(&mut self, now: Time) -> Outcome {
-        self.see(now);
-        self.settle(self.agenda.due(self.latest))
+        let (passed, due) = self.look(now);
+        self.settle(passed, due, &BTreeSet::new())
     }
 
     /// Takes over where a subject is right now, as of the latest time seen.
@@ -285,6 +300,13 @@ impl World {
         self.latest = self.latest.max(now);
     }
 
+    /// Returns what time brought, and the services that are due.
+    fn look(&mut self, now: Time) -> (Vec<Happening>, BTreeSet<ServiceName>) {
+        self.see(now);
+        let due = self.agenda.due(self.latest);
+        (self.pass(&due), due)
+    }
+
     /// The time that counts: the latest seen.
     pub fn now(&self) -> Time {
         self.latest
@@ -295,13 +317,23 @@ impl World {
     }
 
     /// Records decommissions that time or files brought and compares the services' states with the ones before.
-    fn settle(&mut self, touched: BTreeSet<ServiceName>) -> Outcome {
-        let mut outcome = Outcome::default();
-        for name in &touched {
-            self.settle_service(name, &mut outcome);
-            self.refresh(name);
+    /// `decided`: about these a file or an order decided.
+    fn settle(
+        &mut self,
+        passed: Vec<Happening>,
+        due: BTreeSet<ServiceName>,
+        decided: &BTreeSet<ServiceName>,
+    ) -> Outcome {
+        let mut outcome = Outcome { happenings: passed, touched: due, ..Outcome::default() };
+        outcome.touched.extend(decided.iter().cloned());
+        for name in outcome.touched.clone() {
+            let known = outcome.happenings.len();
+            self.settle_service(&name, &mut outcome);
+            let by_time = !decided.contains(&name);
+            outcome.happenings.iter_mut().skip(known).for_each(|happening| happening.by_time = by_time);
+            self.refresh(&name);
         }
-        outcome.touched = touched;
+        passage::in_order(&mut outcome.happenings);
         outcome
     }
 
@@ -323,14 +355,25 @@ impl World {
             }
         }
         if before != Some(state) {
-            let whats = self.transition(name, before, state);
-            let happenings =
-                whats.into_iter().map(|(at, what)| Happening { service: name.clone(), at, what });
-            outcome.happenings.extend(happenings);
+            outcome.happenings.extend(self.transition(name, before, state, latest));
         }
-        if let Some(entry) = self.entry(name) {
-            Arc::make_mut(&mut self.agenda).note(name, entry);
+        let Some(entry) = self.entry(name) else { return };
+        if self.agenda.governs(name) && !entry.governs {
+            outcome.happenings.extend(self.watch_ended(name));
         }
+        self.agenda_mut().note(name, entry);
+    }
+
+    fn agenda_mut(&mut self) -> &mut Agenda {
+        Arc::make_mut(&mut self.agenda)
+    }
+
+    fn watch_ended(&self, name: &ServiceName) -> Option<Happening> {
+        let Standing { service, record, .. } = self.standing(name)?;
+        let ended = schedule::decommissioned_at(service, record, self.latest)?;
+        let at = schedule::watched_until(service, ended)?;
+        let state = ServiceState::Decommissioned;
+        Some(Happening { service: name.clone(), at, what: What::WatchEnded, state, by_time: true })
     }
 
     fn entry(&self, name: &ServiceName) -> Option<Entry> {
@@ -344,34 +387,37 @@ impl World {
         name: &ServiceName,
         before: Option<ServiceState>,
         after: ServiceState,
-    ) -> Vec<(Time, What)> {
+        at: Time,
+    ) -> Vec<Happening> {
         use ServiceState as S;
         let mut whats = Vec::new();
         let known = self.services.get(name);
         let new = matches!(before, None | Some(S::Pending | S::Decommissioned | S::Unapproved));
         match after {
-            S::Open | S::Closed if new => whats.push((self.latest, What::Commissioned)),
+            S::Open | S::Closed if new => whats.push((at, What::Commissioned)),
             S::Open | S::Closed | S::Decommissioned | S::Suspended | S::Pending | S::Unapproved => {}
         }
         if before == Some(S::Suspended) && after != S::Decommissioned {
-            whats.push((self.latest, What::Resumed));
+            whats.push((at, What::Resumed));
         }
         match after {
             S::Open => {
-                let closes_at = self.current_opening(name).map(Span::closes_at);
-                whats.push((self.latest, What::Opened { closes_at }));
+                let closes_at = self.opening_at(name, at).map(Span::closes_at);
+                whats.push((at, What::Opened { closes_at }));
             }
             S::Closed | S::Pending | S::Unapproved if before == Some(S::Open) => {
-                whats.push((self.latest, What::Closed));
+                whats.push((at, What::Closed));
             }
             S::Closed | S::Pending | S::Unapproved => {}
-            S::Suspended => whats.push((self.latest, What::Suspended)),
+            S::Suspended => whats.push((at, What::Suspended)),
             S::Decommissioned => {
                 let event = known.and_then(|known| known.record.decommissioned.clone());
                 whats.extend(event.map(|event| (event.at, What::Decommissioned(event))));
             }
         }
-        whats
+        let happening =
+            |(at, what)| Happening { service: name.clone(), at, what, state: after, by_time: true };
+        whats.into_iter().map(happening).collect()
     }
 
     /// Returns the wanted table.
@@ -443,6 +489,12 @@ impl World {
         })
     }
 
+    /// The SHA-256, in hexadecimal, over the printed table that follows from files and orders alone.
+    pub fn digest(&self) -> String {
+        let printed = self.compile_lasting().print_lasting().to_string();
+        Sha256::digest(printed.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     fn input<'a>(&'a self, services: &'a [Standing<'a>]) -> Input<'a> {
         Input {
             settings: &self.settings,
@@ -478,6 +530,11 @@ impl World {
         Standing { service: &known.service, record: &known.record, approved }
     }
 
+    /// The number of services whose files are there.
+    pub fn files_count(&self) -> usize {
+        self.services.values().filter(|known| !known.departed).count()
+    }
+
     /// True when the service's file is gone.
     pub fn is_departed(&self, name: &ServiceName) -> bool {
         self.services.get(name).is_some_and(|known| known.departed)
@@ -488,8 +545,22 @@ impl World {
     }
 
     pub fn current_opening(&self, name: &ServiceName) -> Option<Span> {
+        self.opening_at(name, self.latest)
+    }
+
+    fn opening_at(&self, name: &ServiceName, at: Time) -> Option<Span> {
         let s = self.standing(name)?;
-        schedule::current_opening(s.service, s.record, s.approved, self.latest)
+        schedule::current_opening(s.service, s.record, s.approved, at)
+    }
+
+    /// The state that the service had when it was last looked at; `None` where it governs nothing.
+    pub fn settled_state(&self, name: &ServiceName) -> Option<ServiceState> {
+        self.agenda.state(name).filter(|_| self.agenda.governs(name))
+    }
+
+    /// Every service that was ever taken over, also those whose watch is over.
+    pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.keys()
     }
 
     pub fn next_opening(&self, name: &ServiceName) -> Option<Span> {

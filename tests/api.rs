@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
+use picoseg::api::audit::{self, Question};
 use picoseg::api::client::{Client, ClientError, escaped};
 use picoseg::api::server::{ApiError, Server, serve};
 use picoseg::model::{OrderKind, ServiceName, Settings};
@@ -94,7 +95,7 @@ fn settings(directory: &Path) -> Settings {
 fn by_heart(ask: &Ask) -> Answer {
     let named = match ask {
         Ask::Show(name) | Ask::Order { service: name, .. } => name.as_str(),
-        Ask::Status | Ask::Services | Ask::Attempts(_) | Ask::Explain(_) => "",
+        Ask::Status | Ask::Services | Ask::Attempts(_) | Ask::Explain(_) | Ask::Audit(_) => "",
         Ask::Settle(_) | Ask::Apply { .. } => "",
     };
     let outcome = match named {
@@ -134,6 +135,32 @@ async fn a_question_reaches_the_loop_and_its_answer_comes_back_as_it_is() {
         ..AttemptFilter::default()
     };
     assert_eq!(api.asked.recv().await, Some(Ask::Attempts(expected)));
+}
+
+#[tokio::test]
+async fn the_ledger_is_asked_for_by_instant_service_and_page() {
+    let mut api = Api::start().await;
+    api.observe()
+        .get("/v1/audit?at=2026-01-01T01:00:00%2B01:00&since=2025-01-01T00:00:00Z&service=stripe&after=7&limit=3")
+        .await
+        .unwrap();
+    let expected = Question {
+        at: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        since: Some("2025-01-01T00:00:00Z".parse().unwrap()),
+        service: Some(ServiceName::new("stripe").unwrap()),
+        after: Some(7),
+        limit: 3,
+    };
+    assert_eq!(api.asked.recv().await, Some(Ask::Audit(expected)));
+    let most = audit::MOST;
+    for (limit, good) in
+        [("1", true), ("10000", true), ("0", false), ("10001", false), ("-1", false), ("x", false)]
+    {
+        let (status, body) = api.get("observe.sock", &format!("/v1/audit?limit={limit}")).await;
+        assert_eq!(status, if good { 200 } else { 400 }, "{limit} of {most}: {body}");
+    }
+    assert_eq!(api.get("observe.sock", "/v1/audit?at=yesterday").await.0, 400);
+    assert_eq!(api.get("observe.sock", "/v1/audit?until=2025-01-01T00:00:00Z").await.0, 400);
 }
 
 #[tokio::test]
@@ -359,6 +386,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
     }
     let served = [
         ("get", "/v1/attempts"),
+        ("get", "/v1/audit"),
         ("get", "/v1/explain"),
         ("get", "/v1/services"),
         ("get", "/v1/services/{name}"),

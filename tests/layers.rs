@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module, and the modules of this crate that it may name.
-const CORE: [(&str, &[&str]); 11] = [
+const CORE: [(&str, &[&str]); 12] = [
     ("model", &[]),
+    ("history", &["model"]),
     ("names", &["model"]),
     ("ranges", &[]),
     ("ruleset", &["model"]),

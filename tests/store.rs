@@ -21,6 +21,8 @@ mod news;
 mod signed;
 #[path = "store/tamper.rs"]
 mod tamper;
+#[path = "store/stalls.rs"]
+mod stalls;
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use picoseg::model::{Cause, Decommissioned, Order, OrderKind, Record, ServiceName, Suspended, Time};

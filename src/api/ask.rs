@@ -3,6 +3,7 @@
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use super::audit;
 use super::explain::Question;
 use crate::model::{OrderKind, ServiceName};
 use crate::store::AttemptFilter;
@@ -15,6 +16,7 @@ pub enum Ask {
     Show(ServiceName),
     Attempts(AttemptFilter),
     Explain(Question),
+    Audit(audit::Question),
     /// Waits until a cgroup is in force.
     Settle(Settle),
     /// Loads the files.

@@ -273,6 +273,96 @@ pub struct SettledCgroup {
     pub subjects: Vec<String>,
 }
 
+/// Entries of the ledger, and what was in force at an instant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Audit {
+    pub schema: u32,
+    /// In the order of their numbers.
+    pub entries: Vec<LedgerEntry>,
+    /// There are more than these, and behind the last one: ask again with `after`.
+    pub next_after: Option<u64>,
+    /// There are earlier ones than these.
+    pub earlier: bool,
+    /// What follows is about this instant; `None`: nobody asked about one.
+    pub at: Option<Time>,
+    /// The last entry that counted then; 0: none did.
+    pub last_seq: Option<u64>,
+    /// `enforce` or `observe`.
+    pub mode: Option<String>,
+    pub ruleset_digest: Option<String>,
+    /// By name.
+    pub services: Option<Vec<PastService>>,
+}
+
+/// An entry of the ledger, word for word: its hash is over these texts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    pub seq: u64,
+    pub at: String,
+    pub kind: String,
+    pub service: Option<String>,
+    pub actor: String,
+    pub detail: serde_json::Value,
+    pub prev: String,
+    pub hash: String,
+}
+
+/// A service as it was at an instant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PastService {
+    pub name: String,
+    /// This and what else its file says is `None` where no entry tells it.
+    pub provider: Option<String>,
+    pub owner: Option<String>,
+    pub ticket: Option<String>,
+    pub mode: Option<String>,
+    pub state: String,
+    /// Since when it had that state, and who brought it about.
+    pub since: Option<Time>,
+    pub by: Option<String>,
+    /// The end of the opening in force.
+    pub until: Option<Time>,
+    pub commission: Option<Time>,
+    pub decommission: Option<Time>,
+    /// The SHA-256 of the file's text.
+    pub sha256: Option<String>,
+    /// The endpoint lists that it used.
+    pub lists: Vec<PastList>,
+    /// What it allowed then; none unless it was open.
+    pub policies: Vec<PastPolicy>,
+    /// Set where there are more policies than stand here.
+    pub more_policies: Option<More>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PastList {
+    pub name: String,
+    pub entries: usize,
+    pub sha256: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PastPolicy {
+    pub id: String,
+    pub direction: String,
+    pub subject: String,
+    pub endpoints: Vec<String>,
+    pub more_endpoints: Option<More>,
+    pub ports: Vec<String>,
+    pub more_ports: Option<More>,
+    /// `required`: the client's first data must be a TLS ClientHello.
+    pub tls: Option<String>,
+    /// The windows in which alone it was in force; `None`: whenever the service was open.
+    pub windows: Option<Vec<String>>,
+}
+
+/// How many there are in all, and the SHA-256 over all of them, one a line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct More {
+    pub count: usize,
+    pub sha256: String,
+}
+
 /// What an order carries.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

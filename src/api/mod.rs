@@ -6,12 +6,14 @@
 //! | [`view`] | from the world to the bodies |
 //! | [`ask`] | what a request asks of the daemon, and how it answers |
 //! | [`explain`] | would a packet pass: question and answer |
+//! | [`audit`] | the ledger, and what was in force at an instant |
 //! | [`reason`] | what an order has to say |
 //! | [`word`] | words of closed sets as written |
 //! | [`server`] | the daemon's end of the sockets |
 //! | [`client`] | the command line's end |
 
 pub mod ask;
+pub mod audit;
 pub mod body;
 pub mod client;
 pub mod explain;

@@ -186,15 +186,26 @@ pub struct AuditShow {
     /// What was in force at this instant: RFC 3339 with an offset, or now.
     #[arg(long, value_name = "TIME", conflicts_with_all = ["since", "limit"])]
     pub at: Option<When>,
+    /// With `--at`: csv prints the access review for a spreadsheet.
+    #[arg(long, value_name = "FORMAT", value_enum, requires = "at", conflicts_with = "json")]
+    pub format: Option<ReviewFormat>,
     /// Only entries of this instant or later: RFC 3339 with an offset, or now.
     #[arg(long, value_name = "TIME")]
     pub since: Option<When>,
     /// Only this service.
     #[arg(long, value_name = "NAME")]
     pub service: Option<String>,
-    /// At most so many entries, the latest.
+    /// At most so many entries, the latest [default: 1000].
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReviewFormat {
+    /// A table.
+    Text,
+    /// For spreadsheets.
+    Csv,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -52,6 +52,16 @@ pub fn print_or_dash(instant: Option<Time>) -> String {
     instant.map_or_else(|| "-".to_owned(), print)
 }
 
+/// The same in whole seconds: for tables.
+pub fn print_seconds(instant: Time) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// The same, or a dash.
+pub fn print_seconds_or_dash(instant: Option<Time>) -> String {
+    instant.map_or_else(|| "-".to_owned(), print_seconds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::engine::{ChangeError, Changed, Engine};
 use super::{findings, programs, rows, settle};
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
+use crate::api::audit::{self, Source};
 use crate::api::body::{self, SCHEMA};
 use crate::api::explain::{self, Facts, Question};
 use crate::api::view::{self, Counts};
@@ -15,6 +16,7 @@ use crate::config::Diagnostic;
 use crate::files::{self, SettingsFile};
 use crate::kernel::clock;
 use crate::model::{OrderKind, ServiceName};
+use crate::store::Store;
 
 /// Answers one question or carries one order out. What takes long goes on beside the loop.
 pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
@@ -22,6 +24,11 @@ pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     if let Ask::Attempts(filter) = ask {
         let store = Arc::clone(engine.keeper.store());
         tokio::spawn(async move { reply.send(rows::answer(&store, &filter).await) });
+        return;
+    }
+    if let Ask::Audit(question) = ask {
+        let store = Arc::clone(engine.keeper.store());
+        tokio::spawn(async move { reply.send(audit(&store, &question).await) });
         return;
     }
     let look = match &ask {
@@ -56,6 +63,7 @@ async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answe
         Ask::Show(name) => show(engine, &name).await,
         Ask::Attempts(filter) => rows::answer(engine.keeper.store(), &filter).await,
         Ask::Explain(question) => done(&explain(engine, &question)),
+        Ask::Audit(question) => audit(engine.keeper.store(), &question).await,
         Ask::Settle(place) => settle::look(engine, &place).into(),
         Ask::Apply { by } => apply(engine, settings, &by).await,
         Ask::Order { service, kind, by, reason } => order(engine, service, kind, by, reason).await,
@@ -92,7 +100,7 @@ async fn status(engine: &mut Engine) -> Answer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now: engine.world.now().max(clock::now()),
         mode: engine.world.settings().enforcement.mode.to_string(),
-        ruleset_digest: engine.digest(),
+        ruleset_digest: engine.digest().await,
         in_force_since: Some(engine.in_force_since),
         services: view::states(&engine.world),
         config: health(&engine.config_error),
@@ -133,6 +141,13 @@ async fn show(engine: &mut Engine, name: &ServiceName) -> Answer {
 
 fn unknown(name: &ServiceName) -> Answer {
     failure(Outcome::Unknown, &format!("there is no service {:?}", name.as_str()))
+}
+
+async fn audit(store: &Store, question: &audit::Question) -> Answer {
+    match audit::answer(Source::Store(store), question).await {
+        Ok(body) => done(&body),
+        Err(error) => failure(Outcome::Failed, &error.to_string()),
+    }
 }
 
 /// Loads the files from where the daemon was told that they are.

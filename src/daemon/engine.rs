@@ -10,6 +10,8 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::attempts::Attempts;
+use super::chronicle::{Listing, Side};
+use super::digest::Digest;
 use super::names::Hosts;
 use super::notify::Notifier;
 use super::subjects::{Resolved, Subjects};
@@ -32,6 +34,9 @@ use crate::store::{Fact, Keeper, Kept, LedgerKind, NewSource, Store, StoreError}
 
 /// How long a transition that could not be committed waits for its next try.
 const RETRY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
+
+/// Facts in one transaction, which has to fit into the time that a decision waits. An order's are few.
+const BATCH: usize = 1_024;
 
 /// How far the wall clock may be behind the latest time seen before it counts as turned back.
 const BEHIND: chrono::TimeDelta = chrono::TimeDelta::milliseconds(50);
@@ -64,8 +69,12 @@ pub struct Engine {
     pub store_error: Option<String>,
     /// Promises that are weaker on this host.
     pub weaker: Vec<String>,
-    digest: Option<String>,
     told: Told,
+    digest: Digest,
+    /// The digest that the ledger has.
+    told_digest: Option<String>,
+    /// The ledger could not be read at the start: what it lacks is told when it can be.
+    pub(super) untold: bool,
     /// Counts of what is no longer in force: their sets go when they are on record.
     pub(super) retiring: Vec<CountSets>,
     pub(super) retiring_counters: BTreeSet<String>,
@@ -150,8 +159,10 @@ impl Engine {
             config_error,
             store_error,
             weaker,
-            digest: None,
             told,
+            digest: Digest::default(),
+            told_digest: None,
+            untold: false,
             retiring: Vec::new(),
             retiring_counters: BTreeSet::new(),
         }
@@ -159,9 +170,10 @@ impl Engine {
 
     /// Puts the table in force for the first time, whatever is in the kernel.
     pub fn first(&mut self) -> Result<(), CommitError> {
+        let digest = Digest::begin(&self.world);
         let mut wanted = self.world.compile();
         self.replace(&mut wanted)?;
-        self.adopt(wanted, true);
+        self.adopt(wanted, digest, true);
         Ok(())
     }
 
@@ -179,24 +191,52 @@ impl Engine {
         }
         next.forget_unused_subjects();
         let forgotten = next.forget_unused_hosts();
+        let world = self.world.clone();
         let table = self.put_in_force(next, &BTreeSet::new())?;
         self.unwritten_hosts.extend(forgotten);
         self.hosts.set(self.world.hosts().cloned().collect());
-        self.accept(&loaded);
+        let accepted = self.accept(&loaded);
         self.told.notifier.follow(self.world.settings());
         let proofs = self.teardown(true).await;
-        let entry = record::note(
-            LedgerKind::ConfigApplied,
-            self.world.now(),
-            by,
-            json!({ "services": loaded.services.len(), "ruleset_digest": self.digest() }),
-        );
-        let mut facts = record::facts(&outcome);
-        facts.push(entry);
+        let before = Side { accepted: &accepted, world: &world };
+        let after = Side { accepted: &self.accepted, world: &self.world };
+        let listing = Listing::between(before, after, &outcome);
+        let entries = self.applied(listing, LedgerKind::ConfigApplied, by, json!({})).await;
+        let mut facts = record::facts_of_files(&outcome, self.world.now(), entries);
         facts.extend(self.proof_facts(&outcome, &proofs));
         let recorded = self.keep(facts).await;
         self.config_error = None;
         Ok(Changed { table, proofs, recorded, warnings: loaded.warnings })
+    }
+
+    /// The entries about files that are in force, each with what `head` says.
+    pub(super) async fn applied(
+        &mut self,
+        listing: Listing,
+        kind: LedgerKind,
+        by: &str,
+        mut head: serde_json::Value,
+    ) -> Vec<Fact> {
+        let digest = self.digest().await;
+        head["services"] = json!(self.world.files_count());
+        head["mode"] = json!(self.world.settings().enforcement.mode.to_string());
+        head["ruleset_digest"] = json!(digest);
+        self.told_digest = Some(digest);
+        listing.facts(kind, self.world.now(), by, &head)
+    }
+
+    /// Has the entries of a change say it where the rules are others since.
+    async fn note_digest(&mut self, facts: &mut Vec<Fact>) {
+        let digest = self.digest().await;
+        if self.told_digest.as_ref() == Some(&digest) {
+            return;
+        }
+        if !record::note_digest(facts, &digest) {
+            facts.extend(
+                self.applied(Listing::default(), LedgerKind::ConfigApplied, record::DAEMON, json!({})).await,
+            );
+        }
+        self.told_digest = Some(digest);
     }
 
     /// Notes that files were not accepted.
@@ -255,8 +295,9 @@ impl Engine {
         let outcome = next.order(&order)?;
         let table = self.put_services_in_force(next, &outcome.touched)?;
         let proofs = self.teardown(true).await;
-        let mut facts = record::order_facts(&order, &outcome);
+        let mut facts = record::order_facts(&order, &outcome, self.world.now());
         facts.extend(self.proof_facts(&outcome, &proofs));
+        self.note_digest(&mut facts).await;
         let recorded = self.keep(facts).await;
         self.snapshot_decommissions(&outcome);
         Ok(Changed { table, proofs, recorded, warnings: vec![] })
@@ -283,8 +324,9 @@ impl Engine {
         };
         let closing = !outcome.closing().is_empty();
         let proofs = self.teardown(closing).await;
-        let mut facts = record::facts(&outcome);
+        let mut facts = record::facts(&outcome, self.world.now());
         facts.extend(self.proof_facts(&outcome, &proofs));
+        self.note_digest(&mut facts).await;
         if stepped {
             let detail = json!({ "clock": clock::now(), "latest_seen": before });
             facts.push(record::note(LedgerKind::ClockStepped, self.world.now(), record::DAEMON, detail));
@@ -330,6 +372,7 @@ impl Engine {
         next: World,
         rearm: &BTreeSet<String>,
     ) -> Result<bool, CommitError> {
+        let digest = Digest::begin(&next);
         let mut wanted = next.compile();
         self.keep_counts(&mut wanted);
         let changeset = plan::plan(&self.in_force, &wanted, rearm);
@@ -339,7 +382,7 @@ impl Engine {
             committed => committed.transpose().map(|_| ())?,
         }
         self.take(next);
-        self.adopt(wanted, changed);
+        self.adopt(wanted, digest, changed);
         Ok(changed)
     }
 
@@ -359,13 +402,14 @@ impl Engine {
         let rules_change = !part.wanted.chains.iter().all(same);
         let moved: BTreeSet<_> =
             touched.iter().filter(|name| next.moved(&self.world, name)).cloned().collect();
+        let digest = rules_change.then(|| Digest::begin(&next));
         let changed = match moved.is_empty() {
             true => self.put_part_in_force(next, part)?,
             false => self.put_addresses_in_force(next, &moved, Some(part))?,
         };
-        if rules_change {
+        if let Some(digest) = digest {
             self.in_force_since = self.world.now();
-            self.digest = None;
+            self.digest = digest;
         }
         Ok(changed)
     }
@@ -376,10 +420,11 @@ impl Engine {
         let changed = changeset.is_some();
         match changeset.map(|changeset| self.commit(changeset)) {
             Some(Err(CommitError::Vanished { .. })) => {
+                let digest = Digest::begin(&next);
                 let mut wanted = next.compile();
                 self.replace(&mut wanted)?;
                 self.take(next);
-                self.adopt(wanted, true);
+                self.adopt(wanted, digest, true);
                 return Ok(true);
             }
             committed => committed.transpose().map(|_| ())?,
@@ -396,13 +441,13 @@ impl Engine {
         self.world = next;
     }
 
-    fn adopt(&mut self, wanted: Ruleset, changed: bool) {
+    fn adopt(&mut self, wanted: Ruleset, digest: Digest, changed: bool) {
         self.in_force = wanted;
         if changed {
             self.in_force_since = self.world.now();
         }
         self.owners = Owners::new(&self.world.standings());
-        self.digest = None;
+        self.digest = digest;
     }
 
     /// Brings whatever is in the kernel to the wanted table, in one transaction and without a packet's gap.
@@ -469,18 +514,31 @@ impl Engine {
 
     /// Puts facts on record; false while they wait for the store.
     pub async fn keep(&mut self, facts: Vec<Fact>) -> bool {
-        match self.keeper.keep(facts, clock::now()).await {
-            Kept::Recorded(seqs) => {
+        let mut facts = facts.into_iter();
+        let mut seqs = Vec::new();
+        loop {
+            let batch: Vec<_> = facts.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
                 self.note_time().await;
                 self.told.entries.tell(self.keeper.store(), &seqs).await;
-                true
+                return true;
             }
-            Kept::Waiting { error, keeping } => {
-                let error = error.map_or_else(|| "earlier facts wait".to_owned(), |e| e.to_string());
-                tracing::error!(%error, ?keeping, "not on record yet");
-                self.store_broke(error);
-                false
+            let (error, keeping) = match self.keeper.keep(batch, clock::now()).await {
+                Kept::Recorded(numbers) => {
+                    seqs.extend(numbers);
+                    continue;
+                }
+                Kept::Waiting { error, keeping } => (error, keeping),
+            };
+            let rest: Vec<_> = facts.collect();
+            if !rest.is_empty() {
+                // Behind those that wait already: nothing is asked.
+                let _waiting = self.keeper.keep(rest, clock::now()).await;
             }
+            let error = error.map_or_else(|| "earlier facts wait".to_owned(), |e| e.to_string());
+            tracing::error!(%error, ?keeping, "not on record yet");
+            self.store_broke(error);
+            return false;
         }
     }
 
@@ -526,6 +584,7 @@ impl Engine {
                 self.store_error = None;
                 self.told.entries.tell(self.keeper.store(), &[]).await;
                 self.set_openings(Openings::Armed);
+                self.tell_what_is_untold().await;
             }
             Err(error) => self.store_error = Some(error.to_string()),
         }
@@ -554,9 +613,12 @@ impl Engine {
     }
 
     /// Remembers the accepted texts, for a start with bad files and for services whose file goes.
-    fn accept(&mut self, loaded: &Loaded) {
-        self.accepted = snapshot::merged(&self.accepted, loaded, &self.world);
+    /// Returns those of before.
+    fn accept(&mut self, loaded: &Loaded) -> Accepted {
+        let accepted = snapshot::merged(&self.accepted, loaded, &self.world);
+        let before = std::mem::replace(&mut self.accepted, accepted);
         self.write_accepted();
+        before
     }
 
     pub fn write_accepted(&mut self) {
@@ -568,14 +630,8 @@ impl Engine {
     }
 
     /// The digest over the printed table that follows from files and orders alone.
-    pub fn digest(&mut self) -> String {
-        use sha2::{Digest, Sha256};
-        if self.digest.is_none() {
-            let printed = self.world.compile_lasting().print_lasting().to_string();
-            let hash = Sha256::digest(printed.as_bytes());
-            self.digest = Some(hash.iter().map(|byte| format!("{byte:02x}")).collect());
-        }
-        self.digest.clone().unwrap_or_default()
+    pub async fn digest(&mut self) -> String {
+        self.digest.get().await
     }
 
     /// When the loop has to look at the time again.

@@ -8,9 +8,11 @@ use serde_json::json;
 
 use super::Options;
 use super::attempts::Attempts;
+use super::chronicle::{Listing, Side};
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
 use super::{fallback, record, snapshot};
+use crate::api::audit::{self, Source};
 use crate::compile::Openings;
 use crate::config::{Diagnostic, Loaded};
 use crate::files::{self, SettingsFile};
@@ -22,7 +24,7 @@ use crate::plan::Inventory;
 use crate::reconcile::{Outcome, World};
 use crate::resolvers;
 use crate::store::accepted::{self, Accepted, AcceptedError};
-use crate::store::{Keeper, LedgerKind, Opened, StoreError};
+use crate::store::{Fact, Keeper, LedgerKind, Opened, StoreError};
 
 /// Why the daemon does not start. What is in force stays.
 #[derive(Debug, thiserror::Error)]
@@ -307,22 +309,50 @@ fn weaker(table: &Table, settings: &Settings) -> Vec<String> {
 impl Engine {
     /// Tears down what ended while no daemon ran, and records the start.
     async fn started(&mut self, outcome: &Outcome) {
-        let mut facts = record::facts(outcome);
         super::isolation::sweep(&self.world, &self.hierarchy).await;
         let namespaces = self.subjects.namespaces();
         let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await;
+        let head = json!({ "version": env!("CARGO_PKG_VERSION"), "config_error": self.config_error });
+        let now = self.world.now();
+        let listing = self.unlike_the_ledger(&record::facts(outcome, now)).await;
+        let entries = self.applied(listing, LedgerKind::DaemonStarted, record::DAEMON, head).await;
+        let mut facts = record::facts_of_files(outcome, now, entries);
         let closing = outcome.closing();
         for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {
             let proof = proofs.get(service).cloned().unwrap_or_default();
             facts.push(record::teardown(service, &proof, self.world.now()));
         }
-        let detail = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "ruleset_digest": self.digest(),
-            "config_error": self.config_error,
-        });
-        facts.push(record::note(LedgerKind::DaemonStarted, self.world.now(), record::DAEMON, detail));
         self.keep(facts).await;
         self.write_accepted();
+    }
+
+    /// In what services are others than the ledger has them once these facts are in it. Where it cannot be read, they are
+    /// told when it can be.
+    async fn unlike_the_ledger(&mut self, facts: &[Fact]) -> Listing {
+        let mut history = match audit::history(&mut Source::Store(self.keeper.store()), None).await {
+            Ok(history) if !self.keeper.is_waiting() => history,
+            Ok(_) | Err(_) => {
+                self.untold = true;
+                return Listing::default();
+            }
+        };
+        for (seq, fact) in (history.last_seq + 1..).zip(facts) {
+            if let Fact::Entry(entry) = fact {
+                history.take(&record::told(seq, entry));
+            }
+        }
+        Listing::unlike(&history, Side { accepted: &self.accepted, world: &self.world })
+    }
+
+    /// Tells what the ledger lacks because it could not be read at the start.
+    pub(super) async fn tell_what_is_untold(&mut self) {
+        if !std::mem::take(&mut self.untold) {
+            return;
+        }
+        let listing = self.unlike_the_ledger(&[]).await;
+        if !listing.is_empty() {
+            let facts = self.applied(listing, LedgerKind::ConfigApplied, record::DAEMON, json!({})).await;
+            self.keep(facts).await;
+        }
     }
 }

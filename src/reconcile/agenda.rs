@@ -23,10 +23,14 @@ pub struct Agenda {
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     pub state: ServiceState,
+    /// When it was looked at.
+    pub seen: Time,
     /// The next change of the state.
     pub transition: Option<(Time, ServiceState)>,
     /// When to look again; `None`: time changes nothing any more.
     pub due: Option<Time>,
+    /// False once its watch is over.
+    pub governs: bool,
 }
 
 impl Entry {
@@ -42,13 +46,35 @@ impl Entry {
         let instants = [transition.map(|(at, _)| at), arming, watch, Some(now + LOOK)];
         let due = instants.into_iter().flatten().filter(|at| *at > now).min();
         let state = schedule::state(service, record, approved, now);
-        Self { state, transition: transition.filter(|_| governs), due: due.filter(|_| governs) }
+        Self {
+            state,
+            seen: now,
+            transition: transition.filter(|_| governs),
+            due: due.filter(|_| governs),
+            governs,
+        }
     }
 }
 
 impl Agenda {
     pub fn state(&self, name: &ServiceName) -> Option<ServiceState> {
         self.entries.get(name).map(|entry| entry.state)
+    }
+
+    pub fn entry(&self, name: &ServiceName) -> Option<Entry> {
+        self.entries.get(name).copied()
+    }
+
+    /// True unless its watch is known to be over.
+    pub fn governs(&self, name: &ServiceName) -> bool {
+        self.entries.get(name).is_none_or(|entry| entry.governs)
+    }
+
+    /// Says what a service has become meanwhile; when to look at it stays.
+    pub fn set_state(&mut self, name: &ServiceName, state: ServiceState) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.state = state;
+        }
     }
 
     pub fn note(&mut self, name: &ServiceName, entry: Entry) {

@@ -33,6 +33,7 @@ kinds! {
     ServiceDecommissioned = "service.decommissioned",
     WindowOpened = "window.opened",
     WindowClosed = "window.closed",
+    WatchEnded = "watch.ended",
     TeardownCompleted = "teardown.completed",
     ApprovalAccepted = "approval.accepted",
     ApprovalRejected = "approval.rejected",

@@ -216,7 +216,7 @@ pub(super) async fn select(
     rows.iter().map(ledger_row).collect()
 }
 
-fn ledger_row(row: &SqliteRow) -> Result<LedgerRow, Fault> {
+pub(super) fn ledger_row(row: &SqliteRow) -> Result<LedgerRow, Fault> {
     Ok(LedgerRow {
         seq: text::to_count(row.try_get("seq")?)?,
         at: row.try_get("at")?,

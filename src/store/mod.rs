@@ -13,6 +13,7 @@
 //! | [`verify`] | feeds it from a database or an export |
 //! | [`offline`], [`export`] | the ledger without a daemon: from a database, from and to a file |
 //! | `ledger`, `attempts`, `baselines`, `records`, `clock` | one table each |
+//! | `past` | reads the ledger back: pages, and what tells of an instant |
 //! | `kind`, `detail` | the words and the JSON of ledger entries |
 //! | `fact` | several of them in one transaction, each at most once |
 //! | [`journal`], `line`, `journal_file` | what could not be stored yet |
@@ -55,6 +56,7 @@ mod ledger;
 mod line;
 mod names;
 mod news;
+mod past;
 mod records;
 mod retention;
 mod room;
@@ -85,6 +87,8 @@ pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
 pub use retention::{FIRST_STEP, next_step};
 pub use news::{MOST as MOST_NEWS, NewSource, News};
+pub use past::{Page, PageFilter};
+pub use retention::{FIRST_STEP, next_step};
 pub use room::LOG_MOST;
 pub use seal::Sealed;
 

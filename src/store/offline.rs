@@ -12,7 +12,8 @@ use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use super::connect::{self, Schema};
 use super::error::Fault;
 use super::statement::{Purpose, Statement};
-use super::{Head, LedgerFilter, LedgerRow, StoreError, ledger, text};
+use super::{Head, LedgerFilter, LedgerRow, Page, PageFilter, StoreError, ledger, past, text};
+use crate::model::Time;
 
 const READ: &str = "read the ledger";
 
@@ -111,6 +112,18 @@ impl Ledger {
     pub async fn entries(&mut self, filter: &LedgerFilter) -> Result<Vec<LedgerRow>, StoreError> {
         let rows = ledger::select(&mut self.connection, filter).await;
         rows.map_err(|fault| fault.explain(&self.path, READ))
+    }
+
+    /// The same as [`Store::page`](super::Store::page).
+    pub async fn page(&mut self, filter: &PageFilter) -> Result<Page, StoreError> {
+        let page = past::page(&mut self.connection, filter).await;
+        page.map_err(|fault| fault.explain(&self.path, READ))
+    }
+
+    /// The same as [`Store::past`](super::Store::past).
+    pub async fn past(&mut self, at: Option<Time>, each: impl FnMut(&LedgerRow)) -> Result<u64, StoreError> {
+        let through = past::past(&mut self.connection, at, each).await;
+        through.map_err(|fault| fault.explain(&self.path, READ))
     }
 
     /// Whether there are entries with numbers below 1, which no reader would meet.

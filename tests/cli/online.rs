@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
+use picoseg::api::audit;
 use picoseg::api::explain::Question;
 use picoseg::api::server::{Server, serve};
 use picoseg::model::{Direction, OrderKind, Reason, Settings};
@@ -81,11 +82,64 @@ fn ordinary(ask: &Ask) -> Answer {
             ], "recorded": true,
         })),
         Ask::Explain(question) => done(explained(question)),
+        Ask::Audit(question) => done(audit(question)),
         Ask::Settle(Settle { cgroup, id }) => done(json!({
             "schema": 1, "cgroups": [{"cgroup": cgroup, "id": id, "subjects": ["unit:payments.service"]}],
         })),
         Ask::Order { service, kind, .. } => done(ordering(service.as_str(), *kind, &[], true)),
     }
+}
+
+/// Two pages of entries, and two services where an instant is asked for.
+fn audit(question: &audit::Question) -> Value {
+    let entry = |seq: u64, kind: &str, service: Option<&str>, detail: Value| {
+        json!({
+            "seq": seq, "at": "2026-11-20T09:00:00.000000000Z", "kind": kind, "service": service, "detail": detail,
+            "actor": "root (uid 0)", "prev": "a".repeat(64), "hash": "b".repeat(64),
+        })
+    };
+    let entries = match question.after {
+        None | Some(0) => vec![
+            entry(
+                1,
+                "config.applied",
+                None,
+                json!({"part": 1, "parts": 1, "added": [{"name": "stripe"}], "services": 3}),
+            ),
+            entry(
+                2,
+                "window.opened",
+                Some("stripe"),
+                json!({"closes_at": "2026-11-20T18:00:00Z", "state": "open"}),
+            ),
+        ],
+        Some(_) => vec![entry(
+            3,
+            "service.suspended",
+            Some("stripe"),
+            json!({"reason": "an\u{1b}[2J incident", "recorded": "later", "state": "suspended"}),
+        )],
+    };
+    json!({
+        "schema": 1, "entries": entries, "next_after": question.after.filter(|after| *after == 0).map(|_| 2),
+        "earlier": false, "at": question.at, "last_seq": question.at.map(|_| 2), "mode": question.at.map(|_| "enforce"),
+        "ruleset_digest": question.at.map(|_| "abc"),
+        "services": question.at.map(|_| json!([past_service("stripe", "open"), past_service("zoom", "closed")])),
+    })
+}
+
+fn past_service(name: &str, state: &str) -> Value {
+    let policy = json!({
+        "id": format!("{name}/egress/0"), "direction": "egress", "subject": "unit:payments.service",
+        "endpoints": ["198.51.100.7", "@list"], "more_endpoints": {"count": 40, "sha256": "c"}, "ports": ["443/tcp"],
+        "more_ports": null, "tls": "required", "windows": ["office"],
+    });
+    json!({
+        "name": name, "provider": "=cmd()", "owner": "o@example.com", "ticket": null, "mode": "enforce", "state": state,
+        "since": "2026-11-20T09:00:00Z", "by": "picosegd", "until": "2026-11-20T18:00:00Z",
+        "commission": "2026-01-01T00:00:00Z", "decommission": "2027-01-01T00:00:00Z", "sha256": "d",
+        "lists": [{"name": "list", "entries": 40, "sha256": "e"}], "policies": [policy], "more_policies": null,
+    })
 }
 
 /// A row for each count.
@@ -225,6 +279,65 @@ fn json_is_the_body_as_it_came() {
         assert_eq!(said.json()["schema"], 1, "{arguments:?}");
         assert_eq!(said.stdout.lines().count(), 1, "{arguments:?}");
     }
+}
+
+#[test]
+fn entries_are_a_table_in_words() {
+    let daemon = Daemon::start(ordinary);
+    let said = daemon.run(&["audit", "show", "--service", "stripe"]).exits(0);
+    let expected = "\
+TIME                  KIND            SERVICE  ACTOR         WHAT
+2026-11-20T09:00:00Z  config.applied  -        root (uid 0)  services: 3; added: stripe
+2026-11-20T09:00:00Z  window.opened   stripe   root (uid 0)  until 2026-11-20T18:00:00Z
+";
+    assert_eq!(said.stdout, expected);
+    let Some(Ask::Audit(asked)) = daemon.asked().pop() else { panic!("the ledger") };
+    let service = asked.service.map(|name| name.to_string());
+    assert_eq!((service.as_deref(), asked.after, asked.limit), (Some("stripe"), None, 1_000));
+
+    // Page by page, and what stands in a reason moves no cursor.
+    let said = daemon.run(&["audit", "show", "--since", "2026-01-01T00:00:00Z"]).exits(0);
+    assert_eq!(said.stdout.lines().count(), 4, "{}", said.stdout);
+    assert!(
+        said.stdout.contains("an\\u{1b}[2J incident") && !said.stdout.contains('\u{1b}'),
+        "{}",
+        said.stdout
+    );
+    let pages: Vec<_> = daemon.asked().into_iter().rev().take(2).collect();
+    let after = |ask: &Ask| if let Ask::Audit(question) = ask { question.after } else { None };
+    assert_eq!(pages.iter().map(after).collect::<Vec<_>>(), [Some(2), Some(0)]);
+    let json = daemon.run(&["audit", "show", "--json", "--since", "2026-01-01T00:00:00Z"]).exits(0).json();
+    assert_eq!(json["entries"].as_array().map(Vec::len), Some(3));
+    assert_eq!(json["entries"][0]["prev"], "a".repeat(64));
+}
+
+#[test]
+fn an_access_review_is_a_table_or_a_spreadsheet() {
+    let daemon = Daemon::start(ordinary);
+    let at = ["audit", "show", "--at", "2026-11-20T10:00:00Z"];
+    let said = daemon.run(&at).exits(0);
+    let expected = "\
+at      2026-11-20T10:00:00Z
+entry   2
+mode    enforce
+digest  abc
+
+SERVICE  PROVIDER  OWNER          STATE   SINCE                 UNTIL                 SUBJECT                DIRECTION  \
+ENDPOINTS                              PORTS
+stripe   =cmd()    o@example.com  open    2026-11-20T09:00:00Z  2026-11-20T18:00:00Z  unit:payments.service  egress     \
+198.51.100.7, @list, ... 40 in all  443/tcp (tls required) (only in office)
+";
+    let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let stripe: String = said.stdout.lines().take(7).map(|line| format!("{line}\n")).collect();
+    assert_eq!(squeezed(&stripe), squeezed(expected));
+    let Some(Ask::Audit(asked)) = daemon.asked().pop() else { panic!("the ledger") };
+    assert_eq!(asked.at, Some("2026-11-20T10:00:00Z".parse().unwrap()));
+
+    let said = daemon.run(&[&at[..], &["--format", "csv"]].concat()).exits(0);
+    let line = said.stdout.lines().nth(1).unwrap_or_default().to_owned();
+    assert!(line.starts_with("stripe,'=cmd(),o@example.com,,enforce,open,2026-11-20T09:00:00Z,"), "{line}");
+    assert!(line.contains("\"198.51.100.7, @list, ... 40 in all\""), "{line}");
+    daemon.run(&["audit", "show", "--format", "csv"]).exits(2);
 }
 
 #[test]

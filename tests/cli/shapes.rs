@@ -158,7 +158,63 @@ fn samples() -> BTreeMap<&'static str, Value> {
         mode: None,
         tls: None,
     };
+    let audit = body::Audit {
+        schema: SCHEMA,
+        entries: Vec::new(),
+        next_after: None,
+        earlier: false,
+        at: None,
+        last_seq: None,
+        mode: None,
+        ruleset_digest: None,
+        services: None,
+    };
+    let entry = body::LedgerEntry {
+        seq: 1,
+        at: String::new(),
+        kind: String::new(),
+        service: None,
+        actor: String::new(),
+        detail: Value::Null,
+        prev: String::new(),
+        hash: String::new(),
+    };
+    let past_policy = body::PastPolicy {
+        id: String::new(),
+        direction: String::new(),
+        subject: String::new(),
+        endpoints: Vec::new(),
+        more_endpoints: None,
+        ports: Vec::new(),
+        more_ports: None,
+        tls: None,
+        windows: None,
+    };
+    let past_service = body::PastService {
+        name: String::new(),
+        provider: None,
+        owner: None,
+        ticket: None,
+        mode: None,
+        state: String::new(),
+        since: None,
+        by: None,
+        until: None,
+        commission: None,
+        decommission: None,
+        sha256: None,
+        lists: Vec::new(),
+        policies: Vec::new(),
+        more_policies: None,
+    };
+    let past_list = body::PastList { name: String::new(), entries: 0, sha256: String::new() };
     BTreeMap::from([
+        ("Audit", value(audit)),
+        ("LedgerEntry", value(entry)),
+        ("PastService", value(past_service)),
+        ("PastPolicy", value(past_policy)),
+        ("PastList", value(past_list)),
+        ("More", value(body::More { count: 0, sha256: String::new() })),
         ("Explained", value(explained)),
         ("Settled", value(body::Settled { schema: SCHEMA, cgroups: Vec::new() })),
         ("SettledCgroup", value(settled)),
@@ -230,6 +286,8 @@ fn the_bodies_have_the_keys_that_users_were_promised() {
             "service, provider, policy, direction, reason, verdict, protocol, remote, remote_port, local, local_port, \
              subject, uid, also, count, first_seen, last_seen",
         ),
+        ("Audit", "schema, entries"),
+        ("LedgerEntry", "seq, at, kind, service, actor, detail, prev, hash"),
         ("Explained", "verdict, reason, service, policy, until"),
         ("Diagnostics", "schema, diagnostics"),
         ("Diagnostic", "file, line, column, message, help"),

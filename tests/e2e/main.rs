@@ -10,6 +10,7 @@ mod lab;
 mod accounts;
 mod anywhere;
 mod attempts;
+mod audit;
 mod behind;
 mod closing;
 mod containers;

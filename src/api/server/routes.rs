@@ -19,6 +19,7 @@ use super::attempts::Which;
 use super::failure::Refused;
 use super::peer::{self, Groups};
 use crate::api::ask::{Answer, Ask, Asked, Line, Outcome, Settle};
+use crate::api::audit;
 use crate::api::body::OrderRequest;
 use crate::api::explain::{Question, RemoteError};
 use crate::api::reason;
@@ -66,6 +67,7 @@ pub fn router(api: Api, uid: u32) -> Router {
         .route("/v1/services/{name}/decommission", post(decommission))
         .route("/v1/attempts", get(attempts))
         .route("/v1/explain", get(explain))
+        .route("/v1/audit", get(audit))
         .route("/v1/settle", get(settle))
         .route("/v1/apply", post(apply))
         .fallback(|uri: Uri| async move { Refused::NoSuchRoute(uri.path().to_owned()) })
@@ -114,6 +116,34 @@ async fn explain(State(client): State<Client>, packet: Result<Query<Packet>, Que
     };
     let at = packet.at.as_deref().map(|text| instant("at", text)).transpose()?;
     client.ask(Ask::Explain(Question { subject, remote, direction, at }), ANSWER).await
+}
+
+/// The query of `audit`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entries {
+    at: Option<String>,
+    since: Option<String>,
+    service: Option<String>,
+    after: Option<u64>,
+    limit: Option<u32>,
+}
+
+async fn audit(State(client): State<Client>, entries: Result<Query<Entries>, QueryRejection>) -> Reply {
+    let Query(Entries { at, since, service, after, limit }) =
+        entries.map_err(|error| Refused::BadRequest(error.body_text()))?;
+    let limit = limit.unwrap_or(audit::MOST);
+    if !(1..=audit::MOST).contains(&limit) {
+        return Err(Refused::BadRequest(format!("limit: a number from 1 to {}", audit::MOST)));
+    }
+    let question = audit::Question {
+        at: at.as_deref().map(|text| instant("at", text)).transpose()?,
+        since: since.as_deref().map(|text| instant("since", text)).transpose()?,
+        service: service.as_deref().map(service_name).transpose()?,
+        after,
+        limit,
+    };
+    client.ask(Ask::Audit(question), ANSWER).await
 }
 
 /// The query of `settle`.

@@ -1,8 +1,10 @@
-//! `audit`: the ledger. Shown by the daemon; verified and exported offline, whether a daemon runs or not.
+//! `audit`: the ledger. Shown by the daemon, or from its database where none answers; verified and exported offline, whether a daemon runs or not.
 
 mod export;
+mod review;
 mod show;
 mod verify;
+mod words;
 
 use std::path::PathBuf;
 
