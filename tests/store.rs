@@ -13,8 +13,6 @@ mod keeper;
 mod keeps;
 #[path = "store/mounts.rs"]
 mod mounts;
-#[path = "store/stalls.rs"]
-mod stalls;
 #[path = "store/news.rs"]
 mod news;
 #[path = "store/signed.rs"]

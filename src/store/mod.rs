@@ -64,8 +64,7 @@ mod seal;
 mod text;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -85,7 +84,6 @@ pub use keeper::{Keeper, Kept, Start};
 pub use kind::LedgerKind;
 pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
-pub use retention::{FIRST_STEP, next_step};
 pub use news::{MOST as MOST_NEWS, NewSource, News};
 pub use past::{Page, PageFilter};
 pub use retention::{FIRST_STEP, next_step};
@@ -132,17 +130,13 @@ pub enum Opened {
 impl Store {
     /// A store that is not open yet: every call says so until [`Store::reopen`] worked.
     pub fn at(directory: &Path) -> Self {
-        Self {
-            directory: directory.to_owned(),
-            path: directory.join(FILE),
-            connected: RwLock::new(None),
-            telling: AtomicBool::new(false),
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|value| !value.is_empty());
         Self {
             directory: directory.to_owned(),
             path: directory.join(FILE),
             key: key::Place::new(directory, credentials.map(PathBuf::from)),
             connected: RwLock::new(None),
+            telling: AtomicBool::new(false),
             synced: AtomicI64::new(i64::MIN),
         }
     }
