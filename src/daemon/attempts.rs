@@ -44,7 +44,7 @@ pub struct Attempts {
 enum Stage {
     Idle,
     Reading { left: VecDeque<(Pair, u64)>, read: VecDeque<(Pair, u64, Read)> },
-    Settling { left: VecDeque<(Pair, u64, Read)>, now: Option<Settling> },
+    Settling { left: VecDeque<(Pair, u64, Read)>, now: Option<Box<Settling>> },
 }
 
 /// What to do next.
@@ -193,7 +193,7 @@ impl Attempts {
         owners: &Owners,
         store: &Store,
         mut left: VecDeque<(Pair, u64, Read)>,
-        now: Option<Settling>,
+        now: Option<Box<Settling>>,
     ) -> Result<Next, StepError> {
         let standings = world.standings();
         match now {
@@ -220,7 +220,7 @@ impl Attempts {
                         total,
                         read,
                     )?;
-                    self.stage = Stage::Settling { left, now: Some(settling) };
+                    self.stage = Stage::Settling { left, now: Some(Box::new(settling)) };
                     return Ok(Next::Step);
                 }
             }
