@@ -44,6 +44,7 @@ pub use addresses::{Listing, add as address_part, network};
 pub use counts::{Charged, CountSets, Half, count_sets};
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
+pub use windows::CUT_GRACE;
 
 /// What the kernel can tell a subject by, right now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

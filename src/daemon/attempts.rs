@@ -4,8 +4,10 @@
 //! delivers in batches of up to 100 ms, are usually there first and rows need not be corrected.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Instant;
 
-use super::tally::{Changes, Detail, Tally, Target};
+use super::closing::Closings;
+use super::tally::{Detail, Tally, Target};
 use crate::compile::{self, Charged, CountSets, Half, Standing};
 use crate::kernel::commit::{CommitError, Table};
 use crate::kernel::nflog;
@@ -25,10 +27,12 @@ pub struct Attempts {
     fresh: Vec<(Target, i64)>,
     fresh_baselines: Vec<Baseline>,
     /// Settled, and not written yet: the store did not work.
-    unwritten: Changes,
+    unwritten: BTreeMap<AttemptKey, Change>,
     unwritten_baselines: Vec<Baseline>,
     /// Records that the kernel made and nobody got.
     pub lost: u64,
+    /// Tells what was in flight at a close from what came later.
+    pub closings: Closings,
 }
 
 /// How long a quiet target is remembered.
@@ -51,9 +55,10 @@ impl Attempts {
             totals: BTreeMap::new(),
             fresh: Vec::new(),
             fresh_baselines: Vec::new(),
-            unwritten: Changes::new(),
+            unwritten: BTreeMap::new(),
             unwritten_baselines: gone.into_iter().map(|old| Baseline { packets: 0, ..old }).collect(),
             lost: 0,
+            closings: Closings::default(),
         }
     }
 
@@ -80,6 +85,7 @@ impl Attempts {
             self.read_sets(table, sets)?;
         }
         self.totals = totals;
+        self.closings.read(Instant::now());
         Ok(!changed.is_empty())
     }
 
@@ -143,9 +149,12 @@ impl Attempts {
         let now = world.now();
         let services = world.standings();
         let row = |target: &Target| row(&services, owners, world, target);
-        let changes = self.tally.settle(self.fresh.drain(..), &row, now);
+        let counted = self.tally.settle(self.fresh.drain(..), &row, now);
+        let change = |count| Change { count, ..Change::default() };
+        let mut changes = counted.into_iter().map(|(key, count)| (key, change(count))).collect();
+        self.closings.book(&mut changes);
         for (key, change) in changes {
-            *self.unwritten.entry(key).or_default() += change;
+            self.unwritten.entry(key).or_default().add(change);
         }
         self.unwritten_baselines.append(&mut self.fresh_baselines);
         self.tally.forget(now - QUIET);
@@ -156,11 +165,7 @@ impl Attempts {
         if self.unwritten.is_empty() && self.unwritten_baselines.is_empty() {
             return Ok(());
         }
-        let changes: Vec<_> = self
-            .unwritten
-            .iter()
-            .map(|(key, by)| (key.clone(), Change { count: *by, ..Change::default() }))
-            .collect();
+        let changes: Vec<_> = self.unwritten.iter().map(|(key, by)| (key.clone(), by.clone())).collect();
         store.add_counts(&changes, &self.unwritten_baselines, now).await?;
         self.unwritten.clear();
         self.unwritten_baselines.clear();

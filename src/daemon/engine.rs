@@ -163,6 +163,7 @@ impl Engine {
         self.hosts.set(self.world.hosts().cloned().collect());
         self.accept(&loaded);
         let proofs = self.teardown(true).await;
+        self.watch_closings(&outcome);
         let entry = record::note(
             LedgerKind::ConfigApplied,
             self.world.now(),
@@ -233,6 +234,7 @@ impl Engine {
         let outcome = next.order(&order)?;
         let table = self.put_services_in_force(next, &outcome.touched)?;
         let proofs = self.teardown(true).await;
+        self.watch_closings(&outcome);
         let mut facts = record::order_facts(&order, &outcome);
         facts.extend(self.proof_facts(&outcome, &proofs));
         let recorded = self.keep(facts).await;
@@ -261,6 +263,7 @@ impl Engine {
         };
         let closing = !outcome.closing().is_empty();
         let proofs = self.teardown(closing).await;
+        self.watch_closings(&outcome);
         let mut facts = record::facts(&outcome);
         facts.extend(self.proof_facts(&outcome, &proofs));
         if stepped {

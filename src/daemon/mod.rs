@@ -14,6 +14,8 @@
 //! | `teardown` | cuts what is connected, and proves that nothing is left |
 //! | `tally` | pure: kernel counts and log records to rows |
 //! | `attempts` | reads counts and records, writes rows |
+//! | `closing` | pure: what was in flight at a close, and what came later |
+//! | `in_flight` | which closes that is asked for |
 //! | `snapshot` | what is kept of accepted files |
 //! | `record` | happenings to ledger entries |
 //! | `answer` | what the API asks |
@@ -21,11 +23,13 @@
 
 mod answer;
 mod attempts;
+mod closing;
 mod counts;
 mod engine;
 mod fallback;
 mod findings;
 mod hearing;
+mod in_flight;
 mod isolation;
 mod names;
 mod programs;

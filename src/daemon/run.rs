@@ -155,6 +155,9 @@ async fn turn(
         arm(engine, inputs).await;
         settling.answer(engine);
         let elapsed = engine.elapsed_deadline();
+        if let Some(due) = engine.attempts.closings.due() {
+            counts_at = counts_at.min(due.into());
+        }
         let woken = tokio::select! {
             biased;
             _ = inputs.terminate.recv() => Woken::Stop,
@@ -328,6 +331,9 @@ async fn on_counts(engine: &mut Engine) -> Duration {
     {
         tracing::error!(%error, "attempts are not on record yet");
         engine.store_broke(error.to_string());
+    }
+    if engine.store_error.is_none() {
+        engine.write_closings().await;
     }
     if busy || engine.attempts.is_pending() {
         return BUSY;

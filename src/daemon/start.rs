@@ -11,6 +11,7 @@ use super::attempts::Attempts;
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
 use super::{fallback, record, snapshot};
+use crate::api::body::Teardown;
 use crate::compile::Openings;
 use crate::config::{Diagnostic, Loaded};
 use crate::files::{self, SettingsFile};
@@ -309,9 +310,11 @@ impl Engine {
         super::isolation::sweep(&self.world, &self.hierarchy).await;
         let namespaces = self.subjects.namespaces();
         let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await;
+        self.watch_decommissions(outcome);
         let closing = outcome.closing();
         for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {
             let proof = proofs.get(service).cloned().unwrap_or_default();
+            let proof = Teardown { completed_at: Some(clock::now()), ..proof };
             facts.push(record::teardown(service, &proof, self.world.now()));
         }
         let detail = json!({

@@ -7,7 +7,7 @@
 //! | file | duty |
 //! |---|---|
 //! | [`chain`] | pure: hashes of ledger entries, and whether they are unbroken |
-//! | `ledger`, `attempts`, `baselines`, `records`, `clock` | one table each |
+//! | `ledger`, `attempts`, `baselines`, `closings`, `records`, `clock` | one table each |
 //! | `kind`, `detail` | the words and the JSON of ledger entries |
 //! | `fact` | several of them in one transaction, each at most once |
 //! | [`journal`], `line`, `journal_file` | what could not be stored yet |
@@ -26,6 +26,7 @@ mod attempt_row;
 mod attempts;
 mod baselines;
 mod clock;
+mod closings;
 mod connect;
 mod detail;
 mod error;
@@ -49,6 +50,7 @@ use sqlx::{Sqlite, Transaction};
 pub use attempts::{Attempt, AttemptFilter, AttemptKey, Change, Process, Verdict};
 pub use baselines::Baseline;
 pub use chain::{FirstBad, Head};
+pub use closings::Closing;
 pub use detail::Detail;
 pub use error::StoreError;
 pub use fact::{Fact, Pending};
