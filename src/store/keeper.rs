@@ -113,7 +113,7 @@ impl Keeper {
         fact::overlay(BTreeMap::new(), self.journal.pending())
     }
 
-    /// The store; a clone reads beside whoever decides.
+    /// The store; a clone of the handle reads beside the loop.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
