@@ -16,6 +16,8 @@
 //! | [`names`] | the addresses that host names have and had |
 //! | [`reconcile`] | the state machine |
 //! | [`ranges`] | overlapping ranges to disjoint ones |
+//! | [`report`] | the decommission report: what it says, and how in each format |
+//! | [`escape`] | text from elsewhere made harmless |
 //!
 //! | edge | duty |
 //! |---|---|
@@ -34,6 +36,7 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod daemon;
+pub mod escape;
 pub mod execd;
 pub mod explain;
 pub mod files;
@@ -44,6 +47,7 @@ pub mod owners;
 pub mod plan;
 pub mod ranges;
 pub mod reconcile;
+pub mod report;
 pub mod resolvers;
 pub mod ruleset;
 pub mod schedule;

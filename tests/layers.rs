@@ -4,10 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module, and the modules of this crate that it may name.
-const CORE: [(&str, &[&str]); 11] = [
+const CORE: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("names", &["model"]),
     ("ranges", &[]),
+    ("escape", &[]),
+    ("report", &["escape", "model"]),
     ("ruleset", &["model"]),
     ("config", &["model"]),
     ("schedule", &["model"]),
