@@ -92,7 +92,7 @@ fn settings(directory: &Path) -> Settings {
 
 fn by_heart(ask: &Ask) -> Answer {
     let named = match ask {
-        Ask::Show(name) | Ask::Order { service: name, .. } => name.as_str(),
+        Ask::Show(name) | Ask::Report(name) | Ask::Order { service: name, .. } => name.as_str(),
         Ask::Status | Ask::Services | Ask::Attempts { .. } | Ask::Explain(_) => "",
         Ask::Settle(_) | Ask::Apply { .. } => "",
     };
@@ -351,6 +351,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
     let served = [
         ("get", "/v1/attempts"),
         ("get", "/v1/explain"),
+        ("get", "/v1/report/{name}"),
         ("get", "/v1/services"),
         ("get", "/v1/services/{name}"),
         ("get", "/v1/settle"),

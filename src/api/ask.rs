@@ -12,6 +12,7 @@ pub enum Ask {
     Status,
     Services,
     Show(ServiceName),
+    Report(ServiceName),
     Attempts {
         service: Option<ServiceName>,
         since: Option<Time>,

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::engine::{ChangeError, Changed, Engine};
-use super::{findings, programs, settle};
+use super::{findings, programs, report, settle};
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
 use crate::api::body::{self, SCHEMA};
 use crate::api::explain::{self, Facts, Question};
@@ -18,6 +18,14 @@ use crate::store::{Attempt, AttemptFilter};
 /// Answers one question or carries one order out. What takes long goes on beside the loop.
 pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     let Asked { ask, reply } = asked;
+    if let Ask::Report(name) = &ask
+        && let Some(draft) = report::draft(engine, name)
+    {
+        tokio::spawn(async move {
+            let _ = reply.send(draft.complete().await);
+        });
+        return;
+    }
     let look = match &ask {
         Ask::Show(name) => {
             let strangers = programs::strangers(engine, name);
@@ -48,6 +56,10 @@ async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answe
             done(&view::services(&engine.world, &counts))
         }
         Ask::Show(name) => show(engine, &name).await,
+        Ask::Report(name) => match report::draft(engine, &name) {
+            Some(draft) => draft.complete().await,
+            None => unknown(&name),
+        },
         Ask::Attempts { service, since } => attempts(engine, service, since).await,
         Ask::Explain(question) => done(&explain(engine, &question)),
         Ask::Settle(place) => settle::look(engine, &place).into(),

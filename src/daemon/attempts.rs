@@ -99,7 +99,7 @@ impl Attempts {
 
     /// True when a round has to follow soon: something was read that is not settled yet.
     pub fn is_pending(&self) -> bool {
-        !self.fresh.is_empty() || !self.unwritten.is_empty()
+        !self.fresh.is_empty() || !self.unwritten.is_empty() || self.closings.is_pending()
     }
 
     /// Hosts first: what is counted between the two reads is then in `ports` alone, and the part without a port is

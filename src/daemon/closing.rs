@@ -67,6 +67,11 @@ impl Closings {
         self.open.iter().filter(|open| open.phase == Phase::Runs).map(|open| open.ends).min()
     }
 
+    /// True when the last read of a close is not booked yet.
+    pub fn is_pending(&self) -> bool {
+        self.open.iter().any(|open| open.phase != Phase::Runs)
+    }
+
     /// Takes note that the kernel's counts were read. [`Closings::book`] what was read before first.
     pub fn read(&mut self, now: Instant) {
         for open in self.open.iter_mut().filter(|open| open.phase == Phase::Runs && now >= open.ends) {
@@ -204,7 +209,7 @@ mod tests {
         closings.read(start + GRACE / 2);
         assert_eq!(book(&mut closings, [3]), [3]);
         closings.read(start + GRACE);
-        assert_eq!(closings.due(), None, "it is read");
+        assert_eq!((closings.due(), closings.is_pending()), (None, true), "it is read, and to be booked soon");
         assert_eq!(book(&mut closings, [4]), [4]);
         closings.read(start + GRACE * 2);
         assert_eq!(book(&mut closings, [5]), [0]);

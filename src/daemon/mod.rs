@@ -18,6 +18,7 @@
 //! | `in_flight` | which closes that is asked for |
 //! | `snapshot` | what is kept of accepted files |
 //! | `record` | happenings to ledger entries |
+//! | `report` | collects the decommission report |
 //! | `answer` | what the API asks |
 //! | `run` | the loop |
 
@@ -34,6 +35,7 @@ mod isolation;
 mod names;
 mod programs;
 mod record;
+mod report;
 mod run;
 mod settle;
 mod snapshot;

@@ -54,7 +54,8 @@ fn description(report: &Report, series: &Series) -> String {
         return "No attempt was made: every bar is empty.".to_owned();
     }
     let highest = series.buckets.iter().max_by_key(|bucket| sum(bucket));
-    let highest = highest.map(|bucket| format!(" The most are {}, from {}.", number(sum(bucket)), words::spoken(bucket.at)));
+    let highest = highest
+        .map(|bucket| format!(" The most are {}, from {}.", number(sum(bucket)), words::spoken(bucket.at)));
     format!(
         "{}, stacked by source.{} The table of numbers has all bars.",
         words::counted(series.buckets.iter().map(sum).sum(), "refused packet", "refused packets"),
@@ -125,11 +126,17 @@ fn level(frame: &Frame, value: u64) -> Markup {
 fn bar(frame: &Frame, place: usize, bucket: &Bucket) -> Markup {
     let mut floor = frame.y(0.0);
     let others = bucket.counts.len().saturating_sub(1);
-    let pieces: Vec<_> = bucket.counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(source, count)| {
-        let height = (frame.y(0.0) - frame.y(to_float(*count))).max(LOWEST);
-        floor = round((floor - height).max(TOP));
-        (pattern(source, others), floor, round(height))
-    }).collect();
+    let pieces: Vec<_> = bucket
+        .counts
+        .iter()
+        .enumerate()
+        .filter(|(_, count)| **count > 0)
+        .map(|(source, count)| {
+            let height = (frame.y(0.0) - frame.y(to_float(*count))).max(LOWEST);
+            floor = round((floor - height).max(TOP));
+            (pattern(source, others), floor, round(height))
+        })
+        .collect();
     html! {
         @for (pattern, y, height) in pieces {
             rect.bar x=(frame.x(place)) y=(y) width=(frame.bar_width()) height=(height) fill={ "url(#" (pattern) ")" } {}
@@ -190,9 +197,10 @@ fn patterns() -> Markup {
 fn legend(series: &Series) -> Markup {
     let others = series.sources.len();
     let has_others = series.buckets.iter().any(|bucket| bucket.counts.last().is_some_and(|count| *count > 0));
-    let names = series.sources.iter().map(|stream| {
-        format!("{}, {}", plain(&stream.remote), words::direction(&stream.direction))
-    });
+    let names = series
+        .sources
+        .iter()
+        .map(|stream| format!("{}, {}", plain(&stream.remote), words::direction(&stream.direction)));
     let names = names.chain(has_others.then(|| "all other sources together".to_owned()));
     html! {
         ul.legend {
@@ -223,7 +231,16 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_few() {
-        for (highest, expected) in [(4, 1), (7, 1), (8, 2), (39, 5), (40, 10), (99, 20), (1_234, 200), (u64::MAX, 2_000_000_000_000_000_000)] {
+        for (highest, expected) in [
+            (4, 1),
+            (7, 1),
+            (8, 2),
+            (39, 5),
+            (40, 10),
+            (99, 20),
+            (1_234, 200),
+            (u64::MAX, 2_000_000_000_000_000_000),
+        ] {
             assert_eq!(tick(highest), expected, "{highest}");
             assert!(highest / tick(highest) <= 10, "{highest}");
         }

@@ -150,7 +150,10 @@ fn ledger(report: &Report) -> String {
         ("Ruleset in force", code(&report.ruleset_digest)),
     ];
     if let Some(checkpoint) = &report.checkpoint {
-        head.push(("Signed up to entry", format!("{}, {}", checkpoint.seq, words::to_the_second(&checkpoint.at))));
+        head.push((
+            "Signed up to entry",
+            format!("{}, {}", checkpoint.seq, words::to_the_second(&checkpoint.at)),
+        ));
         head.push(("Signed hash", code(&checkpoint.hash)));
         head.push(("Key", escape(&checkpoint.key)));
         head.push(("Signature", escape(&checkpoint.signature)));

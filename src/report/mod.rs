@@ -177,12 +177,14 @@ pub struct Checkpoint {
 impl Report {
     /// What was refused in one direction, taken together.
     fn sum(&self, direction: &str) -> Option<Attempt> {
-        self.attempts.iter().filter(|attempt| attempt.direction == direction).cloned().reduce(|a, b| Attempt {
-            count: a.count + b.count,
-            sources: a.sources + b.sources,
-            first_seen: a.first_seen.min(b.first_seen),
-            last_seen: a.last_seen.max(b.last_seen),
-            ..a
+        self.attempts.iter().filter(|attempt| attempt.direction == direction).cloned().reduce(|a, b| {
+            Attempt {
+                count: a.count + b.count,
+                sources: a.sources + b.sources,
+                first_seen: a.first_seen.min(b.first_seen),
+                last_seen: a.last_seen.max(b.last_seen),
+                ..a
+            }
         })
     }
 

@@ -52,9 +52,8 @@ pub fn series(mut hours: Vec<Hour>, at_close: &[(Stream, u64)], from: Time, unti
             *count += hour.count;
         }
     }
-    let buckets = bars.into_iter().filter_map(|(at, counts)| {
-        Some(Bucket { at: Time::from_timestamp(at, 0)?, counts })
-    });
+    let buckets =
+        bars.into_iter().filter_map(|(at, counts)| Some(Bucket { at: Time::from_timestamp(at, 0)?, counts }));
     Series { step_seconds: step.unsigned_abs(), buckets: buckets.collect(), sources: largest }
 }
 

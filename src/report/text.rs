@@ -125,7 +125,12 @@ fn ledger(ledger: &Ledger, page: &mut Page) {
     for entry in newest.collect::<Vec<_>>().into_iter().rev() {
         let hash: String = entry.hash.chars().take(16).collect();
         let kind: String = plain(&entry.kind).chars().take(32).collect();
-        page.line(&format!("{:>6}  {}  {}  {kind}", entry.seq, words::to_the_second(&entry.at), plain(&hash)));
+        page.line(&format!(
+            "{:>6}  {}  {}  {kind}",
+            entry.seq,
+            words::to_the_second(&entry.at),
+            plain(&hash)
+        ));
     }
     page.left_out(ledger.entries.len());
 }

@@ -112,7 +112,12 @@ pub fn proven(report: &Report, teardown: &Teardown) -> String {
     let after = report.decommissioned_at.map(|ended| (teardown.completed_at - ended).num_milliseconds());
     match after {
         Some(after @ 0..60_000) => {
-            format!("{}, {}.{:03} seconds after the end", spoken(teardown.completed_at), after / 1_000, after % 1_000)
+            format!(
+                "{}, {}.{:03} seconds after the end",
+                spoken(teardown.completed_at),
+                after / 1_000,
+                after % 1_000
+            )
         }
         Some(_) | None => spoken(teardown.completed_at),
     }
@@ -206,13 +211,31 @@ pub fn step(seconds: u64) -> String {
 
 /// The words of this report and what they mean, for somebody who manages vendors.
 pub const GLOSSARY: [(&str, &str); 7] = [
-    ("Access", "Network connections between programs of this host and the provider's addresses, as the schedule allowed them."),
-    ("Ended", "From that moment the operating system of this host refuses every packet to and from the provider's addresses, whoever sends it."),
-    ("Cut", "Connections that were open at the end were closed at both ends; picoseg then looked again until it found none."),
-    ("Attempt", "One packet that was refused after the end. A program that keeps trying to connect sends several."),
+    (
+        "Access",
+        "Network connections between programs of this host and the provider's addresses, as the schedule allowed them.",
+    ),
+    (
+        "Ended",
+        "From that moment the operating system of this host refuses every packet to and from the provider's addresses, whoever sends it.",
+    ),
+    (
+        "Cut",
+        "Connections that were open at the end were closed at both ends; picoseg then looked again until it found none.",
+    ),
+    (
+        "Attempt",
+        "One packet that was refused after the end. A program that keeps trying to connect sends several.",
+    ),
     ("In flight", "Packets of the first two seconds after the end: who sent them could not know of it yet."),
-    ("Source", "The provider's address of an attempt. It shows where a packet came from by its own account, which can be forged."),
-    ("Ledger", "The record of all decisions on this host. Each entry is sealed with the one before it, so that a later change shows."),
+    (
+        "Source",
+        "The provider's address of an attempt. It shows where a packet came from by its own account, which can be forged.",
+    ),
+    (
+        "Ledger",
+        "The record of all decisions on this host. Each entry is sealed with the one before it, so that a later change shows.",
+    ),
 ];
 
 /// What the ledger cannot do.

@@ -152,7 +152,7 @@ pub(super) async fn append(connection: &mut SqliteConnection, entries: &[Entry])
 }
 
 /// The stored head, not the last row: where the end was cut off, numbers go on behind the gap, which stays visible.
-async fn head(connection: &mut SqliteConnection) -> Result<Head, Fault> {
+pub(super) async fn head(connection: &mut SqliteConnection) -> Result<Head, Fault> {
     let row = sqlx::query("SELECT seq, hash FROM ledger_head WHERE id = 1")
         .fetch_optional(connection)
         .await?
@@ -198,7 +198,7 @@ async fn select(connection: &mut SqliteConnection, filter: &LedgerFilter) -> Res
     rows.iter().map(ledger_row).collect()
 }
 
-fn ledger_row(row: &SqliteRow) -> Result<LedgerRow, Fault> {
+pub(super) fn ledger_row(row: &SqliteRow) -> Result<LedgerRow, Fault> {
     Ok(LedgerRow {
         seq: text::to_count(row.try_get("seq")?)?,
         at: row.try_get("at")?,

@@ -29,6 +29,7 @@ mod overlap;
 mod packets;
 mod programs;
 mod reload;
+mod report;
 mod restart;
 mod segments;
 mod settle;

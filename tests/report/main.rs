@@ -63,11 +63,16 @@ fn the_body_reads_back_as_it_was_written() {
 #[test]
 fn the_page_is_well_formed_and_loads_nothing() {
     for (name, report) in samples() {
-        let page = page::Page::parse(&html::render(&report)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let page =
+            page::Page::parse(&html::render(&report)).unwrap_or_else(|error| panic!("{name}: {error}"));
         page.is_self_contained().unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(page.count("h1"), 1, "{name}");
         assert_eq!(page.count("script") + page.count("img") + page.count("iframe"), 0, "{name}");
-        assert_eq!(page.count("title"), if report.series.is_some() { 2 } else { 1 }, "{name}: page and chart");
+        assert_eq!(
+            page.count("title"),
+            if report.series.is_some() { 2 } else { 1 },
+            "{name}: page and chart"
+        );
         page.tables_have_headers().unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
@@ -77,7 +82,8 @@ fn numbers(report: &Report) -> Vec<String> {
     let teardown = report.teardown.iter();
     let cut = teardown.flat_map(|t| [Some(t.sockets_closed), Some(t.flows_removed), t.at_close]).flatten();
     let counts = report.attempts.iter().map(|attempt| attempt.count);
-    let all = cut.chain(counts).chain([report.attempts_total, report.sources_total, report.ledger.entries_total]);
+    let all =
+        cut.chain(counts).chain([report.attempts_total, report.sources_total, report.ledger.entries_total]);
     all.map(|number| grouped(&number.to_string())).collect()
 }
 
@@ -101,7 +107,8 @@ fn every_format_says_every_number_and_fact_of_the_body() {
             wanted.push(report.service.clone());
             wanted.push(report.ledger.head_seq.to_string());
             if ending != "txt" {
-                wanted.extend(report.attempts.iter().filter(|a| a.remote != "other").map(|a| a.remote.clone()));
+                wanted
+                    .extend(report.attempts.iter().filter(|a| a.remote != "other").map(|a| a.remote.clone()));
                 wanted.extend(report.ledger.entries.iter().map(|entry| entry.hash.clone()));
                 wanted.push(report.ledger.head_hash.clone());
             } else if name == "many" {
@@ -137,7 +144,8 @@ fn hostile_text_stays_text() {
     assert!(page.text.contains("<script>alert(1)</script>"), "shown as it was written");
     assert!(!rendered.contains("<script") && !rendered.contains("<img"), "and not as markup");
     let markdown = markdown::render(&report);
-    for markup in ["<script", "<img", "](http", "\n# owned", "**bold**", "www.evil", "https://", "@security"] {
+    for markup in ["<script", "<img", "](http", "\n# owned", "**bold**", "www.evil", "https://", "@security"]
+    {
         assert!(!markdown.contains(markup), "{markup}:\n{markdown}");
     }
     // Each row of a table has the columns of its header, whatever its cells say.

@@ -66,7 +66,8 @@ impl Page {
             _ => !name.starts_with("on") && !value.contains("://"),
         };
         for element in &self.elements {
-            if let Some((name, value)) = element.attributes.iter().find(|(name, value)| !allowed(name, value)) {
+            if let Some((name, value)) = element.attributes.iter().find(|(name, value)| !allowed(name, value))
+            {
                 return Err(format!("<{} {name}={value:?}>", element.name));
             }
             if let Some(target) = element.attributes.get("href").and_then(|value| value.strip_prefix('#'))
@@ -93,7 +94,13 @@ impl Page {
         let within = |e: &&Element, name: &str| e.inside.iter().any(|outer| outer == name);
         let heads = self.elements.iter().filter(|e| e.name == "th" && within(e, "thead")).count();
         match self.count("table") {
-            tables if tables == self.count("caption") && tables == self.count("thead") && heads >= 2 * tables => Ok(()),
+            tables
+                if tables == self.count("caption")
+                    && tables == self.count("thead")
+                    && heads >= 2 * tables =>
+            {
+                Ok(())
+            }
             tables => Err(format!("{tables} tables, {} captions", self.count("caption"))),
         }
     }
@@ -106,8 +113,10 @@ fn element(tag: &str, inside: &[String]) -> Result<Element, String> {
     }
     let mut attributes = BTreeMap::new();
     while !rest.trim().is_empty() {
-        let (key, after) = rest.split_once("=\"").ok_or_else(|| format!("<{tag}>: a value without quotes"))?;
-        let (value, after) = after.split_once('"').ok_or_else(|| format!("<{tag}>: a value without an end"))?;
+        let (key, after) =
+            rest.split_once("=\"").ok_or_else(|| format!("<{tag}>: a value without quotes"))?;
+        let (value, after) =
+            after.split_once('"').ok_or_else(|| format!("<{tag}>: a value without an end"))?;
         attributes.insert(key.trim().to_owned(), unescape(value)?);
         rest = after;
     }

@@ -51,7 +51,10 @@ pub fn none() -> Report {
         decommissioned_at: Some(ended()),
         planned_end: at("2026-12-31T00:00:00Z"),
         cause: Some("order".to_owned()),
-        order: Some(Order { by: "mara (uid 1002)".to_owned(), reason: "The contract ended, see SEC-1423".to_owned() }),
+        order: Some(Order {
+            by: "mara (uid 1002)".to_owned(),
+            reason: "The contract ended, see SEC-1423".to_owned(),
+        }),
         applied: None,
         teardown: Some(Teardown {
             sockets_closed: 3,
@@ -96,9 +99,13 @@ pub fn few() -> Report {
         ("2001:db8:4:5::10", "ingress", 87, 30, 41),
         ("198.51.100.20", "egress", 12, 1, 100),
     ];
-    with(Report { generated_at: now, ..none() }, rows.into_iter().map(|(remote, direction, count, first, last)| {
-        (remote.to_owned(), direction, count, first, last)
-    }), None)
+    with(
+        Report { generated_at: now, ..none() },
+        rows.into_iter().map(|(remote, direction, count, first, last)| {
+            (remote.to_owned(), direction, count, first, last)
+        }),
+        None,
+    )
 }
 
 /// A year of 1,200 sources.
@@ -106,7 +113,13 @@ pub fn many() -> Report {
     let now = ended() + TimeDelta::days(330);
     let rows = (1..=1_000_i64).map(|n| {
         let remote = format!("203.0.{}.{}", 100 + n / 250, n % 250 + 1);
-        (remote, "ingress", 2_000_000 / (n.unsigned_abs() * n.unsigned_abs()) + 1_500 - n.unsigned_abs(), n * 2, 7_000 - n)
+        (
+            remote,
+            "ingress",
+            2_000_000 / (n.unsigned_abs() * n.unsigned_abs()) + 1_500 - n.unsigned_abs(),
+            n * 2,
+            7_000 - n,
+        )
     });
     let rest = Attempt {
         remote: "other".to_owned(),
@@ -155,7 +168,8 @@ fn over_time(attempts: &[Attempt], now: Time) -> Series {
             let next = share * ((parts - 1 - part) % 5) / 5;
             let rest = if part == 0 { attempt.count - share * parts } else { 0 };
             Hour {
-                at: attempt.first_seen + TimeDelta::hours(span * i64::try_from(part).unwrap() / i64::try_from(parts).unwrap()),
+                at: attempt.first_seen
+                    + TimeDelta::hours(span * i64::try_from(part).unwrap() / i64::try_from(parts).unwrap()),
                 stream: Stream { remote: attempt.remote.clone(), direction: attempt.direction.clone() },
                 count: (share + wave).saturating_sub(next) + rest,
             }
@@ -166,7 +180,8 @@ fn over_time(attempts: &[Attempt], now: Time) -> Series {
 
 /// Every text is an attack.
 pub fn hostile() -> Report {
-    let evil = "<script>alert(1)</script> **bold** [x](http://y) | ` @security \u{202e}txt.exe\u{1b}[2J\n# owned";
+    let evil =
+        "<script>alert(1)</script> **bold** [x](http://y) | ` @security \u{202e}txt.exe\u{1b}[2J\n# owned";
     let report = few();
     let mut attempts = report.attempts.clone();
     attempts[0].remote = "<img src=x onerror=alert(1)>".to_owned();
