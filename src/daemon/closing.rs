@@ -209,7 +209,11 @@ mod tests {
         closings.read(start + GRACE / 2);
         assert_eq!(book(&mut closings, [3]), [3]);
         closings.read(start + GRACE);
-        assert_eq!((closings.due(), closings.is_pending()), (None, true), "it is read, and to be booked soon");
+        assert_eq!(
+            (closings.due(), closings.is_pending()),
+            (None, true),
+            "it is read, and to be booked soon"
+        );
         assert_eq!(book(&mut closings, [4]), [4]);
         closings.read(start + GRACE * 2);
         assert_eq!(book(&mut closings, [5]), [0]);

@@ -116,7 +116,7 @@ impl Draft {
         let report = &mut self.report;
         report.attempts = attempts.collect();
         report.attempts_total = report.attempts.iter().map(|attempt| attempt.count).sum();
-        report.sources_total = report.attempts.iter().map(|attempt| attempt.sources).sum();
+        report.sources_total = report::distinct_sources(&report.attempts);
     }
 
     fn put_ledger(&mut self, history: History) {

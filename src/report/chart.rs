@@ -8,11 +8,11 @@ use crate::escape::plain;
 
 /// The drawing and the room around the bars, in units of its view box.
 const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 300.0;
+const HEIGHT: f64 = 312.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 8.0;
 const TOP: f64 = 26.0;
-const BOTTOM: f64 = 46.0;
+const BOTTOM: f64 = 58.0;
 
 /// The widest bar, and the smallest height of one that is not empty.
 const WIDEST: f64 = 56.0;

@@ -163,14 +163,16 @@ fn attempts(report: &Report) -> Markup {
     let is_long = report.attempts.len() > FIRST;
     html! {
         section {
-            h2 { "Attempts since" }
-            p {
-                (counted(report.attempts_total, "packet was", "packets were")) " refused since the end of access, "
-                (counted(report.sources_total, "address", "addresses")) ", apart from what was in flight."
+            div.figure {
+                h2 { "Attempts since" }
+                p {
+                    (counted(report.attempts_total, "packet was", "packets were")) " refused since the end of access ("
+                    (counted(report.sources_total, "address", "addresses")) "), apart from what was in flight."
+                }
+                @if let Some(series) = &report.series { (chart(report, series)) }
             }
-            @if let Some(series) = &report.series {
-                div.figure { (chart(report, series)) }
-                @if report.attempts_total > 0 { p.note { a href="#numbers" { "The chart as a table" } " is at the end." } }
+            @if report.attempts_total > 0 && report.series.is_some() {
+                p.note { a href="#numbers" { "The chart as a table" } " is at the end." }
             }
             @if !report.attempts.is_empty() {
                 (sources(report.attempts.iter().take(FIRST), if is_long { "The largest sources" } else { "By source" }))

@@ -84,7 +84,7 @@ fn cut(report: &Report) -> String {
 
 fn attempts(report: &Report) -> String {
     let total = counted(report.attempts_total, "packet was", "packets were");
-    let total = format!("{total} refused, {}.", counted(report.sources_total, "address", "addresses"));
+    let total = format!("{total} refused ({}).", counted(report.sources_total, "address", "addresses"));
     if report.attempts.is_empty() {
         return total;
     }

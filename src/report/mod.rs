@@ -16,6 +16,8 @@ pub mod series;
 pub mod text;
 mod words;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::Time;
@@ -172,6 +174,14 @@ pub struct Checkpoint {
     pub hash: String,
     pub key: String,
     pub signature: String,
+}
+
+/// How many addresses are behind rows: one that stands in both directions counts once.
+pub fn distinct_sources(attempts: &[Attempt]) -> u64 {
+    let (others, told_apart): (Vec<_>, Vec<_>) =
+        attempts.iter().partition(|attempt| attempt.remote == "other");
+    let told_apart: BTreeSet<_> = told_apart.iter().map(|attempt| &attempt.remote).collect();
+    told_apart.len() as u64 + others.iter().map(|attempt| attempt.sources).sum::<u64>()
 }
 
 impl Report {

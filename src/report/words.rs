@@ -221,7 +221,7 @@ pub const GLOSSARY: [(&str, &str); 7] = [
     ),
     (
         "Cut",
-        "Connections that were open at the end were closed at both ends; picoseg then looked again until it found none.",
+        "Connections that were open at the end were closed at both ends; picoseg then looked again until it found none. A busy connection may be ended by the operating system before picoseg gets to it; then it is not in the number.",
     ),
     (
         "Attempt",

@@ -6,6 +6,7 @@ use picoseg::model::Time;
 use picoseg::report::series::{Hour, series};
 use picoseg::report::{
     Applied, Attempt, Checkpoint, Ledger, Order, Reference, Report, Series, Stream, Teardown,
+    distinct_sources,
 };
 
 fn at(text: &str) -> Time {
@@ -150,7 +151,7 @@ fn with(report: Report, rows: impl Iterator<Item = Row>, rest: Option<Attempt>) 
     let series = over_time(&attempts, report.generated_at);
     Report {
         attempts_total: attempts.iter().map(|attempt| attempt.count).sum(),
-        sources_total: attempts.iter().map(|attempt| attempt.sources).sum(),
+        sources_total: distinct_sources(&attempts),
         series: Some(series),
         attempts,
         ..report
