@@ -4,7 +4,8 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::explain::Question;
-use crate::model::{OrderKind, ServiceName, Time};
+use crate::model::{OrderKind, ServiceName};
+use crate::store::AttemptFilter;
 
 /// One question or order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,10 +14,7 @@ pub enum Ask {
     Services,
     Show(ServiceName),
     Report(ServiceName),
-    Attempts {
-        service: Option<ServiceName>,
-        since: Option<Time>,
-    },
+    Attempts(AttemptFilter),
     Explain(Question),
     /// Waits until a cgroup is in force.
     Settle(Settle),

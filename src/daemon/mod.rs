@@ -20,6 +20,8 @@
 //! | `record` | happenings to ledger entries |
 //! | `report` | collects the decommission report |
 //! | `answer` | what the API asks |
+//! | `rows` | rows of attempts for the API |
+//! | `retention` | has old attempts removed beside the loop |
 //! | `run` | the loop |
 
 mod answer;
@@ -36,6 +38,8 @@ mod names;
 mod programs;
 mod record;
 mod report;
+mod retention;
+mod rows;
 mod run;
 mod settle;
 mod snapshot;

@@ -78,7 +78,8 @@ async fn later(
 /// `other` comes last, whatever it counts, together with all that is beyond the limit.
 const SOURCES: &str = "WITH sources AS (
         SELECT remote, direction, sum(count - at_close) AS late,
-            min(coalesce(first_late, first_seen)) AS first_late, max(last_seen) AS last_seen
+            coalesce(min(first_late), min(first_seen)) AS first_late,
+            coalesce(max(last_seen) FILTER (WHERE count > at_close), max(last_seen)) AS last_seen
         FROM attempts WHERE service = ?1 AND last_seen >= ?2 AND reason = ?3 GROUP BY remote, direction
     ), ranked AS (
         SELECT *, row_number() OVER (ORDER BY remote = 'other', late DESC, remote, direction) AS place

@@ -91,6 +91,10 @@ fn what_is_in_flight_at_the_close_is_no_later_attempt_and_what_comes_later_is() 
         "both ways: {later}"
     );
     assert_eq!((&later["attempts_total"], &later["sources_total"]), (&11.into(), &2.into()), "{later}");
+    let bars = later["series"]["buckets"].as_array().unwrap().iter();
+    let charted: u64 =
+        bars.flat_map(|bar| bar["counts"].as_array().unwrap()).map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(charted, 11, "the chart has the same: {later}");
     assert_eq!(later["teardown"]["at_close"], at_close, "what was in flight stays what it was");
     // Nothing is lost: the sum is what the kernel counted.
     let expired = [("service", "stripe"), ("reason", "expired")];

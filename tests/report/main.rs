@@ -40,7 +40,8 @@ fn the_reports_are_as_they_were_looked_at() {
                 fs::write(&path, &rendered).unwrap();
             }
             let expected = fs::read_to_string(&path).unwrap_or_default();
-            assert!(rendered == expected, "{} differs:\n{rendered}", path.display());
+            let differs = rendered.lines().zip(expected.lines()).find(|(is, was)| is != was);
+            assert!(rendered == expected, "{} differs: {differs:?}", path.display());
         }
     }
     if let Some(directory) = std::env::var_os("REPORT_SAMPLES") {
