@@ -47,11 +47,11 @@ struct Open {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// What was read last was read before the end.
+    /// What is read was read before the end.
     Runs,
-    /// What was read last is what came until the end.
+    /// What is read came until the end.
     Ends,
-    /// What was read last may have come after the end.
+    /// What is read may have come after the end.
     Over,
 }
 
@@ -67,12 +67,7 @@ impl Closings {
         self.open.iter().filter(|open| open.phase == Phase::Runs).map(|open| open.ends).min()
     }
 
-    /// True when the last read of a close is not booked yet.
-    pub fn is_pending(&self) -> bool {
-        self.open.iter().any(|open| open.phase != Phase::Runs)
-    }
-
-    /// Takes note that the kernel's counts were read. [`Closings::book`] what was read before first.
+    /// Begins a round: the kernel's counts are read now. [`Closings::end_round`] when all that was read is booked.
     pub fn read(&mut self, now: Instant) {
         for open in self.open.iter_mut().filter(|open| open.phase == Phase::Runs && now >= open.ends) {
             open.phase = if now <= open.ends + LATE { Phase::Ends } else { Phase::Over };
@@ -83,7 +78,7 @@ impl Closings {
         }
     }
 
-    /// Says of each change how much of it came at a close: of all that was read last.
+    /// Says of each change how much of it came at a close: of all that was read in this round.
     pub fn book(&mut self, changes: &mut BTreeMap<AttemptKey, Change>) {
         let mut moved: BTreeMap<AttemptKey, i64> = BTreeMap::new();
         for (key, change) in changes.iter_mut() {
@@ -101,7 +96,22 @@ impl Closings {
             *left -= change.at_close;
             self.remember(key, change.at_close);
         }
-        self.end();
+    }
+
+    /// All that was read in this round is booked.
+    pub fn end_round(&mut self) {
+        for open in self.open.extract_if(.., |open| open.phase != Phase::Runs) {
+            self.forget_at = Some(open.ends + MEMORY);
+            if open.phase == Phase::Ends {
+                self.ended.push(open.closing);
+            }
+        }
+    }
+
+    /// Something that was booked may not be on record, and is read again: of no open close is known any more what came when.
+    pub fn give_up(&mut self) {
+        self.open.clear();
+        self.booked.clear();
     }
 
     /// What was booked to the end since the last call.
@@ -137,15 +147,6 @@ impl Closings {
         let given = wanted.min(*booked).max(0);
         *booked -= given;
         given
-    }
-
-    fn end(&mut self) {
-        for open in self.open.extract_if(.., |open| open.phase != Phase::Runs) {
-            self.forget_at = Some(open.ends + MEMORY);
-            if open.phase == Phase::Ends {
-                self.ended.push(open.closing);
-            }
-        }
     }
 }
 
@@ -198,6 +199,7 @@ mod tests {
         let change = |count| Change { count, ..Change::default() };
         let mut changes: BTreeMap<_, _> = keys.iter().cloned().zip(counts.map(change)).collect();
         closings.book(&mut changes);
+        closings.end_round();
         keys.map(|key| changes[&key].at_close)
     }
 
@@ -209,11 +211,7 @@ mod tests {
         closings.read(start + GRACE / 2);
         assert_eq!(book(&mut closings, [3]), [3]);
         closings.read(start + GRACE);
-        assert_eq!(
-            (closings.due(), closings.is_pending()),
-            (None, true),
-            "it is read, and to be booked soon"
-        );
+        assert_eq!(closings.due(), None, "it is read");
         assert_eq!(book(&mut closings, [4]), [4]);
         closings.read(start + GRACE * 2);
         assert_eq!(book(&mut closings, [5]), [0]);

@@ -29,9 +29,17 @@ impl Engine {
         }
     }
 
+    /// When the kernel's counts have to be read to tell what is in flight from what comes later.
+    pub(super) fn closing_due(&self) -> Option<Instant> {
+        self.attempts.closings.due().filter(|_| self.store_error.is_none())
+    }
+
     /// Puts on record which closes were told apart, once their counts are.
     pub(super) async fn write_closings(&mut self) {
         let ended = self.attempts.closings.take_ended();
+        if ended.is_empty() {
+            return;
+        }
         if let Err(error) = self.keeper.store().put_closings(&ended).await {
             tracing::error!(%error, "what was in flight at a close is not on record yet");
             self.attempts.closings.keep_ended(ended);

@@ -26,6 +26,8 @@
 
 mod answer;
 mod attempts;
+mod attributed;
+mod books;
 mod closing;
 mod counts;
 mod engine;
@@ -34,6 +36,7 @@ mod findings;
 mod hearing;
 mod in_flight;
 mod isolation;
+mod matching;
 mod names;
 mod programs;
 mod record;
@@ -42,7 +45,9 @@ mod retention;
 mod rows;
 mod run;
 mod settle;
+mod settling;
 mod snapshot;
+mod sources;
 mod start;
 mod subjects;
 mod tally;
