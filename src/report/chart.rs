@@ -94,7 +94,7 @@ impl Frame {
 
     /// How much room a bar has.
     fn slot(&self) -> f64 {
-        ((WIDTH - LEFT - RIGHT) / to_float(self.bars as u64)).min(WIDEST * 1.4)
+        (WIDTH - LEFT - RIGHT) / to_float(self.bars as u64)
     }
 
     fn x(&self, place: usize) -> f64 {
@@ -102,7 +102,7 @@ impl Frame {
     }
 
     fn bar_width(&self) -> f64 {
-        round((self.slot() * 0.8).max(1.0))
+        round((self.slot() * 0.8).clamp(1.0, WIDEST))
     }
 }
 
@@ -139,14 +139,19 @@ fn bar(frame: &Frame, place: usize, bucket: &Bucket) -> Markup {
         .collect();
     html! {
         @for (pattern, y, height) in pieces {
-            rect.bar x=(frame.x(place)) y=(y) width=(frame.bar_width()) height=(height) fill={ "url(#" (pattern) ")" } {}
+            rect.bar x=(frame.x(place)) y=(y) width=(frame.bar_width()) height=(height) fill=(pattern) {}
         }
     }
 }
 
-/// All others look the same however many stand alone.
+/// How a source is filled: the largest plainly, since the tiles of a pattern show on paper. All others look the same however
+/// many stand alone.
 fn pattern(source: usize, others: usize) -> String {
-    if source == others { "others".to_owned() } else { format!("source{source}") }
+    match source {
+        _ if source == others => "url(#others)".to_owned(),
+        0 => "var(--c0)".to_owned(),
+        _ => format!("url(#source{source})"),
+    }
 }
 
 fn times(frame: &Frame, series: &Series) -> Markup {
@@ -163,13 +168,10 @@ fn times(frame: &Frame, series: &Series) -> Markup {
     }
 }
 
-/// Six fills: plain, stripes both ways, dots, bars and crosses.
+/// What tells sources apart beside their colours: stripes, dots, crosses, lines and bars.
 fn patterns() -> Markup {
     html! {
         defs {
-            pattern id="source0" class="c0" width="8" height="8" patternUnits="userSpaceOnUse" {
-                rect width="8" height="8" {}
-            }
             pattern id="source1" class="c1" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
                 rect width="6" height="6" {}
                 path d="M0 1.2H6" {}
@@ -207,7 +209,7 @@ fn legend(series: &Series) -> Markup {
             @for (source, name) in names.enumerate() {
                 li {
                     svg viewBox="0 0 18 18" width="18" height="18" aria-hidden="true" {
-                        rect.bar x="1" y="1" width="16" height="16" fill={ "url(#" (pattern(source, others)) ")" } {}
+                        rect.bar x="1" y="1" width="16" height="16" fill=(pattern(source, others)) {}
                     }
                     (name)
                 }

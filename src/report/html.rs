@@ -44,8 +44,8 @@ pub fn render(report: &Report) -> String {
                     }
                     (glossary())
                     (ledger(report))
-                    (appendices(report))
                     (foot(report))
+                    (appendices(report))
                 }
             }
         }
