@@ -36,7 +36,7 @@ pub struct Detail {
 pub type Changes = BTreeMap<AttemptKey, i64>;
 
 /// The most targets that are remembered.
-const MOST: usize = 8_192;
+const MOST: usize = 4_096;
 
 /// The running split of the targets that were counted or logged of late.
 #[derive(Debug, Default)]
