@@ -13,6 +13,8 @@ mod keeper;
 mod keeps;
 #[path = "store/mounts.rs"]
 mod mounts;
+#[path = "store/stalls.rs"]
+mod stalls;
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use picoseg::model::{Cause, Decommissioned, Order, OrderKind, Record, ServiceName, Suspended, Time};
