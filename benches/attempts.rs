@@ -122,7 +122,11 @@ async fn ask(store: &Store, rows: u64) -> Result<(), StoreError> {
     println!("the sums for ever: {:.1?}", began.elapsed());
     let began = Instant::now();
     let later = store.later_attempts(&name(7), at(span.saturating_sub(86_400))).await;
-    println!("the later attempts of a day: {:.1?}, {:?}", began.elapsed(), later.map(|later| later.further));
+    println!(
+        "the later attempts of a day: {:.1?}, {:?}",
+        began.elapsed(),
+        later.map(|later| later.sources.len())
+    );
     Ok(())
 }
 

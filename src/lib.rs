@@ -17,6 +17,8 @@
 //! | [`reconcile`] | the state machine |
 //! | [`history`] | entries of the ledger to what was in force at an instant |
 //! | [`ranges`] | overlapping ranges to disjoint ones |
+//! | [`report`] | the decommission report: what it says, and how in each format |
+//! | [`escape`] | text from elsewhere made harmless |
 //!
 //! | edge | duty |
 //! |---|---|
@@ -35,6 +37,7 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod daemon;
+pub mod escape;
 pub mod execd;
 pub mod explain;
 pub mod files;
@@ -46,6 +49,7 @@ pub mod owners;
 pub mod plan;
 pub mod ranges;
 pub mod reconcile;
+pub mod report;
 pub mod resolvers;
 pub mod ruleset;
 pub mod schedule;

@@ -94,7 +94,7 @@ fn settings(directory: &Path) -> Settings {
 
 fn by_heart(ask: &Ask) -> Answer {
     let named = match ask {
-        Ask::Show(name) | Ask::Order { service: name, .. } => name.as_str(),
+        Ask::Show(name) | Ask::Report(name) | Ask::Order { service: name, .. } => name.as_str(),
         Ask::Status | Ask::Services | Ask::Attempts(_) | Ask::Explain(_) | Ask::Audit(_) => "",
         Ask::Settle(_) | Ask::Apply { .. } => "",
     };
@@ -388,6 +388,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
         ("get", "/v1/attempts"),
         ("get", "/v1/audit"),
         ("get", "/v1/explain"),
+        ("get", "/v1/report/{name}"),
         ("get", "/v1/services"),
         ("get", "/v1/services/{name}"),
         ("get", "/v1/settle"),

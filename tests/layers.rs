@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module, and the modules of this crate that it may name.
-const CORE: [(&str, &[&str]); 12] = [
+const CORE: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("history", &["model"]),
     ("names", &["model"]),
     ("ranges", &[]),
+    ("escape", &[]),
+    ("report", &["escape", "model"]),
     ("ruleset", &["model"]),
     ("config", &["model"]),
     ("schedule", &["model"]),

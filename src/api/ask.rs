@@ -14,6 +14,7 @@ pub enum Ask {
     Status,
     Services,
     Show(ServiceName),
+    Report(ServiceName),
     Attempts(AttemptFilter),
     Explain(Question),
     Audit(audit::Question),

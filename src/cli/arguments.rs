@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::when::When;
@@ -99,6 +99,10 @@ pub enum Online {
     ///
     /// PORT is the remote port of egress and the local port of ingress.
     Attempts(Attempts),
+    /// Prints the decommission report of a service: who ended its access, what was cut, and who tried since.
+    ///
+    /// A service that is not decommissioned has one too, which says so.
+    Report(Report),
     /// Says whether a packet would pass, and why.
     ///
     /// A process of the subject is asked about; what encloses it right now (its slice, for example) counts too. Where no daemon answers,
@@ -245,6 +249,27 @@ pub enum ExportFormat {
 }
 
 #[derive(Debug, Clone, Args)]
+pub struct Report {
+    /// The service.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// How it is written; html is one self-contained page, for paper as well [default: text, with --json: json].
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// Where it goes; a file that is there is replaced [default: stdout].
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+    Markdown,
+    Html,
+}
+
+#[derive(Debug, Clone, Args)]
 pub struct Explain {
     /// The process, as in a policy: unit:payments.service, cgroup:/a/b, exe:/usr/bin/x, user:x, group:x, container:x.
     #[arg(long, value_name = "KIND:VALUE", value_parser = subject_of)]
@@ -337,7 +362,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_unknown() {
-        for word in ["plan", "confirm", "flows", "extend", "approve", "report", "suggest"] {
+        for word in ["plan", "confirm", "flows", "extend", "approve", "suggest"] {
             assert_eq!(
                 parse(&format!("picoseg {word}")).unwrap_err(),
                 ErrorKind::InvalidSubcommand,

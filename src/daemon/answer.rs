@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::engine::{ChangeError, Changed, Engine};
-use super::{findings, programs, rows, settle};
+use super::{findings, programs, report, rows, settle};
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
 use crate::api::audit::{self, Source};
 use crate::api::body::{self, SCHEMA};
@@ -29,6 +29,14 @@ pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     if let Ask::Audit(question) = ask {
         let store = Arc::clone(engine.keeper.store());
         tokio::spawn(async move { reply.send(audit(&store, &question).await) });
+        return;
+    }
+    if let Ask::Report(name) = &ask
+        && let Some(draft) = report::draft(engine, name).await
+    {
+        tokio::spawn(async move {
+            let _ = reply.send(draft.complete().await);
+        });
         return;
     }
     let look = match &ask {
@@ -61,6 +69,10 @@ async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answe
             done(&view::services(&engine.world, &counts))
         }
         Ask::Show(name) => show(engine, &name).await,
+        Ask::Report(name) => match report::draft(engine, &name).await {
+            Some(draft) => draft.complete().await,
+            None => unknown(&name),
+        },
         Ask::Attempts(filter) => rows::answer(engine.keeper.store(), &filter).await,
         Ask::Explain(question) => done(&explain(engine, &question)),
         Ask::Audit(question) => audit(engine.keeper.store(), &question).await,

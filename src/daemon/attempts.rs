@@ -5,9 +5,10 @@
 //! is in the store. It goes in steps, between which the loop does other things. `docs/attempts.md` says what is exact.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::books::{Books, Line};
+use super::closing::Closings;
 use super::settling::{Settling, Standing};
 use super::sources::{Pair, Read};
 use super::tally::{Changes, Detail, Tally, Target};
@@ -42,6 +43,8 @@ pub struct Attempts {
     pub lost: u64,
     /// Of those, the records that the kernel made and nobody got.
     pub overrun: u64,
+    /// Tells what was in flight at a close from what came later.
+    pub closings: Closings,
 }
 
 /// Where a round stands.
@@ -83,6 +86,7 @@ impl Attempts {
             recorded: 0,
             lost: 0,
             overrun: 0,
+            closings: Closings::default(),
         }
     }
 
@@ -129,6 +133,7 @@ impl Attempts {
             // What was settled last may not be written, and is read again.
             self.stage = Stage::Idle;
             self.tally.clear();
+            self.closings.give_up();
         }
         outcome
     }
@@ -147,6 +152,7 @@ impl Attempts {
         }
         let read_at = self.books.now();
         let totals = table.counters_named(pairs.keys())?;
+        self.closings.read(Instant::now());
         let mut left = VecDeque::new();
         for (name, pair) in pairs {
             let total = totals.get(&name).copied().unwrap_or(0);
@@ -163,6 +169,7 @@ impl Attempts {
         if left.is_empty() {
             self.read_at = read_at;
             self.tidy(store, now).await?;
+            self.closings.end_round();
             return Ok(if self.whois.is_busy() { Next::Round } else { Next::Quiet });
         }
         self.stage = Stage::Reading { left, read: VecDeque::new() };
@@ -251,6 +258,7 @@ impl Attempts {
         self.tally.forget(world.now() - QUIET);
         // The records may be of packets that were counted after the read: then this is too little, never too much.
         self.lost = self.lost.max(self.counted.saturating_sub(self.recorded));
+        self.closings.end_round();
         Ok(Next::Round)
     }
 
@@ -265,6 +273,8 @@ impl Attempts {
         if changes.is_empty() && lines.is_empty() {
             return Ok(());
         }
+        let mut changes = changes;
+        self.closings.book(&mut changes);
         let changes: Vec<_> = changes.into_iter().collect();
         let baselines: Vec<Baseline> = lines.iter().map(Line::baseline).collect();
         self.new_sources.extend(store.add_counts(&changes, &baselines, now).await?);

@@ -40,6 +40,9 @@ impl Engine {
         self.attempts.spent += began.elapsed();
         let new = std::mem::take(&mut self.attempts.new_sources);
         self.tell(&new);
+        if matches!(step, Ok(Next::Round | Next::Quiet)) {
+            self.write_closings().await;
+        }
         match step {
             Ok(Next::Step) => (Duration::ZERO, false),
             Ok(Next::Settle) => (SOON, false),

@@ -198,6 +198,7 @@ impl Engine {
         let accepted = self.accept(&loaded);
         self.told.notifier.follow(self.world.settings());
         let proofs = self.teardown(true).await;
+        self.watch_closings(&outcome);
         let before = Side { accepted: &accepted, world: &world };
         let after = Side { accepted: &self.accepted, world: &self.world };
         let listing = Listing::between(before, after, &outcome);
@@ -295,6 +296,7 @@ impl Engine {
         let outcome = next.order(&order)?;
         let table = self.put_services_in_force(next, &outcome.touched)?;
         let proofs = self.teardown(true).await;
+        self.watch_closings(&outcome);
         let mut facts = record::order_facts(&order, &outcome, self.world.now());
         facts.extend(self.proof_facts(&outcome, &proofs));
         self.note_digest(&mut facts).await;
@@ -324,6 +326,7 @@ impl Engine {
         };
         let closing = !outcome.closing().is_empty();
         let proofs = self.teardown(closing).await;
+        self.watch_closings(&outcome);
         let mut facts = record::facts(&outcome, self.world.now());
         facts.extend(self.proof_facts(&outcome, &proofs));
         self.note_digest(&mut facts).await;

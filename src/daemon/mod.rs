@@ -17,9 +17,12 @@
 //! | `attempts` | reads counts and records, writes rows |
 //! | `journald` | what the journal is told, with fields |
 //! | `notify` | tells a command of new sources after a decommission |
+//! | `closing` | pure: what was in flight at a close, and what came later |
+//! | `in_flight` | which closes that is asked for |
 //! | `snapshot` | what is kept of accepted files |
 //! | `sealing` | sums of attempts into the ledger, checkpoints into the log |
 //! | `record` | happenings to ledger entries |
+//! | `report` | collects the decommission report |
 //! | `answer` | what the API asks |
 //! | `rows` | rows of attempts for the API |
 //! | `retention` | has old attempts removed beside the loop |
@@ -30,12 +33,14 @@ mod attempts;
 mod attributed;
 mod books;
 mod chronicle;
+mod closing;
 mod counts;
 mod digest;
 mod engine;
 mod fallback;
 mod findings;
 mod hearing;
+mod in_flight;
 mod isolation;
 mod journald;
 mod matching;
@@ -43,6 +48,7 @@ mod names;
 mod notify;
 mod programs;
 mod record;
+mod report;
 mod retention;
 mod rows;
 mod run;

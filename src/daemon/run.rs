@@ -154,6 +154,9 @@ async fn turn(
         arm(engine, inputs).await;
         settling.answer(engine);
         let elapsed = engine.elapsed_deadline();
+        if let Some(due) = engine.closing_due() {
+            counts_at = counts_at.min(due.into());
+        }
         let woken = tokio::select! {
             biased;
             _ = inputs.terminate.recv() => Woken::Stop,

@@ -13,6 +13,7 @@ use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
 use super::{fallback, record, snapshot};
 use crate::api::audit::{self, Source};
+use crate::api::body::Teardown;
 use crate::compile::Openings;
 use crate::config::{Diagnostic, Loaded};
 use crate::files::{self, SettingsFile};
@@ -312,6 +313,7 @@ impl Engine {
         super::isolation::sweep(&self.world, &self.hierarchy).await;
         let namespaces = self.subjects.namespaces();
         let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await;
+        self.watch_decommissions(outcome);
         let head = json!({ "version": env!("CARGO_PKG_VERSION"), "config_error": self.config_error });
         let now = self.world.now();
         let listing = self.unlike_the_ledger(&record::facts(outcome, now)).await;
@@ -320,6 +322,7 @@ impl Engine {
         let closing = outcome.closing();
         for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {
             let proof = proofs.get(service).cloned().unwrap_or_default();
+            let proof = Teardown { completed_at: Some(clock::now()), ..proof };
             facts.push(record::teardown(service, &proof, self.world.now()));
         }
         self.keep(facts).await;

@@ -14,6 +14,7 @@
 //! | [`offline`], [`export`] | the ledger without a daemon: from a database, from and to a file |
 //! | `ledger`, `attempts`, `baselines`, `records`, `clock` | one table each |
 //! | `past` | reads the ledger back: pages, and what tells of an instant |
+//! | `ledger`, `attempts`, `baselines`, `closings`, `records`, `clock` | one table each |
 //! | `kind`, `detail` | the words and the JSON of ledger entries |
 //! | `fact` | several of them in one transaction, each at most once |
 //! | [`journal`], `line`, `journal_file` | what could not be stored yet |
@@ -44,10 +45,12 @@ mod attempts;
 mod baselines;
 mod checkpoint;
 mod clock;
+mod closings;
 mod connect;
 mod detail;
 mod error;
 mod fact;
+mod history;
 mod journal_file;
 mod keeper;
 mod kind;
@@ -77,12 +80,14 @@ pub use attempt_totals::AttemptTotal;
 pub use attempts::{Attempt, AttemptKey, Change, Process, Verdict};
 pub use baselines::Baseline;
 pub use chain::{FirstBad, Head};
+pub use closings::Closing;
 pub use detail::Detail;
 pub use error::StoreError;
 pub use fact::{Fact, Pending};
+pub use history::{History, SignedHead};
 pub use keeper::{Keeper, Kept, Start};
 pub use kind::LedgerKind;
-pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
+pub use later_attempts::{AtClose, LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
 pub use news::{MOST as MOST_NEWS, NewSource, News};
 pub use past::{Page, PageFilter};

@@ -75,6 +75,8 @@ fn ordinary(ask: &Ask) -> Answer {
         ]})),
         Ask::Show(name) if name.as_str() == "stripe" => done(show()),
         Ask::Show(name) => failure(Outcome::Unknown, &format!("there is no service {:?}", name.as_str())),
+        Ask::Report(name) if name.as_str() == "stripe" => done(report()),
+        Ask::Report(name) => failure(Outcome::Unknown, &format!("there is no service {:?}", name.as_str())),
         Ask::Attempts(_) => done(attempts(&[3], false, 9)),
         Ask::Apply { .. } => done(json!({
             "schema": 1, "changed": true, "services": 3, "warnings": [
@@ -139,6 +141,24 @@ fn past_service(name: &str, state: &str) -> Value {
         "since": "2026-11-20T09:00:00Z", "by": "picosegd", "until": "2026-11-20T18:00:00Z",
         "commission": "2026-01-01T00:00:00Z", "decommission": "2027-01-01T00:00:00Z", "sha256": "d",
         "lists": [{"name": "list", "entries": 40, "sha256": "e"}], "policies": [policy], "more_policies": null,
+    })
+}
+
+fn report() -> Value {
+    let at = "2026-03-04T17:00:00Z";
+    json!({
+        "schema": 1, "service": "stripe", "provider": "Stripe <Inc.>", "owner": "o@example.com", "description": null,
+        "ticket": null, "compliance": [], "state": "decommissioned", "mode": "enforce", "commissioned_at": at,
+        "decommissioned_at": at, "planned_end": at, "cause": "order", "order": {"by": "root (uid 0)", "reason": "over"},
+        "applied": null, "watched_until": null, "attempts": [], "attempts_total": 0, "sources_total": 0, "series": null,
+        "teardown": {
+            "sockets_closed": 2, "flows_removed": 0, "residue": [], "completed_at": at, "at_close": null
+        },
+        "ledger": {
+            "first_seq": 1, "last_seq": 2, "head_seq": 3, "head_hash": "abc", "entries_total": 2, "entries": []
+        },
+        "checkpoint": null, "recorded": true, "ruleset_digest": "abc", "host": "h", "picoseg_version": "0.1.0",
+        "generated_at": at,
     })
 }
 
@@ -365,6 +385,39 @@ stripe   egress     expired  198.51.100.7  443   tcp    1000  3      2026-11-21T
     let Some(Ask::Attempts(filter)) = daemon.asked().pop() else { panic!("attempts") };
     assert_eq!(filter.service.unwrap().as_str(), "stripe");
     assert_eq!(filter.since.unwrap(), "2026-11-22T00:00:00Z".parse::<picoseg::model::Time>().unwrap());
+}
+
+#[test]
+fn a_report_has_four_formats_that_say_the_same() {
+    let daemon = Daemon::start(ordinary);
+    let said = |arguments: &[&str]| daemon.run(arguments).exits(0).stdout;
+    let json = format!("{}\n", report());
+    assert_eq!(said(&["report", "stripe", "--json"]), json);
+    assert_eq!(said(&["report", "stripe", "--format", "json"]), json);
+    for (format, escaped) in
+        [("text", "Stripe <Inc.>"), ("markdown", "Stripe &lt;Inc.&gt;"), ("html", "Stripe &lt;Inc.&gt;")]
+    {
+        let report = said(&["report", "stripe", "--format", format]);
+        assert!(report.contains(&format!("Access of {escaped} ended on 4 March 2026")), "{format}: {report}");
+    }
+    assert!(said(&["report", "stripe"]).starts_with("Decommission report: stripe\n"));
+    daemon.run(&["report", "nobody"]).exits(1);
+    daemon.run(&["report", "stripe", "--format", "pdf"]).exits(2);
+    daemon.run(&["report"]).exits(2);
+}
+
+#[test]
+fn a_report_goes_to_a_file() {
+    let daemon = Daemon::start(ordinary);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stripe.html");
+    let output = path.to_str().unwrap();
+    for _ in 0..2 {
+        let said = daemon.run(&["report", "stripe", "--format", "html", "--output", output]).exits(0);
+        assert_eq!(said.stdout, "");
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("</html>\n"));
+    }
+    daemon.run(&["report", "stripe", "--output", "/proc/nothing/here"]).exits(1);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use picoseg::api::body::{self, SCHEMA};
 use picoseg::model::Time;
+use picoseg::report;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -208,7 +209,8 @@ fn samples() -> BTreeMap<&'static str, Value> {
         more_policies: None,
     };
     let past_list = body::PastList { name: String::new(), entries: 0, sha256: String::new() };
-    BTreeMap::from([
+    let mut samples = report_samples();
+    samples.extend([
         ("Audit", value(audit)),
         ("LedgerEntry", value(entry)),
         ("PastService", value(past_service)),
@@ -245,6 +247,82 @@ fn samples() -> BTreeMap<&'static str, Value> {
         ("Diagnostics", value(body::Diagnostics { schema: SCHEMA, diagnostics: Vec::new() })),
         ("Diagnostic", value(diagnostic)),
         ("Failure", value(body::Failure { schema: SCHEMA, error: String::new() })),
+    ]);
+    samples
+}
+
+/// The decommission report and its parts.
+fn report_samples() -> BTreeMap<&'static str, Value> {
+    let at = Time::UNIX_EPOCH;
+    let text = String::new;
+    let stream = report::Stream { remote: text(), direction: text() };
+    let ledger = report::Ledger {
+        first_seq: None,
+        last_seq: None,
+        head_seq: 0,
+        head_hash: text(),
+        entries_total: 0,
+        entries: Vec::new(),
+    };
+    let reference = report::Reference { seq: 1, at: text(), kind: text(), actor: text(), hash: text() };
+    let checkpoint = report::Checkpoint { seq: 1, at: text(), hash: text(), key: text(), signature: text() };
+    let teardown = report::Teardown {
+        sockets_closed: 0,
+        flows_removed: 0,
+        residue: Vec::new(),
+        completed_at: at,
+        at_close: None,
+    };
+    let attempt = report::Attempt {
+        remote: text(),
+        direction: text(),
+        count: 0,
+        sources: 1,
+        first_seen: at,
+        last_seen: at,
+    };
+    let report = report::Report {
+        schema: SCHEMA,
+        service: text(),
+        provider: text(),
+        owner: text(),
+        description: None,
+        ticket: None,
+        compliance: Vec::new(),
+        state: text(),
+        mode: text(),
+        commissioned_at: at,
+        decommissioned_at: None,
+        planned_end: at,
+        cause: None,
+        order: None,
+        applied: None,
+        teardown: None,
+        watched_until: None,
+        attempts: Vec::new(),
+        attempts_total: 0,
+        sources_total: 0,
+        series: None,
+        ledger: ledger.clone(),
+        checkpoint: None,
+        recorded: true,
+        ruleset_digest: text(),
+        host: text(),
+        picoseg_version: text(),
+        generated_at: at,
+    };
+    BTreeMap::from([
+        ("Report", value(report)),
+        ("ReportOrder", value(report::Order { by: text(), reason: text() })),
+        ("ReportApplied", value(report::Applied { by: text(), at, seq: 1, kind: text() })),
+        ("ReportTeardown", value(teardown)),
+        ("ReportAttempt", value(attempt)),
+        ("ReportSeries", value(report::Series { step_seconds: 1, sources: Vec::new(), buckets: Vec::new() })),
+        ("ReportStream", value(stream)),
+        ("ReportBucket", value(report::Bucket { at, counts: Vec::new() })),
+        ("ReportLedger", value(ledger)),
+        ("ReportReference", value(reference)),
+        ("ReportCheckpoint", value(checkpoint)),
     ])
 }
 
@@ -292,6 +370,14 @@ fn the_bodies_have_the_keys_that_users_were_promised() {
         ("Diagnostics", "schema, diagnostics"),
         ("Diagnostic", "file, line, column, message, help"),
         ("Teardown", "sockets_closed, flows_removed, residue, completed_at"),
+        (
+            "Report",
+            "schema, service, provider, commissioned_at, decommissioned_at, order, teardown, attempts, ledger",
+        ),
+        ("ReportOrder", "by, reason"),
+        ("ReportTeardown", "sockets_closed, flows_removed, residue, completed_at, at_close"),
+        ("ReportAttempt", "remote, direction, count, first_seen, last_seen"),
+        ("ReportLedger", "first_seq, last_seq, head_hash"),
     ];
     let samples = samples();
     for (name, promised) in promised {

@@ -312,18 +312,21 @@ async fn later_attempts_are_by_source_without_what_was_in_flight() {
         remote,
         direction: Direction::Ingress,
         count,
+        sources: 1,
         first_seen: at(first),
         last_seen: at(last),
     };
     assert_eq!(later.sources, [of(key().remote, 5, 20, 20), of(from(2).remote, 1, 30, 30)]);
-    assert_eq!((later.further, later.further_count, later.at_close), (0, 0, 5));
+    let at_close: Vec<_> = later.at_close.iter().map(|one| (one.remote, one.count)).collect();
+    assert_eq!(at_close, [(key().remote, 4), (from(1).remote, 1)]);
     assert_eq!(store.later_attempts(&name("stripe"), at(31)).await.unwrap().sources, []);
 
     let many: Vec<_> = (100..1_200).map(|number| (from(number), by(1))).collect();
     add(&store, 40, &many).await;
     let later = store.later_attempts(&name("stripe"), at(10)).await.unwrap();
-    assert_eq!((later.sources.len(), later.sources[0].count), (1_000, 5));
-    assert_eq!((later.further, later.further_count), (102, 102));
+    assert_eq!((later.sources.len(), later.sources[0].count), (1_001, 5));
+    let others = later.sources.last().unwrap();
+    assert_eq!((others.remote, others.count, others.sources), (Source::Other, 102, 102));
 }
 
 #[tokio::test]

@@ -66,6 +66,7 @@ pub fn router(api: Api, uid: u32) -> Router {
         .route("/v1/services/{name}/resume", post(resume))
         .route("/v1/services/{name}/decommission", post(decommission))
         .route("/v1/attempts", get(attempts))
+        .route("/v1/report/{name}", get(report))
         .route("/v1/explain", get(explain))
         .route("/v1/audit", get(audit))
         .route("/v1/settle", get(settle))
@@ -85,6 +86,10 @@ async fn services(State(client): State<Client>) -> Reply {
 
 async fn show(State(client): State<Client>, Path(name): Path<String>) -> Reply {
     client.ask(Ask::Show(service_name(&name)?), ANSWER).await
+}
+
+async fn report(State(client): State<Client>, Path(name): Path<String>) -> Reply {
+    client.ask(Ask::Report(service_name(&name)?), ANSWER).await
 }
 
 async fn attempts(State(client): State<Client>, which: Result<Query<Which>, QueryRejection>) -> Reply {
