@@ -15,6 +15,8 @@ mod keeps;
 mod mounts;
 #[path = "store/signed.rs"]
 mod signed;
+#[path = "store/stalls.rs"]
+mod stalls;
 #[path = "store/tamper.rs"]
 mod tamper;
 

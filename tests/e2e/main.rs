@@ -16,6 +16,7 @@ mod containers;
 mod explain;
 mod failsafe;
 mod findings;
+mod follow;
 mod forward;
 mod full_disk;
 mod harness;
