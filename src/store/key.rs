@@ -52,7 +52,7 @@ impl fmt::Debug for Key {
 
 /// The public half. Written as the base64 of its 32 bytes, which is also how the text in `ledger.pub` ends.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PublicKey(VerifyingKey);
+pub struct PublicKey([u8; 32]);
 
 /// A text or a file that is no public key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,24 +62,27 @@ pub struct NoPublicKey;
 impl PublicKey {
     /// Reads PEM (`-----BEGIN PUBLIC KEY-----`).
     pub fn from_pem(text: &str) -> Result<Self, NoPublicKey> {
-        VerifyingKey::from_public_key_pem(text.trim()).map(Self).map_err(|_| NoPublicKey)
+        VerifyingKey::from_public_key_pem(text.trim())
+            .map(|key| Self(key.to_bytes()))
+            .map_err(|_| NoPublicKey)
     }
 
     /// PEM, with a line end.
     pub fn to_pem(&self) -> String {
         // Encoding 32 bytes does not fail.
-        PublicKeyBytes(self.0.to_bytes()).to_public_key_pem(LineEnding::LF).unwrap_or_default()
+        PublicKeyBytes(self.0).to_public_key_pem(LineEnding::LF).unwrap_or_default()
     }
 
     /// Whether the signature is of this key; weak keys and signatures that fit several texts never are.
     pub(super) fn verifies(&self, text: &str, signature: &Signature) -> bool {
-        self.0.verify_strict(text.as_bytes(), signature).is_ok()
+        VerifyingKey::from_bytes(&self.0)
+            .is_ok_and(|key| key.verify_strict(text.as_bytes(), signature).is_ok())
     }
 }
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&STANDARD.encode(self.0.as_bytes()))
+        f.write_str(&STANDARD.encode(self.0))
     }
 }
 
@@ -95,7 +98,7 @@ impl FromStr for PublicKey {
     fn from_str(text: &str) -> Result<Self, NoPublicKey> {
         let bytes: [u8; 32] =
             STANDARD.decode(text).ok().and_then(|b| b.try_into().ok()).ok_or(NoPublicKey)?;
-        VerifyingKey::from_bytes(&bytes).map(Self).map_err(|_| NoPublicKey)
+        VerifyingKey::from_bytes(&bytes).map(|_| Self(bytes)).map_err(|_| NoPublicKey)
     }
 }
 
@@ -109,7 +112,7 @@ impl Key {
     }
 
     fn new(signing: SigningKey) -> Self {
-        let public = PublicKey(signing.verifying_key());
+        let public = PublicKey(signing.verifying_key().to_bytes());
         Self { signing, public }
     }
 

@@ -151,7 +151,10 @@ impl Checkpoints {
             self.after = page.last().map_or(self.after, |last| i64::try_from(last.seq).unwrap_or(i64::MAX));
             self.read = page.into();
         }
-        Ok(self.read.pop_front_if(|next| next.seq <= seq))
+        match self.read.front() {
+            Some(next) if next.seq <= seq => Ok(self.read.pop_front()),
+            Some(_) | None => Ok(None),
+        }
     }
 }
 
