@@ -17,10 +17,10 @@ mod mounts;
 mod news;
 #[path = "store/signed.rs"]
 mod signed;
-#[path = "store/tamper.rs"]
-mod tamper;
 #[path = "store/stalls.rs"]
 mod stalls;
+#[path = "store/tamper.rs"]
+mod tamper;
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use picoseg::model::{Cause, Decommissioned, Order, OrderKind, Record, ServiceName, Suspended, Time};
