@@ -8,7 +8,7 @@ CREATE TABLE attempt_changes (
 
 INSERT INTO attempt_changes (id, latest) VALUES (1, 0);
 
-CREATE INDEX attempts_changed ON attempts (changed) WHERE changed > 0;
+CREATE INDEX attempts_changed ON attempts (changed);
 CREATE INDEX attempts_remote ON attempts (remote);
 
 -- How many rows a service has (none: segments), since counting them takes a second for every few millions.
@@ -19,6 +19,22 @@ CREATE TABLE attempt_rows (
 
 INSERT INTO attempt_rows (service, number)
 SELECT coalesce(service, ''), count(*) FROM attempts GROUP BY coalesce(service, '');
+
+-- How providers were written, and for which services.
+CREATE TABLE attempt_providers (
+    provider TEXT NOT NULL,
+    service  TEXT NOT NULL,
+    PRIMARY KEY (provider, service)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO attempt_providers (provider, service)
+SELECT DISTINCT provider, service FROM attempts WHERE provider IS NOT NULL AND service IS NOT NULL;
+
+CREATE TRIGGER attempts_name_providers AFTER INSERT ON attempts
+WHEN new.provider IS NOT NULL AND new.service IS NOT NULL
+BEGIN
+    INSERT INTO attempt_providers (provider, service) VALUES (new.provider, new.service) ON CONFLICT DO NOTHING;
+END;
 
 CREATE TRIGGER attempts_come AFTER INSERT ON attempts
 BEGIN

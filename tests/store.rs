@@ -15,6 +15,8 @@ mod keeps;
 mod mounts;
 #[path = "store/news.rs"]
 mod news;
+#[path = "store/stalls.rs"]
+mod stalls;
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use picoseg::model::{Cause, Decommissioned, Order, OrderKind, Record, ServiceName, Suspended, Time};

@@ -10,7 +10,7 @@ use crate::api::explain::Remote;
 use crate::api::{reason, word};
 use crate::files::SettingsFile;
 use crate::model::{Direction, Reason, Sources, Subject};
-use crate::store::{ROWS, Verdict};
+use crate::store::{MOST_ROWS, Verdict};
 
 /// Opens and closes third-party access on this host, by schedule, in the kernel.
 ///
@@ -157,8 +157,8 @@ pub struct Attempts {
     /// Only what was seen before this instant.
     #[arg(long, value_name = "TIME")]
     pub until: Option<When>,
-    /// The latest rows, that many at most [default: 10000].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(ROWS)))]
+    /// The latest rows, that many at most, up to 10000 [default: 1000].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_ROWS)))]
     pub limit: Option<u32>,
     /// Goes on printing what is new or counts further, until interrupted; waits for a daemon that restarts.
     #[arg(long)]

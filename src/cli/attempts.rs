@@ -34,7 +34,7 @@ pub async fn run(
     }
     if attempts.truncated {
         console.note(format_args!(
-            "picoseg: these are the latest {} rows; there are more: narrow them, for example by --since",
+            "picoseg: these are the latest {} rows; there are more: narrow them, for example by --since, or raise --limit",
             attempts.attempts.len()
         ));
     }

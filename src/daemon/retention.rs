@@ -1,12 +1,12 @@
 //! Has old attempts removed, beside the loop: however many there are, a decision waits for one small step at most.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
 use crate::model::Time;
-use crate::store::Store;
+use crate::store::{FIRST_STEP, Store, next_step};
 
 /// Between two steps: the writer is free for others most of the time.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -36,9 +36,10 @@ impl Drop for Retention {
 
 /// Ends with the first error: whoever writes next meets it too, and says so.
 async fn remove(store: Arc<Store>, before: Time) {
-    let mut gone = 0;
+    let (mut gone, mut most) = (0, FIRST_STEP);
     loop {
-        match store.forget_attempts(before).await {
+        let began = Instant::now();
+        match store.forget_attempts(before, most).await {
             Ok(0) => break,
             Ok(step) => gone += step,
             Err(error) => {
@@ -46,6 +47,7 @@ async fn remove(store: Arc<Store>, before: Time) {
                 break;
             }
         }
+        most = next_step(most, began.elapsed());
         tokio::time::sleep(PAUSE).await;
     }
     if gone > 0 {

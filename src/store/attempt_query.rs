@@ -1,5 +1,6 @@
 //! Which rows of attempts to read. Reads are bounded: by a number of rows, page by page, and in time.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::json;
@@ -11,8 +12,11 @@ use super::error::Fault;
 use super::{Store, StoreError, attempt_row, text};
 use crate::model::{Direction, Reason, ServiceName, Sources, Time};
 
-/// How many rows are read where nothing is said: some megabytes.
-pub const ROWS: u32 = 10_000;
+/// How many rows are read where nothing is said.
+pub const ROWS: u32 = 1_000;
+
+/// How many may be asked for: as JSON they have some megabytes, on their way to it tens of them.
+pub const MOST_ROWS: u32 = 10_000;
 
 /// Which attempts to read; the default is the latest of all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,7 +34,7 @@ pub struct AttemptFilter {
     pub until: Option<Time>,
     /// What counted further behind this place, see [`Attempts::next`]; in the order in which it did.
     pub after: Option<u64>,
-    /// How many rows at most; [`ROWS`] where it is left out.
+    /// How many rows at most; [`ROWS`] where it is left out, never more than [`MOST_ROWS`].
     pub limit: Option<u32>,
 }
 
@@ -61,12 +65,12 @@ impl Store {
 
 async fn select(connection: &mut SqliteConnection, filter: &AttemptFilter) -> Result<Attempts, Fault> {
     let providers = providers(connection, filter).await?;
-    let limit = usize::try_from(filter.limit.unwrap_or(ROWS)).unwrap_or(usize::MAX);
+    let limit = usize::try_from(filter.limit.unwrap_or(ROWS).min(MOST_ROWS)).unwrap_or(usize::MAX);
     let mut place = Place::beginning(filter);
     let mut rows = Vec::new();
     loop {
         let wanted = PAGE.min(limit.saturating_sub(rows.len()) + 1);
-        let page = page(connection, filter, providers.as_deref(), &place, wanted).await?;
+        let page = page(connection, filter, &providers, &place, wanted).await?;
         for row in &page {
             let fits = filter
                 .sources
@@ -127,25 +131,28 @@ async fn latest(connection: &mut SqliteConnection) -> Result<u64, Fault> {
     text::to_count(latest)
 }
 
-/// The ways in which rows write the provider that is asked for.
-async fn providers(
-    connection: &mut SqliteConnection,
-    filter: &AttemptFilter,
-) -> Result<Option<String>, Fault> {
-    let Some(wanted) = &filter.provider else { return Ok(None) };
+/// The ways in which rows write the provider that is asked for, and the only service that has it, if there is one.
+#[derive(Debug, Default)]
+struct Providers {
+    names: Option<String>,
+    service: Option<String>,
+}
+
+async fn providers(connection: &mut SqliteConnection, filter: &AttemptFilter) -> Result<Providers, Fault> {
+    let Some(wanted) = &filter.provider else { return Ok(Providers::default()) };
     let wanted = wanted.to_lowercase();
-    let sql =
-        "SELECT DISTINCT provider FROM attempts WHERE provider IS NOT NULL AND (?1 IS NULL OR service = ?1)";
-    let service = filter.service.as_ref().map(ServiceName::as_str);
-    let known: Vec<String> = sqlx::query_scalar(sql).bind(service).fetch_all(connection).await?;
-    let same: Vec<_> = known.into_iter().filter(|known| known.to_lowercase() == wanted).collect();
-    Ok(Some(json!(same).to_string()))
+    let known: Vec<(String, String)> =
+        sqlx::query_as("SELECT provider, service FROM attempt_providers").fetch_all(connection).await?;
+    let same = known.into_iter().filter(|(provider, _)| provider.to_lowercase() == wanted);
+    let (names, services): (BTreeSet<_>, BTreeSet<_>) = same.unzip();
+    let service = if services.len() == 1 { services.into_iter().next() } else { None };
+    Ok(Providers { names: Some(json!(names).to_string()), service })
 }
 
 async fn page(
     connection: &mut SqliteConnection,
     filter: &AttemptFilter,
-    providers: Option<&str>,
+    providers: &Providers,
     place: &Place,
     limit: usize,
 ) -> Result<Vec<SqliteRow>, Fault> {
@@ -154,10 +161,11 @@ async fn page(
         Place::Changed(changed) => (Some(*changed), None, None),
         Place::Seen { last_seen, identity } => (None, Some(last_seen.as_str()), Some(identity.as_slice())),
     };
-    let sql = sql(filter, place);
+    let service = filter.service.as_ref().map(ServiceName::as_str).or(providers.service.as_deref());
+    let sql = sql(filter, service.is_some(), place);
     let rows = sqlx::query(&sql)
-        .bind(filter.service.as_ref().map(ServiceName::as_str))
-        .bind(providers)
+        .bind(service)
+        .bind(providers.names.as_deref())
         .bind(remote(filter))
         .bind(filter.direction.map(Direction::as_str))
         .bind(filter.reason.map(Reason::as_str))
@@ -182,16 +190,16 @@ fn remote(filter: &AttemptFilter) -> Option<String> {
 }
 
 /// Only what is asked for stands in the statement, and the index is named: without statistics SQLite would guess.
-fn sql(filter: &AttemptFilter, place: &Place) -> String {
+fn sql(filter: &AttemptFilter, service: bool, place: &Place) -> String {
     let remote = remote(filter).is_some();
-    let (index, order) = match (filter.after.is_some(), remote, filter.service.is_some()) {
+    let (index, order) = match (filter.after.is_some(), remote, service) {
         (true, _, _) => ("attempts_changed", "changed"),
         (false, true, _) => ("attempts_remote", "last_seen DESC, identity DESC"),
         (false, false, true) => ("attempts_service", "last_seen DESC, identity DESC"),
         (false, false, false) => ("attempts_last_seen", "last_seen DESC, identity DESC"),
     };
     let conditions = [
-        (filter.service.is_some(), "service = ?1"),
+        (service, "service = ?1"),
         (filter.provider.is_some(), "provider IN (SELECT value FROM json_each(?2))"),
         (remote, "remote = ?3"),
         (filter.direction.is_some(), "direction = ?4"),
@@ -199,7 +207,7 @@ fn sql(filter: &AttemptFilter, place: &Place) -> String {
         (filter.verdict.is_some(), "verdict = ?6"),
         (filter.since.is_some(), "last_seen >= ?7"),
         (filter.until.is_some(), "first_seen < ?8"),
-        (matches!(place, Place::Changed(_)), "changed > 0 AND changed > ?9"),
+        (matches!(place, Place::Changed(_)), "changed > ?9"),
         (matches!(place, Place::Seen { .. }), "(last_seen, identity) < (?10, ?11)"),
     ];
     let mut sql = format!("SELECT * FROM attempts INDEXED BY {index} WHERE true");

@@ -57,7 +57,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 pub use attempt_hours::{AttemptHour, SOURCES_AN_HOUR};
-pub use attempt_query::{AttemptFilter, Attempts, ROWS};
+pub use attempt_query::{AttemptFilter, Attempts, MOST_ROWS, ROWS};
 pub use attempt_totals::AttemptTotal;
 pub use attempts::{Attempt, AttemptKey, Change, Process, Verdict};
 pub use baselines::Baseline;
@@ -70,6 +70,7 @@ pub use kind::LedgerKind;
 pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
 pub use news::{MOST as MOST_NEWS, NewSource, News};
+pub use retention::{FIRST_STEP, next_step};
 pub use room::LOG_MOST;
 
 use connect::Connected;

@@ -5,11 +5,16 @@
 //! wait, exact, in the kernel's counters, until the log could begin anew.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use super::error::Fault;
 use super::{Store, StoreError};
 
 /// The largest log that attempts are written to, in bytes: several times the largest single write.
 pub const LOG_MOST: u64 = 256 << 20;
+
+/// How long attempts wait for the log to be copied before they come again later.
+const COPYING: Duration = Duration::from_millis(100);
 
 /// How much has to be free before a store that was full counts as healed, in bytes.
 const ROOM: u32 = 256 << 10;
@@ -26,8 +31,22 @@ impl Store {
     /// Insists that the log does not grow without end. Each try gives it the chance to begin anew.
     pub(super) async fn insist_on_log(&self) -> Result<(), StoreError> {
         let Some(held) = self.log_held() else { return Ok(()) };
+        // Beside the writer, so that no decision waits for a long copy; what is given up here goes on all the same.
+        let copied = tokio::time::timeout(COPYING, self.copy_log()).await;
+        if !copied.is_ok_and(|copied| copied.is_ok_and(|all| all)) {
+            return Err(held);
+        }
+        // The next write after a whole copy begins the log anew.
         self.health().await?;
-        Err(held)
+        self.log_held().map_or(Ok(()), Err)
+    }
+
+    /// Copies what no reader needs from the log into the database; returns whether that was all.
+    async fn copy_log(&self) -> Result<bool, Fault> {
+        let mut connection = self.reader().await?;
+        let (busy, logged, copied): (i64, i64, i64) =
+            sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *connection).await?;
+        Ok(busy == 0 && logged == copied)
     }
 
     /// Proves that there is some room, by using it.

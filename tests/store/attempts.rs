@@ -277,7 +277,7 @@ async fn sums_stay_for_ever_and_rows_and_hours_go() {
     assert_eq!(hours(3_599).await, [(at(0), 6), (at(7_200), 3)]);
     assert_eq!(hours(3_600).await, [(at(7_200), 3)]);
 
-    while store.forget_attempts(at(7_000)).await.unwrap() > 0 {}
+    while store.forget_attempts(at(7_000), 500).await.unwrap() > 0 {}
     assert_eq!(counts(&store, AttemptFilter::default()).await, [3]);
     assert_eq!(hours(0).await, [(at(7_200), 3)]);
     assert_eq!(store.attempts_total().await, Ok(20));
@@ -350,6 +350,9 @@ async fn ten_thousand_attempts_go_in_at_once() {
     add(&store, 1, &changes).await;
     add(&store, 2, &changes).await;
     let found = store.attempts(&AttemptFilter::default()).await.unwrap();
+    assert_eq!((found.rows.len(), found.truncated), (1_000, true));
+    let all = AttemptFilter { limit: Some(10_000), ..AttemptFilter::default() };
+    let found = store.attempts(&all).await.unwrap();
     assert_eq!((found.rows.len(), found.truncated), (10_000, false));
     assert!(found.rows.iter().all(|row| row.count == 4));
     assert_eq!(store.attempts_total().await, Ok(40_000));
@@ -407,7 +410,7 @@ async fn the_number_of_rows_is_known_without_counting() {
     };
     let expected: Vec<(String, i64)> = vec![(String::new(), 1), ("stripe".to_owned(), 299)];
     assert_eq!(known().await, expected);
-    while store.forget_attempts(at(9)).await.unwrap() > 0 {}
+    while store.forget_attempts(at(9), 500).await.unwrap() > 0 {}
     assert!(known().await.iter().all(|(_, number)| *number == 0));
 }
 
@@ -456,4 +459,35 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[tokio::test]
+async fn rows_of_a_former_version_are_counted_and_found() {
+    use sqlx::migrate::Migrator;
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::at(root.path());
+    std::fs::write(store.path(), "").unwrap();
+    let former: Vec<_> = sqlx::migrate!().iter().filter(|step| step.version <= 5).cloned().collect();
+    let mut connection = outsider(&store).await;
+    Migrator { migrations: former.into(), ..Migrator::DEFAULT }.run_direct(&mut connection).await.unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO attempts (identity, service, provider, direction, reason, verdict, protocol, remote, also, count,
+             first_seen, last_seen)
+         VALUES (x'01', 'stripe', 'Stripe, Inc.', 'ingress', 'expired', 'refused', 'tcp', '203.0.113.9', '[]', 7,
+             '2026-01-01T00:00:01.000000000Z', '2026-01-01T00:00:01.000000000Z')",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    store.reopen().await.unwrap();
+    let provider = AttemptFilter { provider: Some("stripe, inc.".to_owned()), ..AttemptFilter::default() };
+    assert_eq!(counts(&store, provider).await, [7]);
+    let after = AttemptFilter { after: Some(0), ..AttemptFilter::default() };
+    assert!(counts(&store, after.clone()).await.is_empty(), "it did not count further since");
+    add(&store, 5, &[(from(1), by(1))]).await;
+    assert_eq!(counts(&store, after).await, [1]);
+    sql(&store, "UPDATE attempt_rows SET number = number + 199998 WHERE number = 2").await;
+    add(&store, 6, &[(from(2), by(1))]).await;
+    assert!(rows(&store, AttemptFilter::default()).await.iter().any(|row| row.key.remote == Source::Other));
 }

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use picoseg::store::StoreError;
+use picoseg::model::{Direction, Reason};
+use picoseg::store::{AttemptFilter, AttemptKey, Baseline, Change, StoreError, Verdict};
 
 use super::*;
 
@@ -218,4 +219,83 @@ async fn an_append_that_fails_half_way_leaves_nothing() {
     let error = store.append(&[entry(2, None), entry(3, None)]).await.unwrap_err();
     text_of(&error, root.path(), &["ledger entry 3 stands beyond the end of the ledger"]);
     assert_eq!(store.head().await.unwrap().seq, 1);
+}
+
+fn attempt(count: i64) -> [(AttemptKey, Change); 1] {
+    let key = AttemptKey {
+        service: Some(name("stripe")),
+        provider: None,
+        policy: None,
+        direction: Direction::Ingress,
+        reason: Reason::Expired,
+        verdict: Verdict::Refused,
+        protocol: "tcp".to_owned(),
+        remote: "203.0.113.9".parse().unwrap(),
+        remote_port: None,
+        local: None,
+        local_port: None,
+        subject: None,
+        uid: None,
+        also: vec![],
+    };
+    [(key, Change { count, ..Change::default() })]
+}
+
+fn baseline(packets: u64) -> [Baseline; 1] {
+    [Baseline { set: "count".to_owned(), key: vec![1], packets }]
+}
+
+#[tokio::test]
+async fn attempts_that_meet_a_locked_store_are_written_once_later() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).await.unwrap();
+    store.add_counts(&attempt(1), &baseline(1), at(1)).await.unwrap();
+    let mut other = outsider(&store).await;
+    sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
+    let began = Instant::now();
+    let error = store.add_counts(&attempt(5), &baseline(6), at(2)).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    text_of(&error, root.path(), &["cannot write the attempts", "locked"]);
+    // What is asked of it is answered meanwhile.
+    assert_eq!(store.attempts_total().await, Ok(1));
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    store.add_counts(&attempt(5), &baseline(6), at(2)).await.unwrap();
+    assert_eq!(store.attempts_total().await, Ok(6));
+}
+
+#[tokio::test]
+async fn a_write_of_attempts_that_fails_in_any_table_leaves_nothing_in_the_others() {
+    for table in ["attempts", "attempt_totals", "attempt_hours", "counters", "attempt_rows"] {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).await.unwrap();
+        let fails = "BEGIN SELECT RAISE(ABORT, 'not today'); END";
+        tamper(&store, &format!("CREATE TRIGGER fails BEFORE INSERT ON {table} {fails}")).await;
+        store.reopen().await.unwrap();
+        let error = store.add_counts(&attempt(5), &baseline(5), at(1)).await.unwrap_err();
+        text_of(&error, root.path(), &["cannot write the attempts", "not today"]);
+        assert_eq!(store.attempts_total().await, Ok(0), "{table}");
+        let found = store.attempts(&AttemptFilter::default()).await.unwrap();
+        assert_eq!((found.rows.len(), found.next), (0, 0), "{table}");
+        assert_eq!(store.attempt_hours(&name("stripe"), at(0)).await, Ok(vec![]), "{table}");
+        assert_eq!(store.load_baselines().await, Ok(vec![]), "{table}");
+        tamper(&store, "DROP TRIGGER fails").await;
+        store.reopen().await.unwrap();
+        store.add_counts(&attempt(5), &baseline(5), at(1)).await.unwrap();
+        assert_eq!(store.attempts_total().await, Ok(5), "{table}");
+    }
+}
+
+#[tokio::test]
+async fn sums_and_hours_with_words_that_picoseg_never_writes_are_damage() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).await.unwrap();
+    store.add_counts(&attempt(5), &[], at(1)).await.unwrap();
+    tamper(&store, "UPDATE attempt_totals SET reason = 'whim'; UPDATE attempt_hours SET remote = 'nowhere'")
+        .await;
+    store.reopen().await.unwrap();
+    let error = store.attempt_totals().await.unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    text_of(&error, root.path(), &["reason \"whim\""]);
+    let error = store.attempt_hours(&name("stripe"), at(0)).await.unwrap_err();
+    text_of(&error, root.path(), &["remote \"nowhere\""]);
 }

@@ -6,7 +6,7 @@ use super::failure::Refused;
 use super::routes::{instant, service_name};
 use crate::api::word;
 use crate::model::SourcesError;
-use crate::store::{AttemptFilter, ROWS};
+use crate::store::{AttemptFilter, MOST_ROWS};
 
 /// As it stands in a request. An unknown key is an error: it would seem to narrow.
 #[derive(Debug, Deserialize)]
@@ -29,8 +29,8 @@ impl Which {
     pub fn filter(self) -> Result<AttemptFilter, Refused> {
         let bad = |key: &'static str| move |error: String| Refused::BadRequest(format!("{key}: {error}"));
         let time = |key: &'static str, text: Option<String>| text.map(|text| instant(key, &text)).transpose();
-        if let Some(limit) = self.limit.filter(|limit| !(1..=ROWS).contains(limit)) {
-            return Err(bad("limit")(format!("{limit} is not between 1 and {ROWS}")));
+        if let Some(limit) = self.limit.filter(|limit| !(1..=MOST_ROWS).contains(limit)) {
+            return Err(bad("limit")(format!("{limit} is not between 1 and {MOST_ROWS}")));
         }
         let source = self.source.map(|text| text.parse().map_err(|error: SourcesError| error.to_string()));
         Ok(AttemptFilter {

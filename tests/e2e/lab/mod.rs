@@ -515,7 +515,7 @@ runtime = "{dir}/{runtime}"
 
     /// The rows of `attempts --json`.
     pub fn attempts(&self) -> Vec<Value> {
-        let body = self.picoseg(&["attempts", "--json"]).ok().json();
+        let body = self.picoseg(&["attempts", "--limit", "10000", "--json"]).ok().json();
         body["attempts"].as_array().unwrap_or_else(|| panic!("no attempts in {body}")).clone()
     }
 
