@@ -16,7 +16,7 @@ pub const DYNAMIC_SIZE: u32 = 65_536;
 
 /// The most sources, or sources with ports, that one count set holds: what comes from others is counted without its source.
 /// Every round of the daemon reads and writes the sets that changed, so this bounds its memory and its time.
-pub const COUNT_SIZE: u32 = 16_384;
+pub const COUNT_SIZE: u32 = 8_192;
 
 /// How long a source that is silent stays in its count set: after a flood of made-up sources there is room again.
 pub const COUNT_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -31,11 +31,11 @@ pub fn service_counter(service: &ServiceName, direction: Direction, reason: Reas
 
 /// Reads [`service_counter`].
 pub fn of_service_counter(counter: &str) -> Option<(ServiceName, Direction, Reason)> {
-    let rest = counter.strip_prefix(SERVICE)?;
-    ways_and_reasons().find_map(|(direction, reason)| {
-        let name = rest.strip_suffix(&Charged::ByAddress.stem(direction, reason))?.strip_suffix('-')?;
-        Some((ServiceName::new(name).ok()?, direction, reason))
-    })
+    // Neither ways nor reasons have a hyphen.
+    let (rest, reason) = counter.strip_prefix(SERVICE)?.rsplit_once('-')?;
+    let (name, way) = rest.rsplit_once('-')?;
+    let direction = Direction::ALL.into_iter().find(|direction| self::way(*direction) == way)?;
+    Some((ServiceName::new(name).ok()?, direction, Reason::parse(reason)?))
 }
 
 /// Returns the counters of a service that a table has, or of all services.

@@ -290,16 +290,11 @@ impl Attempts {
 
     /// The table of a pair began anew, and all that belongs to it.
     fn restart(&mut self, pair: &Pair, in_force: &Ruleset) {
-        let of_the_pair = |counter: &&String| {
-            let of = compile::of_service_counter(counter);
-            of.is_some_and(|(_, direction, reason)| {
-                pair.sets.iter().any(|sets| {
-                    sets.charged == Charged::ByAddress && (sets.direction, sets.reason) == (direction, reason)
-                })
-            })
-        };
-        let counters: Vec<String> =
-            compile::service_counters(in_force, None).filter(of_the_pair).cloned().collect();
+        let end = format!("-{}", pair.name());
+        let is_by_address = pair.sets.iter().any(|sets| sets.charged == Charged::ByAddress);
+        let all =
+            compile::service_counters(in_force, None).filter(|name| is_by_address && name.ends_with(&end));
+        let counters: Vec<String> = all.cloned().collect();
         self.forget(&pair.sets, &counters);
     }
 }

@@ -197,6 +197,8 @@ async fn turn(
                 }
             }
             Woken::Counts => {
+                // Records explain what is put on record now.
+                on_log(engine, inputs);
                 let after;
                 (after, quiet) = engine.count().await;
                 counts_at = Instant::now() + after;

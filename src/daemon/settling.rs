@@ -290,13 +290,8 @@ impl Settling {
 
     /// The counters of all services that have one for this direction and reason.
     fn counters(&self, in_force: &Ruleset) -> BTreeSet<String> {
-        let here = self.pair.sets.first().map(|sets| (sets.direction, sets.reason));
-        let all = compile::service_counters(in_force, None);
-        let is_here = |counter: &&String| {
-            compile::of_service_counter(counter)
-                .is_some_and(|(_, direction, reason)| Some((direction, reason)) == here)
-        };
-        all.filter(is_here).cloned().collect()
+        let end = format!("-{}", self.pair.name());
+        compile::service_counters(in_force, None).filter(|counter| counter.ends_with(&end)).cloned().collect()
     }
 
     pub fn is_done(&self) -> bool {

@@ -18,6 +18,7 @@ use crate::kernel::cgroups::{CgroupError, Hierarchy};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
 use crate::model::{Record, ServiceName, Settings, Subject, Time};
+use crate::plan::Inventory;
 use crate::reconcile::{Outcome, World};
 use crate::resolvers;
 use crate::store::accepted::{self, Accepted, AcceptedError};
@@ -154,9 +155,10 @@ async fn assemble(
         world.resolve_at(subject, places, clock::now());
     }
     let weaker = weaker(&table, world.settings());
-    let baselines = baselines(&mut table, &keeper).await?;
+    let found = table.inventory()?;
+    let baselines = baselines(found.is_some(), &keeper).await;
     let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
-    let attempts = Attempts::new(baselines, &counts_found(&mut table)?);
+    let attempts = Attempts::new(baselines, &counts_found(found));
     let mut engine = Engine::new(
         world,
         table,
@@ -175,21 +177,21 @@ async fn assemble(
 }
 
 /// The store's counters go with the kernel's table: a new table counts from zero.
-async fn baselines(table: &mut Table, keeper: &Keeper) -> Result<Vec<crate::store::Baseline>, StartError> {
-    let known = match table.inventory()? {
-        Some(_) => keeper.store().load_baselines().await,
-        None => keeper.store().clear_baselines().await.map(|()| Vec::new()),
+async fn baselines(is_found: bool, keeper: &Keeper) -> Vec<crate::store::Baseline> {
+    let known = match is_found {
+        true => keeper.store().load_baselines().await,
+        false => keeper.store().clear_baselines().await.map(|()| Vec::new()),
     };
-    Ok(known.unwrap_or_else(|error| {
+    known.unwrap_or_else(|error| {
         tracing::error!(%error, "counts begin anew");
         Vec::new()
-    }))
+    })
 }
 
 /// The names of the sets and counters that a former daemon left.
-fn counts_found(table: &mut Table) -> Result<BTreeSet<String>, CommitError> {
-    let found = table.inventory()?.unwrap_or_default();
-    Ok(found.sets.into_iter().map(|(name, _)| name).chain(found.counters).collect())
+fn counts_found(found: Option<Inventory>) -> BTreeSet<String> {
+    let found = found.unwrap_or_default();
+    found.sets.into_iter().map(|(name, _)| name).chain(found.counters).collect()
 }
 
 fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
