@@ -19,6 +19,8 @@ mod failsafe;
 mod findings;
 mod follow;
 mod flood;
+mod flood;
+mod follow;
 mod forward;
 mod full_disk;
 mod harness;
