@@ -19,8 +19,6 @@ mod failsafe;
 mod findings;
 mod follow;
 mod flood;
-mod flood;
-mod follow;
 mod forward;
 mod full_disk;
 mod harness;
