@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use super::attempts::{Attempt, AttemptKey, Change, Process, Verdict};
 use super::error::Fault;
 use super::text;
-use crate::model::{Direction, Reason, ServiceName, Time};
+use crate::model::{Direction, Reason, ServiceName, Source, Time};
 
 /// The columns of the table, in its order.
 pub(super) fn write(attempt: &Attempt) -> Value {
@@ -86,13 +86,11 @@ fn key(row: &SqliteRow) -> Result<AttemptKey, Fault> {
         service: service(row)?,
         provider: row.try_get("provider")?,
         policy: row.try_get("policy")?,
-        direction: word(row, "direction", |text| {
-            Direction::ALL.into_iter().find(|word| word.as_str() == text)
-        })?,
-        reason: word(row, "reason", Reason::parse)?,
-        verdict: word(row, "verdict", |text| Verdict::ALL.into_iter().find(|word| word.as_str() == text))?,
+        direction: direction(row)?,
+        reason: reason(row)?,
+        verdict: verdict(row)?,
         protocol: row.try_get("protocol")?,
-        remote: word(row, "remote", |text| text.parse().ok())?,
+        remote: remote(row)?,
         remote_port: row.try_get("remote_port")?,
         local: local(row)?,
         local_port: row.try_get("local_port")?,
@@ -105,6 +103,22 @@ fn key(row: &SqliteRow) -> Result<AttemptKey, Fault> {
 pub(super) fn service(row: &SqliteRow) -> Result<Option<ServiceName>, Fault> {
     let text: Option<String> = row.try_get("service")?;
     text.as_deref().map(text::to_service).transpose()
+}
+
+pub(super) fn direction(row: &SqliteRow) -> Result<Direction, Fault> {
+    word(row, "direction", |text| Direction::ALL.into_iter().find(|word| word.as_str() == text))
+}
+
+pub(super) fn reason(row: &SqliteRow) -> Result<Reason, Fault> {
+    word(row, "reason", Reason::parse)
+}
+
+pub(super) fn verdict(row: &SqliteRow) -> Result<Verdict, Fault> {
+    word(row, "verdict", |text| Verdict::ALL.into_iter().find(|word| word.as_str() == text))
+}
+
+pub(super) fn remote(row: &SqliteRow) -> Result<Source, Fault> {
+    word(row, "remote", |text| text.parse().ok())
 }
 
 fn local(row: &SqliteRow) -> Result<Option<IpAddr>, Fault> {

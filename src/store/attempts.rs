@@ -5,13 +5,12 @@
 //! between the two neither loses nor repeats a packet.
 
 use serde_json::Value;
-use sqlx::{Row, SqliteConnection};
-use std::collections::BTreeMap;
+use sqlx::SqliteConnection;
 use std::net::IpAddr;
 
 use super::baselines::{self, Baseline};
 use super::error::Fault;
-use super::{Store, StoreError, attempt_row, text};
+use super::{Store, StoreError, attempt_row, attempt_totals, text};
 use crate::model::{Direction, Reason, ServiceName, Source, Time};
 
 /// What became of the packet.
@@ -140,6 +139,7 @@ impl Store {
         self.in_bulk("write the attempts", async {
             let mut transaction = self.begin().await?;
             add(&mut transaction, changes, at).await?;
+            attempt_totals::add(&mut transaction, changes).await?;
             baselines::put(&mut transaction, baselines).await?;
             transaction.commit().await?;
             Ok(())
@@ -152,32 +152,6 @@ impl Store {
         self.in_bulk("read the attempts", async {
             let mut connection = self.reader().await?;
             select(&mut connection, filter).await
-        })
-        .await
-    }
-
-    /// The sum of all counts.
-    pub async fn attempts_total(&self) -> Result<u64, StoreError> {
-        self.in_bulk("count the attempts", async {
-            let mut connection = self.reader().await?;
-            let row = sqlx::query("SELECT coalesce(sum(count), 0) AS total FROM attempts")
-                .fetch_one(&mut *connection)
-                .await?;
-            text::to_count(row.try_get("total")?)
-        })
-        .await
-    }
-
-    /// The sum of counts of each service; `None` stands for segments.
-    pub async fn attempts_by_service(&self) -> Result<BTreeMap<Option<ServiceName>, u64>, StoreError> {
-        self.in_bulk("count the attempts", async {
-            let mut connection = self.reader().await?;
-            let rows = sqlx::query("SELECT service, sum(count) AS total FROM attempts GROUP BY service")
-                .fetch_all(&mut *connection)
-                .await?;
-            rows.iter()
-                .map(|row| Ok((attempt_row::service(row)?, text::to_count(row.try_get("total")?)?)))
-                .collect()
         })
         .await
     }

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::journal::{Journal, JournalError, Keeping};
 use super::{Fact, Opened, Pending, Store, StoreError, fact};
@@ -19,7 +20,7 @@ use crate::model::{Record, ServiceName, Time};
 /// The store, and what waits for it.
 #[derive(Debug)]
 pub struct Keeper {
-    store: Store,
+    store: Arc<Store>,
     journal: Journal,
 }
 
@@ -49,7 +50,7 @@ const BATCH: usize = 256;
 impl Keeper {
     /// Opens the store and reads the journal, and stores what waited there. Works with a broken store too.
     pub async fn open(state: &Path, runtime: &Path) -> Start {
-        let store = Store::at(state);
+        let store = Arc::new(Store::at(state));
         let opened = store.reopen().await;
         let (journal, mut problems) = Journal::load(state, runtime).await;
         let mut keeper = Self { store, journal };
@@ -112,7 +113,8 @@ impl Keeper {
         fact::overlay(BTreeMap::new(), self.journal.pending())
     }
 
-    pub fn store(&self) -> &Store {
+    /// The store; a clone of the handle reads beside the loop.
+    pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
 }

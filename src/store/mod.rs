@@ -22,7 +22,9 @@ pub mod accepted;
 pub mod chain;
 pub mod journal;
 
+mod attempt_hours;
 mod attempt_row;
+mod attempt_totals;
 mod attempts;
 mod baselines;
 mod clock;
@@ -33,6 +35,7 @@ mod fact;
 mod journal_file;
 mod keeper;
 mod kind;
+mod later_attempts;
 mod ledger;
 mod line;
 mod names;
@@ -46,6 +49,8 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, Transaction};
 
+pub use attempt_hours::AttemptHour;
+pub use attempt_totals::AttemptTotal;
 pub use attempts::{Attempt, AttemptFilter, AttemptKey, Change, Process, Verdict};
 pub use baselines::Baseline;
 pub use chain::{FirstBad, Head};
@@ -54,6 +59,7 @@ pub use error::StoreError;
 pub use fact::{Fact, Pending};
 pub use keeper::{Keeper, Kept, Start};
 pub use kind::LedgerKind;
+pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
 
 use connect::Connected;
