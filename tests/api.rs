@@ -8,6 +8,7 @@ use std::time::Duration;
 use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
 use picoseg::api::client::{Client, ClientError, escaped};
 use picoseg::api::server::{ApiError, Server, serve};
+use picoseg::metrics::Scraper;
 use picoseg::model::{OrderKind, ServiceName, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -40,7 +41,7 @@ impl Api {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let server = serve(&settings(directory.path()), line, shutdown).await.unwrap();
+        let server = serve(&settings(directory.path()), line, scraper(), shutdown).await.unwrap();
         Self { directory, asked, server, stop }
     }
 
@@ -82,6 +83,11 @@ impl Api {
     async fn get(&self, socket: &str, path: &str) -> (u16, Value) {
         self.raw(socket, &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await
     }
+}
+
+/// Nobody answers for metrics.
+fn scraper() -> Scraper {
+    Scraper::new(mpsc::channel(1).0)
 }
 
 fn settings(directory: &Path) -> Settings {
@@ -275,7 +281,7 @@ async fn a_second_daemon_is_kept_out_and_a_stale_socket_is_not() {
     let api = Api::start().await;
     let (line, _questions) = mpsc::channel(1);
     let settings = settings(api.directory.path());
-    let second = serve(&settings, line.clone(), std::future::pending()).await;
+    let second = serve(&settings, line.clone(), scraper(), std::future::pending()).await;
     assert!(matches!(second, Err(ApiError::Locked(_))), "{second:?}");
     assert!(api.control().get("/v1/status").await.is_ok(), "the first one is untouched");
 
@@ -285,15 +291,15 @@ async fn a_second_daemon_is_kept_out_and_a_stale_socket_is_not() {
     assert!(!control.exists(), "the sockets go with the server");
 
     let foreign = UnixListener::bind(&control).unwrap();
-    let third = serve(&settings, line.clone(), std::future::pending()).await;
+    let third = serve(&settings, line.clone(), scraper(), std::future::pending()).await;
     assert_eq!(third.unwrap_err().to_string(), format!("another picosegd answers on {}", control.display()));
     drop(foreign);
     assert!(control.exists(), "stale: nobody listens any more");
-    let fourth = serve(&settings, line.clone(), std::future::pending()).await.unwrap();
+    let fourth = serve(&settings, line.clone(), scraper(), std::future::pending()).await.unwrap();
     drop(fourth);
     std::fs::remove_file(&control).unwrap();
     std::fs::write(&control, "precious").unwrap();
-    let fifth = serve(&settings, line, std::future::pending()).await;
+    let fifth = serve(&settings, line, scraper(), std::future::pending()).await;
     assert!(matches!(fifth, Err(ApiError::InTheWay(_))), "{fifth:?}");
     assert_eq!(std::fs::read_to_string(&control).unwrap(), "precious");
 }
@@ -321,7 +327,7 @@ async fn a_loop_that_is_gone_is_a_daemon_that_does_not_answer() {
     let (line, questions) = mpsc::channel(1);
     drop(questions);
     let settings = settings(directory.path());
-    let _server = serve(&settings, line, std::future::pending()).await.unwrap();
+    let _server = serve(&settings, line, scraper(), std::future::pending()).await.unwrap();
     let error = Client::new(settings.paths.runtime.join("control.sock")).get("/v1/status").await.unwrap_err();
     assert!(matches!(&error, ClientError::Silent { why, .. } if why.contains("stopping")), "{error:?}");
 }
@@ -331,7 +337,7 @@ async fn a_loop_that_hangs_is_a_daemon_that_does_not_answer() {
     let directory = tempfile::tempdir().unwrap();
     let (line, _questions) = mpsc::channel(1);
     let settings = settings(directory.path());
-    let _server = serve(&settings, line, std::future::pending()).await.unwrap();
+    let _server = serve(&settings, line, scraper(), std::future::pending()).await.unwrap();
     let error = Client::new(settings.paths.runtime.join("control.sock")).get("/v1/status").await.unwrap_err();
     assert!(matches!(&error, ClientError::Silent { why, .. } if why.contains("in time")), "{error:?}");
 }

@@ -94,7 +94,7 @@ async fn status(engine: &mut Engine) -> Answer {
         drift: body::Drift { count: engine.drift, last_at: engine.drift_at },
         attempts_total: total,
         lost_details: engine.attempts.lost,
-        weaker: engine.weaker.clone(),
+        weaker: engine.weaker.iter().cloned().chain(engine.watched.problem()).collect(),
     };
     done(&status)
 }
@@ -173,7 +173,10 @@ pub async fn apply(engine: &mut Engine, settings: &SettingsFile, by: &str) -> An
         Err(error) => return failure(Outcome::Failed, &error.to_string()),
     };
     match changed {
-        Ok(changed) => applied(engine, changed),
+        Ok(changed) => {
+            engine.watched.follow(engine.world.settings().metrics.listen);
+            applied(engine, changed)
+        }
         Err(ChangeError::Invalid(diagnostics)) => {
             engine.reject(&diagnostics, by).await;
             invalid(&diagnostics)

@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::attempts::Attempts;
+use super::metrics::Watched;
 use super::names::Hosts;
 use super::subjects::{Resolved, Subjects};
 use super::teardown::{self, Proofs};
@@ -62,6 +63,7 @@ pub struct Engine {
     pub store_error: Option<String>,
     /// Promises that are weaker on this host.
     pub weaker: Vec<String>,
+    pub watched: Watched,
     digest: Option<String>,
     /// Counts of what is no longer in force: their sets go when they are on record.
     pub(super) retiring: Vec<CountSets>,
@@ -131,6 +133,7 @@ impl Engine {
             config_error,
             store_error,
             weaker,
+            watched: Watched::default(),
             digest: None,
             retiring: Vec::new(),
         }
@@ -264,6 +267,7 @@ impl Engine {
         let mut facts = record::facts(&outcome);
         facts.extend(self.proof_facts(&outcome, &proofs));
         if stepped {
+            self.watched.clock_steps += 1;
             let detail = json!({ "clock": clock::now(), "latest_seen": before });
             facts.push(record::note(LedgerKind::ClockStepped, self.world.now(), record::DAEMON, detail));
         }
@@ -399,6 +403,13 @@ impl Engine {
 
     /// Commits and reads back.
     pub(super) fn commit(&mut self, changeset: Changeset) -> Result<(), CommitError> {
+        let began = Instant::now();
+        let committed = self.commit_and_verify(changeset);
+        self.watched.commits.note(committed.is_ok(), began.elapsed());
+        committed
+    }
+
+    fn commit_and_verify(&mut self, changeset: Changeset) -> Result<(), CommitError> {
         let latest = self.world.now();
         for phase in changeset.phases() {
             // Timeouts count from here; a clock that was turned back must not make them longer.

@@ -17,6 +17,7 @@
 //! | `snapshot` | what is kept of accepted files |
 //! | `record` | happenings to ledger entries |
 //! | `answer` | what the API asks |
+//! | `metrics` | what metrics and dashboard are made of |
 //! | `run` | the loop |
 
 mod answer;
@@ -27,6 +28,7 @@ mod fallback;
 mod findings;
 mod hearing;
 mod isolation;
+mod metrics;
 mod names;
 mod programs;
 mod record;

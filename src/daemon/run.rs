@@ -10,13 +10,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use super::engine::Engine;
 use super::settle::Settling;
 use super::start::{self, StartError};
-use super::{Options as Arguments, answer, record};
+use super::{Options as Arguments, answer, metrics as measured, record};
 use crate::api::ask::{Ask, Asked};
 use crate::api::server;
 use crate::files::SettingsFile;
 use crate::kernel::clock::{self, ClockWatch, Tick};
 use crate::kernel::nflog::{Options, Reader};
 use crate::kernel::wait::Waiting;
+use crate::metrics::{self, Scraper};
 use crate::model::{HostName, Time};
 use crate::names::News;
 use crate::store::LedgerKind;
@@ -56,9 +57,11 @@ struct Inputs {
 pub async fn run(options: &Arguments) -> Result<(), StartError> {
     let files = start::files(options)?;
     let (line, asked) = mpsc::channel(WAITING);
+    let (measures, measuring) = mpsc::channel(WAITING);
+    let scraper = Scraper::new(measures);
     // The sockets come first: a second daemon stops here, before it touches the table.
     let (stop_serving, stopped) = oneshot::channel::<()>();
-    let server = server::serve(&files.loaded.settings, line, async {
+    let server = server::serve(&files.loaded.settings, line, scraper.clone(), async {
         // Also when the sender is dropped.
         let _ = stopped.await;
     })
@@ -66,12 +69,13 @@ pub async fn run(options: &Arguments) -> Result<(), StartError> {
     .map_err(|error| StartError::Api(error.to_string()))?;
     let mut engine = start::start(files).await?;
     let mut inputs = inputs(&mut engine)?;
+    engine.watched.listen(engine.world.settings().metrics.listen, scraper).await;
     tracing::info!(services = engine.world.standings().len(), "in force");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "cannot tell the service manager that we are ready");
     }
     let settings = start::settings_file(options);
-    turn(&mut engine, &mut inputs, asked, &settings).await;
+    turn(&mut engine, &mut inputs, asked, measuring, &settings).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(stop_serving);
     server.ended().await;
@@ -124,6 +128,7 @@ enum Woken {
     Answers,
     Log,
     Asked(Asked),
+    Measured(metrics::facts::Ask),
     /// Somebody waits for a cgroup.
     Settling,
     Hangup,
@@ -138,6 +143,7 @@ async fn turn(
     engine: &mut Engine,
     inputs: &mut Inputs,
     mut asked: mpsc::Receiver<Asked>,
+    mut measuring: mpsc::Receiver<metrics::facts::Ask>,
     settings: &SettingsFile,
 ) {
     let mut counts_at = Instant::now();
@@ -166,6 +172,7 @@ async fn turn(
             at = reached(elapsed) => Woken::Elapsed(at),
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
+            Some(ask) = measuring.recv() => Woken::Measured(ask),
             () = settling.due() => Woken::Settling,
             () = sleep_until(counts_at) => Woken::Counts,
             () = logged(&mut inputs.log) => Woken::Log,
@@ -191,6 +198,7 @@ async fn turn(
                 look_at_subjects(engine);
             }
             Woken::Asked(asked) => answer::reply(engine, asked, settings).await,
+            Woken::Measured(ask) => measured::tell(engine, ask),
             Woken::Settling => look_at_subjects(engine),
             Woken::Log => {
                 on_log(engine, inputs);
@@ -317,9 +325,13 @@ async fn on_answers(engine: &mut Engine, inputs: &mut Inputs) {
 /// Reads and writes counts; returns when to do it again.
 async fn on_counts(engine: &mut Engine) -> Duration {
     let busy = match engine.read_counts() {
-        Ok(busy) => busy,
+        Ok(busy) => {
+            engine.watched.table_error = None;
+            busy
+        }
         Err(error) => {
             tracing::error!(%error, "cannot read the kernel's counts");
+            engine.watched.table_error = Some(error.to_string());
             false
         }
     };

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::format::Format;
+use super::format::{self, Format};
 use super::page;
 use super::scraper::{Scraper, What};
 
@@ -15,7 +15,7 @@ use super::scraper::{Scraper, What};
 pub async fn answer<B>(request: &Request<B>, scraper: &Scraper, local: SocketAddr) -> Response<Full<Bytes>> {
     let field = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let what = match request.uri().path() {
-        "/metrics" => What::Metrics(Format::accepted(&accepts(request))),
+        "/metrics" => What::Metrics(Format::accepted(&format::accepted(request.headers()))),
         "/" => What::Page,
         _ => return says(StatusCode::NOT_FOUND, "there is /metrics, and the dashboard at /\n"),
     };
@@ -32,12 +32,6 @@ pub async fn answer<B>(request: &Request<B>, scraper: &Scraper, local: SocketAdd
         Ok(text) => found(what, text),
         Err(why) => says(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
-}
-
-/// Every `Accept` field, as one.
-pub fn accepts<B>(request: &Request<B>) -> String {
-    let fields = request.headers().get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    fields.collect::<Vec<_>>().join(",")
 }
 
 /// A name that somebody made point to this host is none of it: a web page must not read through a browser here what it
@@ -88,10 +82,12 @@ mod tests {
 
     #[test]
     fn only_addresses_and_localhost_are_this_host() {
-        for host in ["localhost", "LocalHost:9477", "127.0.0.1:9477", "[::1]:9477", "::1", "", "10.0.0.1"] {
+        for host in ["localhost", "LocalHost:9477", "127.0.0.1:9477", "[::1]:9477", "[::1]", "", "10.0.0.1"] {
             assert!(is_local(host), "{host}");
         }
-        for host in ["evil.example", "evil.example:9477", "localhost.evil.example", "127.0.0.1.evil.example:1"] {
+        for host in
+            ["evil.example", "evil.example:9477", "localhost.evil.example", "127.0.0.1.evil.example:1"]
+        {
             assert!(!is_local(host), "{host}");
         }
     }

@@ -144,7 +144,9 @@ mod tests {
     #[test]
     fn the_names_of_the_contract_are_there() {
         let names = ALL.iter().map(|metric| metric.name()).collect::<BTreeSet<_>>();
-        for name in ["attempts_total", "services", "next_transition_seconds", "lost_details_total", "store_ok"] {
+        for name in
+            ["attempts_total", "services", "next_transition_seconds", "lost_details_total", "store_ok"]
+        {
             assert!(names.contains(&format!("picoseg_{name}")), "{name}");
         }
         assert_eq!(ATTEMPTS.labels, ["service", "direction", "reason", "verdict"]);

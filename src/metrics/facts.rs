@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::histogram::Histogram;
 use crate::model::{Direction, Reason, ServiceName, ServiceState, Time};
-use crate::store::Verdict;
+use crate::store::{AttemptTotal, LatestAttempt, Verdict};
 
 /// A question for the loop.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Facts {
     pub segments: usize,
     pub next_transition: Option<Transition>,
     /// `None`: the store could not be asked.
-    pub attempts: Option<Vec<Sum>>,
+    pub attempts: Option<Vec<AttemptTotal>>,
     pub lost_details: u64,
     pub commits: Commits,
     pub drift: u64,
@@ -52,18 +52,7 @@ pub struct Facts {
     pub host_names: usize,
     pub host_names_failing: usize,
     /// The latest sources after a decommission; `None`: not asked for, or the store could not be asked.
-    pub late: Option<Vec<Late>>,
-}
-
-/// Attempts that have these in common, since the store began.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sum {
-    /// `None` where a segment refused.
-    pub service: Option<ServiceName>,
-    pub direction: Direction,
-    pub reason: Reason,
-    pub verdict: Verdict,
-    pub count: u64,
+    pub late: Option<Vec<LatestAttempt>>,
 }
 
 /// A service and what time will bring for it.
@@ -95,18 +84,6 @@ pub struct LedgerHead {
     pub at: Option<Time>,
 }
 
-/// A source that came after the decommission.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Late {
-    pub service: ServiceName,
-    pub provider: Option<String>,
-    /// An address, or `other`.
-    pub remote: String,
-    pub direction: Direction,
-    pub count: u64,
-    pub last_seen: Time,
-}
-
 /// Transactions with the kernel.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Commits {
@@ -118,10 +95,12 @@ pub struct Commits {
 impl Commits {
     pub fn note(&mut self, done: bool, took: Duration) {
         match done {
-            true => self.done += 1,
+            true => {
+                self.done += 1;
+                self.durations.observe(took);
+            }
             false => self.failed += 1,
         }
-        self.durations.observe(took);
     }
 }
 
@@ -132,7 +111,7 @@ impl Facts {
 
     /// Refused packets by direction and reason.
     pub fn refused(&self, direction: Direction, reason: Reason) -> Option<u64> {
-        let fits = |total: &&Sum| {
+        let fits = |total: &&AttemptTotal| {
             (total.direction, total.reason, total.verdict) == (direction, reason, Verdict::Refused)
         };
         self.attempts.as_ref().map(|totals| totals.iter().filter(fits).map(|total| total.count).sum())

@@ -5,10 +5,10 @@
 //! of their attempts: by direction and reason, as far as there were any.
 
 use super::catalogue::{self as all, Metric};
-use super::facts::{Facts, Service, Sum};
+use super::facts::{Facts, Service};
 use super::histogram::Histogram;
 use crate::model::{Direction, Reason, ServiceState, Time};
-use crate::store::Verdict;
+use crate::store::{AttemptTotal, Verdict};
 
 /// A metric with its samples.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,16 +84,16 @@ fn counts(facts: &Facts) -> Vec<Family> {
 
 /// Every decommissioned service has its counts of late attempts from the beginning: a counter that appears with its first
 /// attempt has not increased, for Prometheus, and nobody would be told.
-fn with_zeros(sums: &[Sum], services: &[Service]) -> Vec<Sum> {
+fn with_zeros(sums: &[AttemptTotal], services: &[Service]) -> Vec<AttemptTotal> {
     let late = |service: &Service, direction| {
         let verdict = if service.enforcing { Verdict::Refused } else { Verdict::Observed };
         let service = Some(service.name.clone());
-        Sum { service, direction, reason: Reason::Expired, verdict, count: 0 }
+        AttemptTotal { service, direction, reason: Reason::Expired, verdict, count: 0 }
     };
     let ended = services.iter().filter(|service| service.state == ServiceState::Decommissioned);
     let zeros = ended.flat_map(|service| Direction::ALL.map(|direction| late(service, direction)));
-    let mut all: Vec<Sum> = sums.iter().cloned().chain(zeros).collect();
-    let key = |sum: &Sum| (sum.service.clone(), sum.direction, sum.reason, sum.verdict);
+    let mut all: Vec<AttemptTotal> = sums.iter().cloned().chain(zeros).collect();
+    let key = |sum: &AttemptTotal| (sum.service.clone(), sum.direction, sum.reason, sum.verdict);
     // The larger one first, so that it stays.
     all.sort_by_cached_key(|sum| (key(sum), std::cmp::Reverse(sum.count)));
     all.dedup_by_key(|sum| key(sum));

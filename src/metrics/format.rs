@@ -1,10 +1,19 @@
 //! Which format a client gets: OpenMetrics when it asks for that, else the text format 0.0.4.
 
+use hyper::HeaderMap;
+use hyper::header::ACCEPT;
+
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     OpenMetrics,
     Plain,
+}
+
+/// Every `Accept` field, as one.
+pub fn accepted(headers: &HeaderMap) -> String {
+    let fields = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    fields.collect::<Vec<_>>().join(",")
 }
 
 impl Format {

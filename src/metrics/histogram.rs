@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// Upper bounds in seconds: from a change of one element to a table of 100,000 (`docs/churn.md`).
-pub const BOUNDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+pub const BOUNDS: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Counts of durations.
 #[derive(Debug, Clone, PartialEq, Default)]

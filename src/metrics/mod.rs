@@ -32,6 +32,6 @@ mod plain;
 #[cfg(test)]
 mod sample;
 
-pub use facts::{Ask, Commits, Facts};
+pub use facts::{Commits, Facts};
 pub use listener::Listener;
 pub use scraper::Scraper;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::facts::{Commits, Facts, Late, LedgerHead, Service, Sum, Transition};
-use crate::model::{Direction, Reason, ServiceName, ServiceState, Time};
-use crate::store::Verdict;
+use super::facts::{Commits, Facts, LedgerHead, Service, Transition};
+use crate::model::{Direction, Reason, ServiceName, ServiceState, Source, Time};
+use crate::store::{AttemptTotal, LatestAttempt, Verdict};
 
 pub fn at(text: &str) -> Time {
     text.parse().unwrap()
@@ -30,7 +30,12 @@ pub fn facts() -> Facts {
         store_error: None,
         weaker: vec!["this kernel has no table flag `persist`".to_owned()],
         services: vec![
-            service("old-crm", "Old <b>CRM</b> & \"Sons\"", ServiceState::Decommissioned, "2026-03-01T00:00:00Z"),
+            service(
+                "old-crm",
+                "Old <b>CRM</b> & \"Sons\"",
+                ServiceState::Decommissioned,
+                "2026-03-01T00:00:00Z",
+            ),
             service("paypal", "PayPal", ServiceState::Closed, "2026-12-31T00:00:00Z"),
             service("stripe", "Stripe, Inc.", ServiceState::Open, "2026-03-05T00:00:00Z"),
         ],
@@ -43,7 +48,7 @@ pub fn facts() -> Facts {
         attempts: Some(vec![
             sum("old-crm", Direction::Ingress, Reason::Expired, 41),
             sum("stripe", Direction::Egress, Reason::Undeclared, 7),
-            Sum { service: None, ..sum("stripe", Direction::Egress, Reason::Isolated, 3) },
+            AttemptTotal { service: None, ..sum("stripe", Direction::Egress, Reason::Isolated, 3) },
         ]),
         lost_details: 5,
         commits,
@@ -55,10 +60,10 @@ pub fn facts() -> Facts {
         unresolved_services: 1,
         host_names: 3,
         host_names_failing: 1,
-        late: Some(vec![Late {
+        late: Some(vec![LatestAttempt {
             service: name("old-crm"),
             provider: Some("Old <b>CRM</b> & \"Sons\"".to_owned()),
-            remote: "203.0.113.7".to_owned(),
+            remote: Source::Address("203.0.113.7".parse().unwrap()),
             direction: Direction::Ingress,
             count: 41,
             last_seen: at("2026-03-02T09:58:00Z"),
@@ -79,6 +84,6 @@ pub fn service(text: &str, provider: &str, state: ServiceState, decommission: &s
     }
 }
 
-fn sum(service: &str, direction: Direction, reason: Reason, count: u64) -> Sum {
-    Sum { service: Some(name(service)), direction, reason, verdict: Verdict::Refused, count }
+fn sum(service: &str, direction: Direction, reason: Reason, count: u64) -> AttemptTotal {
+    AttemptTotal { service: Some(name(service)), direction, reason, verdict: Verdict::Refused, count }
 }

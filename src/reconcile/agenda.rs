@@ -47,6 +47,10 @@ impl Entry {
 }
 
 impl Agenda {
+    pub fn entry(&self, name: &ServiceName) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
     pub fn state(&self, name: &ServiceName) -> Option<ServiceState> {
         self.entries.get(name).map(|entry| entry.state)
     }

@@ -36,6 +36,7 @@ mod journal_file;
 mod keeper;
 mod kind;
 mod later_attempts;
+mod latest_attempts;
 mod ledger;
 mod line;
 mod names;
@@ -60,6 +61,7 @@ pub use fact::{Fact, Pending};
 pub use keeper::{Keeper, Kept, Start};
 pub use kind::LedgerKind;
 pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
+pub use latest_attempts::LatestAttempt;
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
 
 use connect::Connected;

@@ -110,7 +110,10 @@ mod tests {
     fn foreign_text_stays_text() {
         let foreign = "<script>alert('x')</script> \"&\u{202e}\u{7}\n";
         let text = Text(foreign).to_string();
-        assert_eq!(text, "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &quot;&amp;\u{fffd}\u{fffd}\u{fffd}");
+        assert_eq!(
+            text,
+            "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &quot;&amp;\u{fffd}\u{fffd}\u{fffd}"
+        );
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::fmt::{self, Write};
 use chrono::TimeDelta;
 
 use super::html::{Count, Text, When};
-use crate::metrics::facts::{Facts, Late, Service};
+use crate::metrics::facts::{Facts, Service};
 use crate::model::{Direction, Reason, ServiceState, Time};
+use crate::store::LatestAttempt;
 
 /// Rows of a table.
 const ROWS: usize = 20;
@@ -41,7 +42,9 @@ fn bar(page: &mut String, counts: &[(ServiceState, usize)], all: usize) -> fmt::
         page.push_str("<p>There are no services.</p>\n");
         return Ok(());
     }
-    page.push_str("<svg class=\"bar\" viewBox=\"0 0 1000 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\">");
+    page.push_str(
+        "<svg class=\"bar\" viewBox=\"0 0 1000 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\">",
+    );
     let mut from = 0;
     for (state, count) in counts {
         let (left, right) = (from * 1000 / all, (from + count) * 1000 / all);
@@ -101,10 +104,10 @@ fn late(page: &mut String, facts: &Facts) -> fmt::Result {
     match &facts.late {
         None => page.push_str("<p>The store cannot be asked.</p>\n"),
         Some(late) => {
-            let cells = |late: &Late| {
+            let cells = |late: &LatestAttempt| {
                 let at = When { at: late.last_seen, now: facts.now }.to_string();
                 let provider = Text(late.provider.as_deref().unwrap_or_default()).to_string();
-                let (service, remote) = (code(late.service.as_str()), code(&late.remote));
+                let (service, remote) = (code(late.service.as_str()), code(&late.remote.to_string()));
                 [at, service, provider, remote, word(late.direction).to_owned(), number(late.count)]
             };
             let columns = ["Last seen", "Service", "Provider", "Address", "Direction", "Packets"];
@@ -123,14 +126,18 @@ fn refused(page: &mut String, facts: &Facts) -> fmt::Result {
             let any = |reason: &Reason| Direction::ALL.iter().any(|direction| count(*direction, *reason) > 0);
             let reasons: Vec<Reason> = Reason::ALL.into_iter().filter(any).collect();
             let cells = |reason: &Reason| {
-                let [out, inside] = [Direction::Egress, Direction::Ingress].map(|d| number(count(d, *reason)));
+                let [out, inside] =
+                    [Direction::Egress, Direction::Ingress].map(|d| number(count(d, *reason)));
                 [reason.to_string(), out, inside]
             };
             table(page, ["Reason", "Outbound", "Inbound"], &reasons, cells, "Nothing was refused yet.")?;
         }
     }
     let lost = Count(facts.lost_details);
-    writeln!(page, "<p class=\"fine\">Counts are exact. Details of {lost} packets were lost since the start.</p>")?;
+    writeln!(
+        page,
+        "<p class=\"fine\">Counts are exact. Details of {lost} packets were lost since the start.</p>"
+    )?;
     end(page)
 }
 
