@@ -20,6 +20,8 @@ mod forward;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod metrics;
+mod monitoring;
 mod names;
 mod observe;
 mod opening;
