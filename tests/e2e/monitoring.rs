@@ -42,7 +42,7 @@ fn alerts_and_dashboard_use_only_metrics_that_there_are() {
         let used = named(&text(path));
         assert!(used.len() >= 10, "{path}: {used:?}");
         let unknown: Vec<_> = used.difference(&names()).cloned().collect();
-        assert_eq!(unknown, [String::new(); 0], "{path}");
+        assert!(unknown.is_empty(), "{path}: {unknown:?}");
     }
 }
 

@@ -135,8 +135,10 @@ fn subjects(facts: &Facts) -> Card<'static> {
         (0, 0) => card("Subjects", Grade::Good, "all resolved".to_owned()),
         (0, _) => card("Subjects", Grade::Note, format!("all resolved{failing}")),
         (nowhere, _) => {
-            let services = facts.unresolved_services;
-            let says = format!("{nowhere} nowhere right now, of {services} services: refused{failing}");
+            let says = match facts.unresolved_services {
+                1 => format!("{nowhere} nowhere right now, of 1 service: refused{failing}"),
+                services => format!("{nowhere} nowhere right now, of {services} services: refused{failing}"),
+            };
             card("Subjects", Grade::Note, says)
         }
     }

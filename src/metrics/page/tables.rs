@@ -12,6 +12,16 @@ use crate::store::LatestAttempt;
 /// Rows of a table.
 const ROWS: usize = 20;
 
+/// From what may pass to what is over.
+const ORDER: [ServiceState; ServiceState::ALL.len()] = [
+    ServiceState::Open,
+    ServiceState::Closed,
+    ServiceState::Pending,
+    ServiceState::Unapproved,
+    ServiceState::Suspended,
+    ServiceState::Decommissioned,
+];
+
 /// What ends this soon is listed.
 const SOON: TimeDelta = TimeDelta::days(7);
 
@@ -25,7 +35,7 @@ pub fn write(page: &mut String, facts: &Facts) -> fmt::Result {
 
 fn states(page: &mut String, facts: &Facts) -> fmt::Result {
     begin(page, "services", "Services")?;
-    let counts = ServiceState::ALL.map(|state| (state, facts.count(state)));
+    let counts = ORDER.map(|state| (state, facts.count(state)));
     bar(page, &counts, facts.services.len())?;
     page.push_str("<dl class=\"states\">\n");
     for (state, count) in counts {
@@ -59,7 +69,7 @@ fn bar(page: &mut String, counts: &[(ServiceState, usize)], all: usize) -> fmt::
 }
 
 fn ending(page: &mut String, facts: &Facts) -> fmt::Result {
-    begin(page, "ending", "Decommissioned within 7 days")?;
+    begin(page, "ending", "To be decommissioned within 7 days")?;
     let soon = |service: &&Service| {
         service.state != ServiceState::Decommissioned && service.decommission <= facts.now + SOON
     };
@@ -184,7 +194,7 @@ fn table<T, const N: usize>(
     if all.is_empty() {
         return writeln!(page, "<p>{none}</p>");
     }
-    page.push_str("<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>");
+    page.push_str("<div class=\"scroll\"><table>\n<thead><tr>");
     for column in columns {
         write!(page, "<th scope=\"col\">{column}</th>")?;
     }
