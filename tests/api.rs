@@ -10,6 +10,7 @@ use picoseg::api::client::{Client, ClientError, escaped};
 use picoseg::api::server::{ApiError, Server, serve};
 use picoseg::metrics::Scraper;
 use picoseg::model::{OrderKind, ServiceName, Settings};
+use picoseg::store::AttemptFilter;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -99,7 +100,7 @@ fn settings(directory: &Path) -> Settings {
 fn by_heart(ask: &Ask) -> Answer {
     let named = match ask {
         Ask::Show(name) | Ask::Order { service: name, .. } => name.as_str(),
-        Ask::Status | Ask::Services | Ask::Attempts { .. } | Ask::Explain(_) => "",
+        Ask::Status | Ask::Services | Ask::Attempts(_) | Ask::Explain(_) => "",
         Ask::Settle(_) | Ask::Apply { .. } => "",
     };
     let outcome = match named {
@@ -133,11 +134,12 @@ async fn a_question_reaches_the_loop_and_its_answer_comes_back_as_it_is() {
     let place = Settle { cgroup: "/a.slice/x\\x2d1 &=%+#\u{e4}.service".to_owned(), id: u64::MAX };
     assert_eq!(api.asked.recv().await, Some(Ask::Settle(place)));
     api.observe().get("/v1/attempts?service=stripe&since=2026-01-01T01:00:00%2B01:00").await.unwrap();
-    let expected = Ask::Attempts {
+    let expected = AttemptFilter {
         service: Some(ServiceName::new("stripe").unwrap()),
         since: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+        ..AttemptFilter::default()
     };
-    assert_eq!(api.asked.recv().await, Some(expected));
+    assert_eq!(api.asked.recv().await, Some(Ask::Attempts(expected)));
 }
 
 #[tokio::test]
@@ -223,6 +225,13 @@ async fn what_is_not_understood_is_refused_and_never_reaches_the_loop() {
         ("/v1/apply", 405),
         ("/v1/attempts?since=yesterday", 400),
         ("/v1/attempts?services=stripe", 400),
+        ("/v1/attempts?source=stripe.com", 400),
+        ("/v1/attempts?reason=gone", 400),
+        ("/v1/attempts?direction=in", 400),
+        ("/v1/attempts?verdict=passed", 400),
+        ("/v1/attempts?limit=0", 400),
+        ("/v1/attempts?limit=10001", 400),
+        ("/v1/attempts?after=-1", 400),
         ("/v1/explain?subject=x.service&remote=192.0.2.1:443/tcp", 400),
         ("/v1/explain?subject=unit:x&remote=192.0.2.1:443/tcp", 400),
         ("/v1/explain?subject=unit:x.service&remote=192.0.2.1:443", 400),

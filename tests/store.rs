@@ -3,6 +3,8 @@
 //! These tests may run as root, who ignores file modes: what must not be writable is a directory in place of the file, or a
 //! file system of its own in a private mount namespace.
 
+#[path = "store/attempts.rs"]
+mod attempts;
 #[path = "store/broken.rs"]
 mod broken;
 #[path = "store/keeper.rs"]

@@ -4,7 +4,8 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::explain::Question;
-use crate::model::{OrderKind, ServiceName, Time};
+use crate::model::{OrderKind, ServiceName};
+use crate::store::AttemptFilter;
 
 /// One question or order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,10 +13,7 @@ pub enum Ask {
     Status,
     Services,
     Show(ServiceName),
-    Attempts {
-        service: Option<ServiceName>,
-        since: Option<Time>,
-    },
+    Attempts(AttemptFilter),
     Explain(Question),
     /// Waits until a cgroup is in force.
     Settle(Settle),

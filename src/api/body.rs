@@ -191,7 +191,12 @@ pub struct Place {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Attempts {
     pub schema: u32,
+    /// The latest first; of what was asked for behind a place the earliest first.
     pub attempts: Vec<Attempt>,
+    /// There are more rows that fit than were asked for.
+    pub truncated: bool,
+    /// The place behind which whatever counts further from now on stands: `after` of the next question.
+    pub next: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

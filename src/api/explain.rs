@@ -271,7 +271,7 @@ impl Process {
         }
         let same_account = |place: &Place| match place {
             Place::User(_) | Place::Group(_) => theirs.contains(place),
-            Place::Cgroup(_) | Place::Address(_) => false,
+            Place::Cgroup(_) | Place::Former(_) | Place::Address(_) => false,
         };
         let below = |(ids, subjects): &(Vec<u64>, Vec<Subject>)| {
             subjects.contains(other) || theirs.iter().any(|place| is_cgroup_of(place, ids))
@@ -293,7 +293,7 @@ fn is_program(asked: &Subject, other: &Subject, resolved: bool) -> bool {
 fn is_cgroup_of(place: &Place, ids: &[u64]) -> bool {
     match place {
         Place::Cgroup(place) => ids.contains(&place.id),
-        Place::User(_) | Place::Group(_) | Place::Address(_) => false,
+        Place::Former(_) | Place::User(_) | Place::Group(_) | Place::Address(_) => false,
     }
 }
 
@@ -331,7 +331,7 @@ fn cgroups(
 fn path_of(place: &Place, prefix: &str) -> Option<String> {
     match place {
         Place::Cgroup(place) => Some(format!("/{}", place.path.strip_prefix(prefix)?)),
-        Place::User(_) | Place::Group(_) | Place::Address(_) => None,
+        Place::Former(_) | Place::User(_) | Place::Group(_) | Place::Address(_) => None,
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`ask`] | what a request asks of the daemon, and how it answers |
 //! | [`explain`] | would a packet pass: question and answer |
 //! | [`reason`] | what an order has to say |
+//! | [`word`] | words of closed sets as written |
 //! | [`server`] | the daemon's end of the sockets |
 //! | [`client`] | the command line's end |
 
@@ -17,3 +18,4 @@ pub mod explain;
 pub mod reason;
 pub mod server;
 pub mod view;
+pub mod word;

@@ -50,7 +50,7 @@ fn policy(world: &World, policy: &Policy) -> body::Policy {
 }
 
 fn resolved(world: &World, subject: &Subject) -> bool {
-    subject.is_any_process() || !world.places(subject).is_empty()
+    subject.is_any_process() || world.places(subject).iter().any(Place::is_present)
 }
 
 pub fn show(world: &World, name: &ServiceName, attempts: &Counts) -> Option<body::Show> {
@@ -92,7 +92,7 @@ fn policy_now(world: &World, written: &Policy) -> body::Resolved {
     body::Resolved {
         policy: written.id.to_string(),
         subject: subject.to_string(),
-        places: world.places(subject).iter().map(place).collect(),
+        places: world.places(subject).iter().filter(|place| place.is_present()).map(place).collect(),
         since: world.since(subject).filter(|_| !subject.is_any_process()),
         reason: (!resolved(world, subject)).then(|| why_unresolved(subject).to_owned()),
         prefixes: written.prefixes.len(),
@@ -133,7 +133,7 @@ fn host_address((address, held): (&IpAddr, &Held)) -> Option<body::HostAddress> 
 fn place(place: &Place) -> body::Place {
     let none = body::Place::default();
     match place {
-        Place::Cgroup(place) => body::Place {
+        Place::Cgroup(place) | Place::Former(place) => body::Place {
             cgroup: Some(place.path.clone()),
             id: Some(place.id),
             level: Some(place.level),

@@ -7,9 +7,10 @@ use clap_complete::Shell;
 
 use super::when::When;
 use crate::api::explain::Remote;
-use crate::api::reason;
+use crate::api::{reason, word};
 use crate::files::SettingsFile;
-use crate::model::{Direction, Subject};
+use crate::model::{Direction, Reason, Sources, Subject};
+use crate::store::{ROWS, Verdict};
 
 /// Opens and closes third-party access on this host, by schedule, in the kernel.
 ///
@@ -135,10 +136,31 @@ pub struct Attempts {
     /// Only this service.
     #[arg(long, value_name = "NAME")]
     pub service: Option<String>,
+    /// Only this provider; upper and lower case are the same.
+    #[arg(long, value_name = "TEXT")]
+    pub provider: Option<String>,
+    /// Only this remote address or prefix; `other`: what is not told apart by source.
+    #[arg(long, value_name = "ADDR|PREFIX")]
+    pub source: Option<Sources>,
+    /// Only this reason, for example expired.
+    #[arg(long, value_name = "REASON", value_parser = word::reason)]
+    pub reason: Option<Reason>,
+    /// Only egress or ingress.
+    #[arg(long, value_name = "DIRECTION", value_parser = word::direction)]
+    pub direction: Option<Direction>,
+    /// Only what was refused, or observed.
+    #[arg(long, value_name = "VERDICT", value_parser = word::verdict)]
+    pub verdict: Option<Verdict>,
     /// Only what was seen at or after this instant: RFC 3339 with an offset, or now.
     #[arg(long, value_name = "TIME")]
     pub since: Option<When>,
-    /// Goes on printing what is new or counts further, until interrupted.
+    /// Only what was seen before this instant.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<When>,
+    /// The latest rows, that many at most [default: 10000].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(ROWS)))]
+    pub limit: Option<u32>,
+    /// Goes on printing what is new or counts further, until interrupted; waits for a daemon that restarts.
     #[arg(long)]
     pub follow: bool,
 }
@@ -152,7 +174,7 @@ pub struct Explain {
     #[arg(long, value_name = "ADDR:PORT/PROTO")]
     pub remote: Remote,
     /// Who opens the connection: the process, or the remote side.
-    #[arg(long, value_name = "DIRECTION", default_value = "egress", value_parser = direction_of)]
+    #[arg(long, value_name = "DIRECTION", default_value = "egress", value_parser = word::direction)]
     pub direction: Direction,
     /// RFC 3339 with an offset, or now.
     #[arg(long, value_name = "TIME", default_value = "now")]
@@ -183,11 +205,6 @@ pub struct Target {
 fn subject_of(text: &str) -> Result<Subject, String> {
     let kinds = || "write KIND:VALUE, for example unit:payments.service".to_owned();
     Subject::parse(text).ok_or_else(kinds)?.map_err(|error| error.to_string())
-}
-
-fn direction_of(text: &str) -> Result<Direction, String> {
-    let found = Direction::ALL.into_iter().find(|direction| direction.as_str() == text);
-    found.ok_or_else(|| "write egress or ingress".to_owned())
 }
 
 fn reason_of(text: &str) -> Result<String, reason::ReasonError> {

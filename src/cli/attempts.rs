@@ -1,22 +1,19 @@
 //! `attempts`.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use super::arguments;
 use super::console::Console;
 use super::daemon::{Daemon, service_name, understand};
 use super::stop::Stop;
-use super::table::{Cell, Table};
+use super::table::{Cell, Table, plain};
 use super::when;
-use crate::api::body::{Attempt, Attempts, SCHEMA};
-use crate::model::{ServiceName, Time};
+use crate::api::body::{Attempt, Attempts};
+use crate::api::client::{ClientError, escaped};
+use crate::model::Time;
 
 /// Between two looks of `--follow`.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// How far `--follow` looks back each time: rows reach the store some seconds after their packets.
-const MARGIN: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 
 pub async fn run(
     daemon: &Daemon,
@@ -24,81 +21,106 @@ pub async fn run(
     now: Time,
     console: &mut Console<'_>,
 ) -> Result<(), Stop> {
-    let service = wanted.service.as_deref().map(service_name).transpose()?;
-    let since = wanted.since.map(|since| since.at(now));
-    if wanted.follow {
-        return follow(daemon, service, since, console).await;
+    let narrowed = query(wanted, now)?;
+    let body = daemon.get(&path(&narrowed, wanted.limit.map(|limit| ("limit", limit.into())))).await?;
+    let attempts: Attempts = understand(&body)?;
+    let mut table = header();
+    match console.json {
+        true => console.print(body)?,
+        false => {
+            attempts.attempts.iter().for_each(|attempt| table.push(row(attempt)));
+            console.print(table.take(console.colour))?;
+        }
     }
-    let body = daemon.get(&path(service.as_ref(), since)).await?;
+    if attempts.truncated {
+        console.note(format_args!(
+            "picoseg: these are the latest {} rows; there are more: narrow them, for example by --since",
+            attempts.attempts.len()
+        ));
+    }
+    match wanted.follow {
+        true => follow(daemon, &narrowed, attempts.next, table, console).await,
+        false => Ok(()),
+    }
+}
+
+/// Prints rows as they appear or grow, until a signal ends the process. The store numbers what changes: nothing is
+/// missed or told twice, however much changes between two looks.
+async fn follow(
+    daemon: &Daemon,
+    narrowed: &[(&'static str, String)],
+    mut after: u64,
+    mut table: Table<11>,
+    console: &mut Console<'_>,
+) -> Result<(), Stop> {
+    let mut waits = false;
+    loop {
+        console.flush()?;
+        match daemon.get(&path(narrowed, Some(("after", after)))).await {
+            Ok(body) => {
+                waits = false;
+                let news: Attempts = understand(&body)?;
+                let is_all = !news.truncated;
+                // Smaller: another store, whose numbers begin anew.
+                after = if news.next < after { 0 } else { news.next };
+                print_news(&body, &news.attempts, &mut table, console)?;
+                if is_all {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            Err(error) => {
+                if !waits {
+                    note_wait(&error, console);
+                }
+                waits = true;
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn note_wait(error: &ClientError, console: &mut Console<'_>) {
+    console.note(format_args!("picoseg: {}; waiting", plain(&error.to_string())));
+}
+
+fn print_news(
+    body: &str,
+    news: &[Attempt],
+    table: &mut Table<11>,
+    console: &mut Console<'_>,
+) -> Result<(), Stop> {
+    if news.is_empty() {
+        return Ok(());
+    }
     if console.json {
         return console.print(body);
     }
-    let Attempts { attempts, .. } = understand(&body)?;
-    let mut table = header();
-    attempts.iter().for_each(|attempt| table.push(row(attempt)));
+    news.iter().for_each(|attempt| table.push(row(attempt)));
     console.print(table.take(console.colour))
 }
 
-/// Prints rows as they appear or grow, until a signal ends the process.
-async fn follow(
-    daemon: &Daemon,
-    service: Option<ServiceName>,
-    mut since: Option<Time>,
-    console: &mut Console<'_>,
-) -> Result<(), Stop> {
-    let mut seen = Seen::default();
-    let mut table = header();
-    loop {
-        let Attempts { attempts, .. } = understand(&daemon.get(&path(service.as_ref(), since)).await?)?;
-        let latest = attempts.iter().map(|attempt| attempt.last_seen - MARGIN).max();
-        since = since.max(latest);
-        print_news(seen.news(attempts), &mut table, console)?;
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-fn print_news(news: Vec<Attempt>, table: &mut Table<11>, console: &mut Console<'_>) -> Result<(), Stop> {
-    if console.json {
-        if news.is_empty() {
-            return Ok(());
-        }
-        let body = Attempts { schema: SCHEMA, attempts: news };
-        console.print(serde_json::to_string(&body).map_err(|error| Stop::Failed(error.to_string()))?)?;
-        return console.flush();
-    }
-    news.iter().for_each(|attempt| table.push(row(attempt)));
-    let lines = table.take(console.colour);
-    if !lines.is_empty() {
-        console.print(lines)?;
-    }
-    console.flush()
-}
-
-/// The counts that were printed last.
-#[derive(Debug, Default)]
-struct Seen(HashMap<String, u64>);
-
-impl Seen {
-    /// Returns the rows that are new or have counted further.
-    fn news(&mut self, attempts: Vec<Attempt>) -> Vec<Attempt> {
-        let is_news =
-            |attempt: &Attempt| self.0.insert(identity(attempt), attempt.count) != Some(attempt.count);
-        attempts.into_iter().filter(is_news).collect()
-    }
-}
-
-/// What makes a row that row: all that does not grow.
-fn identity(attempt: &Attempt) -> String {
-    let still =
-        Attempt { count: 0, first_seen: Time::UNIX_EPOCH, last_seen: Time::UNIX_EPOCH, ..attempt.clone() };
-    format!("{still:?}")
-}
-
-fn path(service: Option<&ServiceName>, since: Option<Time>) -> String {
-    let service = service.map(|name| format!("service={name}"));
+/// What the rows have to be, as keys and values of a query.
+fn query(wanted: &arguments::Attempts, now: Time) -> Result<Vec<(&'static str, String)>, Stop> {
+    let service = wanted.service.as_deref().map(service_name).transpose()?;
     // Printed in UTC: no plus that a query would turn into a blank.
-    let since = since.map(|since| format!("since={}", when::print(since)));
-    let query: Vec<String> = service.into_iter().chain(since).collect();
+    let time = |at: Option<when::When>| at.map(|at| when::print(at.at(now)));
+    let narrowed = [
+        ("service", service.map(|name| name.to_string())),
+        ("provider", wanted.provider.clone()),
+        ("source", wanted.source.map(|source| source.to_string())),
+        ("reason", wanted.reason.map(|reason| reason.to_string())),
+        ("direction", wanted.direction.map(|direction| direction.to_string())),
+        ("verdict", wanted.verdict.map(|verdict| verdict.as_str().to_owned())),
+        ("since", time(wanted.since)),
+        ("until", time(wanted.until)),
+    ];
+    Ok(narrowed.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+}
+
+fn path(narrowed: &[(&'static str, String)], number: Option<(&'static str, u64)>) -> String {
+    let narrowed = narrowed.iter().map(|(key, value)| format!("{key}={}", escaped(value)));
+    let number = number.map(|(key, value)| format!("{key}={value}"));
+    let query: Vec<String> = narrowed.chain(number).collect();
     match query.is_empty() {
         true => "/v1/attempts".to_owned(),
         false => format!("/v1/attempts?{}", query.join("&")),
@@ -145,39 +167,37 @@ fn row(attempt: &Attempt) -> [Cell; 11] {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::cli::arguments::{Arguments, Command, Online};
 
-    fn attempt(remote: &str, count: u64) -> Attempt {
-        let body = serde_json::json!({
-            "service": "stripe", "provider": "P", "policy": null, "direction": "egress", "reason": "closed",
-            "verdict": "refused", "protocol": "tcp", "remote": remote, "remote_port": 443, "local": null,
-            "local_port": null, "subject": null, "uid": 0, "pid": null, "exe": null, "also": [], "count": count,
-            "first_seen": "2026-01-01T00:00:00Z", "last_seen": "2026-01-01T00:00:00Z",
-        });
-        serde_json::from_value(body).unwrap()
-    }
-
-    #[test]
-    fn news_are_rows_that_are_new_or_have_counted_further() {
-        let mut seen = Seen::default();
-        let mut news = |rows: &[(&str, u64)]| {
-            let rows = rows.iter().map(|(remote, count)| attempt(remote, *count)).collect();
-            let news = seen.news(rows);
-            news.iter().map(|row| (row.remote.to_string(), row.count)).collect::<Vec<_>>()
-        };
-        assert_eq!(news(&[("192.0.2.1", 1)]), [("192.0.2.1".to_owned(), 1)]);
-        assert_eq!(news(&[("192.0.2.1", 1)]), []);
-        assert_eq!(
-            news(&[("192.0.2.1", 2), ("192.0.2.2", 1)]),
-            [("192.0.2.1".to_owned(), 2), ("192.0.2.2".to_owned(), 1)]
-        );
+    fn path_of(line: &[&str]) -> String {
+        let arguments = Arguments::try_parse_from(["picoseg", "attempts"].iter().chain(line)).unwrap();
+        let Command::Online(Online::Attempts(wanted)) = arguments.command else { panic!("attempts") };
+        path(&query(&wanted, Time::UNIX_EPOCH).unwrap(), wanted.limit.map(|limit| ("limit", limit.into())))
     }
 
     #[test]
     fn a_query_names_what_was_asked_for() {
-        let name = ServiceName::new("stripe").unwrap();
-        assert_eq!(path(None, None), "/v1/attempts");
-        let since = Time::UNIX_EPOCH;
-        assert_eq!(path(Some(&name), Some(since)), "/v1/attempts?service=stripe&since=1970-01-01T00:00:00Z");
+        assert_eq!(path_of(&[]), "/v1/attempts");
+        assert_eq!(
+            path_of(&["--service", "stripe", "--since", "now", "--limit", "5"]),
+            "/v1/attempts?service=stripe&since=1970-01-01T00:00:00Z&limit=5"
+        );
+        assert_eq!(
+            path_of(&["--provider", "A & B", "--source", "192.0.2.9/24", "--reason", "expired"]),
+            "/v1/attempts?provider=A%20%26%20B&source=192.0.2.0/24&reason=expired"
+        );
+    }
+
+    #[test]
+    fn a_wrong_word_is_a_usage_error() {
+        for line in
+            [["--reason", "gone"], ["--source", "stripe.com"], ["--limit", "0"], ["--direction", "in"]]
+        {
+            let parsed = Arguments::try_parse_from(["picoseg", "attempts"].iter().chain(&line));
+            assert!(parsed.is_err(), "{line:?}");
+        }
     }
 }

@@ -73,7 +73,7 @@ pub fn add_rules(input: &Input<'_>, policy: &Policy, protocol: Protocol, ruleset
     let account = |place: &Place| match place {
         Place::User(id) => Some(ruleset::Account::User(*id)),
         Place::Group(id) => Some(ruleset::Account::Group(*id)),
-        Place::Cgroup(_) | Place::Address(_) => None,
+        Place::Cgroup(_) | Place::Former(_) | Place::Address(_) => None,
     };
     let mut owners = subjects::places(input, &policy.subject).iter().filter_map(account);
     let Some(owner) = owners.next() else { return Vec::new() };

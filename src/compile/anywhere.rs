@@ -51,7 +51,7 @@ fn accounts(input: &Input<'_>, subject: &Subject) -> Vec<Vec<Statement>> {
     let owner = |place: &Place| match place {
         Place::User(id) => Some(vec![Statement::Owner(Account::User(*id))]),
         Place::Group(id) => Some(vec![Statement::Owner(Account::Group(*id))]),
-        Place::Cgroup(_) | Place::Address(_) => None,
+        Place::Cgroup(_) | Place::Former(_) | Place::Address(_) => None,
     };
     subjects::places(input, subject).iter().filter_map(owner).collect()
 }

@@ -60,7 +60,7 @@ pub fn moved<'a>(left: BTreeSet<&'a Place>, now: impl Iterator<Item = &'a Place>
 /// True when where the subject is stands in sets alone: a rule tells users and groups.
 pub fn is_in_sets(places: &[Place]) -> bool {
     places.iter().all(|place| match place {
-        Place::Cgroup(_) | Place::Address(_) => true,
+        Place::Cgroup(_) | Place::Former(_) | Place::Address(_) => true,
         Place::User(_) | Place::Group(_) => false,
     })
 }
@@ -87,7 +87,7 @@ pub fn naming_set(level: u32) -> String {
 fn cgroups<'a>(places: impl Iterator<Item = &'a Place>) -> BTreeMap<String, BTreeMap<Key, Element>> {
     let mut sets: BTreeMap<String, BTreeMap<Key, Element>> = BTreeMap::new();
     for place in places {
-        if let Place::Cgroup(place) = place
+        if let Some(place) = place.enclosed()
             && (1..=DEEPEST).contains(&place.level)
         {
             let element = Element { comment: Some(place.path.clone()), ..Element::default() };
@@ -147,7 +147,7 @@ fn accounts(input: &Input<'_>, subjects: &BTreeSet<&Subject>) -> Vec<Statement> 
     let owner = |place: &Place| match place {
         Place::User(uid) => Some(Statement::Owner(Account::User(*uid))),
         Place::Group(gid) => Some(Statement::Owner(Account::Group(*gid))),
-        Place::Cgroup(_) | Place::Address(_) => None,
+        Place::Cgroup(_) | Place::Former(_) | Place::Address(_) => None,
     };
     all.into_iter().filter_map(owner).collect()
 }

@@ -50,6 +50,8 @@ pub use names::opening_sets;
 pub enum Place {
     /// Sockets that were created in this cgroup or below it.
     Cgroup(CgroupPlace),
+    /// Where its processes were when that could last be told: it encloses them still, and admits nothing.
+    Former(CgroupPlace),
     /// Sockets of this user or group: egress only.
     User(u32),
     Group(u32),
@@ -71,6 +73,27 @@ pub struct CgroupPlace {
 impl Place {
     pub fn cgroup(id: u64, level: u32, path: impl Into<String>) -> Self {
         Self::Cgroup(CgroupPlace { id, level, path: path.into() })
+    }
+
+    /// The same place as one where nobody can say any more whether the subject is there.
+    pub fn into_former(self) -> Self {
+        match self {
+            Self::Cgroup(place) => Self::Former(place),
+            Self::Former(_) | Self::User(_) | Self::Group(_) | Self::Address(_) => self,
+        }
+    }
+
+    /// True when the subject can be told by it right now.
+    pub fn is_present(&self) -> bool {
+        !matches!(self, Self::Former(_))
+    }
+
+    /// The cgroup of what encloses: also a former one.
+    pub fn enclosed(&self) -> Option<&CgroupPlace> {
+        match self {
+            Self::Cgroup(place) | Self::Former(place) => Some(place),
+            Self::User(_) | Self::Group(_) | Self::Address(_) => None,
+        }
     }
 }
 

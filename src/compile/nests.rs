@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::anywhere::{self, Anywhere, Road};
 use super::shared::{Rule, accept, chain, dispatch, goto, jump};
-use super::{Governing, Input, Place, behind, fresh, names, segments};
+use super::{Governing, Input, behind, fresh, names, segments};
 use crate::model::{Direction, Segment, Subject};
 use crate::ruleset::{Element, Field, Key, Load, Part, Ruleset, Set, Statement, Verdict};
 
@@ -165,7 +165,7 @@ fn enclosed<'a>(judged: &'a Judged<'_>) -> BTreeMap<u64, Enclosed<'a>> {
     let mut enclosed = BTreeMap::new();
     for subject in input.segments.values().map(|segment| &segment.subject).chain(policies) {
         for place in input.resolution.get(subject).into_iter().flat_map(|places| places.iter()) {
-            if let Place::Cgroup(place) = place
+            if let Some(place) = place.enclosed()
                 && place.level > 0
             {
                 by_path.entry(&place.path).or_default().insert(subject);

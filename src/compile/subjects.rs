@@ -34,7 +34,7 @@ pub fn questions(input: &Input<'_>, subject: &Subject) -> Vec<Vec<Statement>> {
         Place::Cgroup(place) if place.level > 0 => {
             Some(vec![Statement::InCgroup { level: place.level, id: place.id, path: place.path.clone() }])
         }
-        Place::Cgroup(_) | Place::User(_) | Place::Group(_) | Place::Address(_) => None,
+        Place::Cgroup(_) | Place::Former(_) | Place::User(_) | Place::Group(_) | Place::Address(_) => None,
     };
     places(input, subject).iter().filter_map(question).collect()
 }
@@ -47,17 +47,17 @@ pub fn places<'a>(input: &Input<'a>, subject: &Subject) -> &'a [Place] {
 pub fn addresses(input: &Input<'_>, subject: &Subject) -> impl Iterator<Item = IpAddr> {
     places(input, subject).iter().filter_map(|place| match place {
         Place::Address(address) => Some(*address),
-        Place::Cgroup(_) | Place::User(_) | Place::Group(_) => None,
+        Place::Cgroup(_) | Place::Former(_) | Place::User(_) | Place::Group(_) => None,
     })
 }
 
 /// True when the subject can have sockets of this host right now.
 pub fn is_local(input: &Input<'_>, subject: &Subject) -> bool {
-    let is_local = |place: &Place| !matches!(place, Place::Address(_));
+    let is_local = |place: &Place| !matches!(place, Place::Address(_) | Place::Former(_));
     subject.is_any_process() || places(input, subject).iter().any(is_local)
 }
 
 /// True when some process of the subject can exist right now.
 fn is_resolved(input: &Input<'_>, subject: &Subject) -> bool {
-    subject.is_any_process() || !places(input, subject).is_empty()
+    subject.is_any_process() || places(input, subject).iter().any(Place::is_present)
 }

@@ -1,10 +1,12 @@
 //! What the API asks, answered from the world and the store.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::engine::{ChangeError, Changed, Engine};
-use super::{findings, programs, settle};
+use super::{findings, programs, rows, settle};
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
 use crate::api::body::{self, SCHEMA};
 use crate::api::explain::{self, Facts, Question};
@@ -12,12 +14,16 @@ use crate::api::view::{self, Counts};
 use crate::config::Diagnostic;
 use crate::files::{self, SettingsFile};
 use crate::kernel::clock;
-use crate::model::{OrderKind, ServiceName, Time};
-use crate::store::{Attempt, AttemptFilter};
+use crate::model::{OrderKind, ServiceName};
 
 /// Answers one question or carries one order out. What takes long goes on beside the loop.
 pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     let Asked { ask, reply } = asked;
+    if let Ask::Attempts(filter) = ask {
+        let store = Arc::clone(engine.keeper.store());
+        tokio::spawn(async move { reply.send(rows::answer(&store, &filter).await) });
+        return;
+    }
     let look = match &ask {
         Ask::Show(name) => {
             let strangers = programs::strangers(engine, name);
@@ -48,7 +54,7 @@ async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answe
             done(&view::services(&engine.world, &counts))
         }
         Ask::Show(name) => show(engine, &name).await,
-        Ask::Attempts { service, since } => attempts(engine, service, since).await,
+        Ask::Attempts(filter) => rows::answer(engine.keeper.store(), &filter).await,
         Ask::Explain(question) => done(&explain(engine, &question)),
         Ask::Settle(place) => settle::look(engine, &place).into(),
         Ask::Apply { by } => apply(engine, settings, &by).await,
@@ -94,7 +100,7 @@ async fn status(engine: &mut Engine) -> Answer {
         drift: body::Drift { count: engine.drift, last_at: engine.drift_at },
         attempts_total: total,
         lost_details: engine.attempts.lost,
-        weaker: engine.weaker.iter().cloned().chain(engine.watched.problem()).collect(),
+        weaker: engine.weaker_now(),
     };
     done(&status)
 }
@@ -126,41 +132,6 @@ async fn show(engine: &mut Engine, name: &ServiceName) -> Answer {
 
 fn unknown(name: &ServiceName) -> Answer {
     failure(Outcome::Unknown, &format!("there is no service {:?}", name.as_str()))
-}
-
-async fn attempts(engine: &mut Engine, service: Option<ServiceName>, since: Option<Time>) -> Answer {
-    let filter = AttemptFilter { service, since };
-    match engine.keeper.store().attempts(&filter).await {
-        Ok(rows) => {
-            done(&body::Attempts { schema: SCHEMA, attempts: rows.into_iter().map(attempt).collect() })
-        }
-        Err(error) => failure(Outcome::Failed, &error.to_string()),
-    }
-}
-
-fn attempt(row: Attempt) -> body::Attempt {
-    let key = row.key;
-    body::Attempt {
-        service: key.service.map(|name| name.to_string()),
-        provider: key.provider,
-        policy: key.policy,
-        direction: key.direction.to_string(),
-        reason: key.reason.to_string(),
-        verdict: key.verdict.as_str().to_owned(),
-        protocol: key.protocol,
-        remote: key.remote.to_string(),
-        remote_port: key.remote_port,
-        local: key.local,
-        local_port: key.local_port,
-        subject: key.subject,
-        uid: key.uid,
-        pid: row.process.pid,
-        exe: row.process.exe,
-        also: key.also.iter().map(ToString::to_string).collect(),
-        count: row.count,
-        first_seen: row.first_seen,
-        last_seen: row.last_seen,
-    }
 }
 
 /// Loads the files from where the daemon was told that they are.

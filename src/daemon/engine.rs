@@ -27,7 +27,7 @@ use crate::reconcile::{Happening, OrderError, Outcome, What, World};
 use crate::resolvers;
 use crate::ruleset::{Part, Ruleset};
 use crate::store::accepted::{self, Accepted};
-use crate::store::{Fact, Keeper, Kept, LedgerKind};
+use crate::store::{Fact, Keeper, Kept, LedgerKind, StoreError};
 
 /// How long a transition that could not be committed waits for its next try.
 const RETRY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
@@ -483,6 +483,14 @@ impl Engine {
         self.store_error = Some(error);
         if self.world.openings() == Openings::Armed {
             self.set_openings(Openings::Since(self.world.now()));
+        }
+    }
+
+    /// Attempts stay in the kernel's counters. Behind a reader that stalls nothing else waits.
+    pub fn attempts_not_written(&mut self, error: &StoreError) {
+        tracing::error!(%error, "attempts are not on record yet");
+        if !matches!(error, StoreError::LogHeld { .. }) {
+            self.store_broke(error.to_string());
         }
     }
 

@@ -240,7 +240,7 @@ impl<'a> About<'a> {
 fn paths<'a>(subject: &Subject, world: &World, tree: &'a Tree) -> Vec<&'a str> {
     let path = |place: &Place| match place {
         Place::Cgroup(place) => tree.0.get(&place.id).map(String::as_str),
-        Place::User(_) | Place::Group(_) | Place::Address(_) => None,
+        Place::Former(_) | Place::User(_) | Place::Group(_) | Place::Address(_) => None,
     };
     world.places(subject).iter().filter_map(path).collect()
 }

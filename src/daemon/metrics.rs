@@ -64,6 +64,14 @@ impl Watched {
     }
 }
 
+impl Engine {
+    /// What is weaker on this host, and what is at the moment.
+    pub fn weaker_now(&self) -> Vec<String> {
+        let held = self.keeper.store().log_held().map(|held| held.to_string());
+        self.weaker.iter().cloned().chain(held).chain(self.watched.problem()).collect()
+    }
+}
+
 /// Answers beside the loop, which only copies: the world is shared until it changes.
 pub fn tell(engine: &Engine, ask: Ask) {
     let base = base(engine);
@@ -95,7 +103,7 @@ fn base(engine: &Engine) -> Facts {
         table_error: watched.table_error.clone(),
         config_error: engine.config_error.clone(),
         store_error: engine.store_error.clone(),
-        weaker: engine.weaker.iter().cloned().chain(watched.problem()).collect(),
+        weaker: engine.weaker_now(),
         services: Vec::new(),
         segments: engine.world.segments().len(),
         next_transition: None,

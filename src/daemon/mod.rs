@@ -18,6 +18,8 @@
 //! | `record` | happenings to ledger entries |
 //! | `answer` | what the API asks |
 //! | `metrics` | what metrics and dashboard are made of |
+//! | `rows` | rows of attempts for the API |
+//! | `retention` | has old attempts removed beside the loop |
 //! | `run` | the loop |
 
 mod answer;
@@ -32,6 +34,8 @@ mod metrics;
 mod names;
 mod programs;
 mod record;
+mod retention;
+mod rows;
 mod run;
 mod settle;
 mod snapshot;

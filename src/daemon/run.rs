@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::engine::Engine;
+use super::retention::Retention;
 use super::settle::Settling;
 use super::start::{self, StartError};
 use super::{Options as Arguments, answer, metrics as measured, record};
@@ -148,6 +149,7 @@ async fn turn(
 ) {
     let mut counts_at = Instant::now();
     let mut settling = Settling::default();
+    let mut retention = Retention::default();
     let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
     let mut heal = interval_at(Instant::now() + HEAL, HEAL);
     let mut resolvers = interval_at(Instant::now() + RESOLVERS, RESOLVERS);
@@ -206,7 +208,7 @@ async fn turn(
             }
             Woken::Counts => counts_at = Instant::now() + on_counts(engine).await,
             Woken::Heal => engine.heal().await,
-            Woken::Upkeep => on_upkeep(engine).await,
+            Woken::Upkeep => on_upkeep(engine, &mut retention).await,
             Woken::Resolvers => on_resolvers(engine),
         }
     }
@@ -338,8 +340,7 @@ async fn on_counts(engine: &mut Engine) -> Duration {
     if engine.store_error.is_none()
         && let Err(error) = engine.attempts.write(engine.keeper.store(), clock::now()).await
     {
-        tracing::error!(%error, "attempts are not on record yet");
-        engine.store_broke(error.to_string());
+        engine.attempts_not_written(&error);
     }
     if busy || engine.attempts.is_pending() {
         return BUSY;
@@ -352,21 +353,18 @@ async fn on_counts(engine: &mut Engine) -> Duration {
     QUIET
 }
 
-async fn on_upkeep(engine: &mut Engine) {
+async fn on_upkeep(engine: &mut Engine, retention: &mut Retention) {
     look_at_subjects(engine);
     if engine.store_error.is_some() {
         return;
     }
     let now = engine.world.now().max(clock::now());
     let retain = engine.world.settings().attempts.retain;
-    let store = engine.keeper.store();
-    let kept = match store.note_time(now).await {
-        Ok(_) => store.forget_attempts(now - retain).await.map(|_| ()),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = kept {
+    if let Err(error) = engine.keeper.store().note_time(now).await {
         engine.store_broke(error.to_string());
+        return;
     }
+    retention.begin(engine.keeper.store(), now - retain);
 }
 
 fn on_resolvers(engine: &mut Engine) {

@@ -120,10 +120,7 @@ fn is_in_force(engine: &Engine, subject: &Subject, id: u64) -> bool {
 }
 
 fn is_cgroup(place: &Place, wanted: u64) -> bool {
-    match place {
-        Place::Cgroup(place) => place.id == wanted,
-        Place::User(_) | Place::Group(_) | Place::Address(_) => false,
-    }
+    matches!(place, Place::Cgroup(place) if place.id == wanted)
 }
 
 /// Subjects whose cgroups do not follow from names, as their sources know them right now.

@@ -205,7 +205,7 @@ pub fn is_subject(world: &World, subject: &Subject, socket: &Socket, path: Optio
             Place::User(id) => socket.uid == *id || socket.inode == 0,
             // Nothing lists the group: what may be admitted is not cut, and the kernel refuses the rest by itself.
             Place::Group(_) => true,
-            Place::Address(_) => false,
+            Place::Address(_) | Place::Former(_) => false,
         })
 }
 

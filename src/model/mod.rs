@@ -26,7 +26,7 @@ pub use record::{Cause, Decommissioned, Record, Suspended};
 pub use segment::{Allow, Segment, SegmentName};
 pub use service::{FileState, Policy, PolicyId, Service, Watch};
 pub use settings::{Approval, Attempts, Enforcement, Failsafe, Metrics, Notify, Paths, Refusal, Settings};
-pub use source::Source;
+pub use source::{Source, Sources, SourcesError};
 pub use subject::{Digest, Subject, SubjectError};
 pub use window::{CronError, CronExpression, Lifetime, Opening, Span, SpanError, Until, Window};
 

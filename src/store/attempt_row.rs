@@ -12,33 +12,21 @@ use super::error::Fault;
 use super::text;
 use crate::model::{Direction, Reason, ServiceName, Source, Time};
 
-/// The columns of the table, in its order.
-pub(super) fn write(attempt: &Attempt) -> Value {
-    let key = columns(&attempt.key);
-    let mut row = vec![Value::from(identity(&key))];
-    row.extend(key);
-    row.push(text::from_count(attempt.count).into());
-    row.push(text::from_time(attempt.first_seen).into());
-    row.push(text::from_time(attempt.last_seen).into());
-    row.push(text::from_count(attempt.at_close).into());
-    row.push(json!(attempt.first_late.map(text::from_time)));
-    row.push(json!(attempt.process.pid));
-    row.push(json!(attempt.process.exe));
-    Value::from(row)
-}
-
-/// The columns with a change in place of the count.
+/// Identity, columns of the key, change of the count, time, change of `at_close`, process.
 pub(super) fn change(key: &AttemptKey, change: &Change, at: Time) -> Value {
     let key = columns(key);
-    let mut row = vec![Value::from(identity(&key))];
+    let mut row = vec![Value::from(identity_of(&key))];
     row.extend(key);
     row.push(change.count.into());
-    row.push(text::from_time(at).into());
     row.push(text::from_time(at).into());
     row.push(change.at_close.into());
     row.push(json!(change.process.pid));
     row.push(json!(change.process.exe));
     Value::from(row)
+}
+
+pub(super) fn identity(key: &AttemptKey) -> String {
+    identity_of(&columns(key))
 }
 
 fn columns(key: &AttemptKey) -> [Value; 14] {
@@ -62,7 +50,7 @@ fn columns(key: &AttemptKey) -> [Value; 14] {
 }
 
 /// JSON tells `null` from `"null"` and quotes what it separates: no two keys have the same text.
-fn identity(columns: &[Value; 14]) -> String {
+fn identity_of(columns: &[Value; 14]) -> String {
     text::hex(&Sha256::digest(json!(columns).to_string()))
 }
 

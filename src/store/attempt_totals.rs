@@ -26,7 +26,7 @@ impl Store {
     /// The sums for ever, sorted.
     pub async fn attempt_totals(&self) -> Result<Vec<AttemptTotal>, StoreError> {
         self.promptly("read the sums of attempts", async {
-            let mut connection = self.reader().await?;
+            let mut connection = self.prompt_reader().await?;
             let rows = sqlx::query("SELECT * FROM attempt_totals").fetch_all(&mut *connection).await?;
             rows.iter().map(read).collect()
         })

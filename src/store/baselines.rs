@@ -33,11 +33,6 @@ impl Store {
         .await
     }
 
-    /// Writes baselines, all or none. Where they belong to attempts, [`Store::put_counts`] writes both.
-    pub async fn put_baselines(&self, baselines: &[Baseline]) -> Result<(), StoreError> {
-        self.put_counts(&[], baselines).await
-    }
-
     /// Forgets every baseline: the kernel's counters began anew.
     pub async fn clear_baselines(&self) -> Result<(), StoreError> {
         self.promptly("forget the counters last seen", async {

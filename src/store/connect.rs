@@ -19,7 +19,10 @@ use super::{Opened, StoreError};
 /// The numbered steps from an empty file to this version's tables. A released step never changes.
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!();
 
-const READERS: u32 = 2;
+/// Connections for lists, exports and reports; more of these at once wait for each other.
+const READERS: u32 = 3;
+/// The write-ahead log is cut to this when it begins anew: one large write must not keep the space for ever.
+const LOG_BYTES: &str = "67108864";
 /// Half of what a decision waits, so that a lock is named as such and not as slowness.
 const BUSY: Duration = Duration::from_millis(500);
 /// Migrations of a large store take longer than a decision waits.
@@ -31,6 +34,8 @@ const OPEN: &str = "open it";
 pub(super) struct Connected {
     pub writer: SqlitePool,
     pub readers: SqlitePool,
+    /// For what the daemon's loop reads itself.
+    pub prompt: SqlitePool,
     file: FileId,
 }
 
@@ -49,7 +54,7 @@ impl Connected {
 
     pub async fn close(self) {
         // The writer last, since the last connection to close folds the write-ahead log into the database.
-        for pool in [&self.readers, &self.writer] {
+        for pool in [&self.readers, &self.prompt, &self.writer] {
             pool.close().await;
             // Again: a connection that was on its way back lies idle after the first round (sqlx 0.8.6).
             pool.close().await;
@@ -198,11 +203,14 @@ async fn connections(path: &Path, options: SqliteConnectOptions) -> Result<Conne
     let explain = |error: sqlx::Error| Fault::from(error).explain(path, OPEN);
     let options =
         options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full).foreign_keys(true);
+    let options = options.pragma("journal_size_limit", LOG_BYTES);
     let writer = pool(1).connect_with(options.clone()).await.map_err(explain)?;
     migrate(path, &writer).await?;
-    let readers = pool(READERS).connect_with(options.pragma("query_only", "ON")).await.map_err(explain)?;
+    let reading = options.pragma("query_only", "ON");
+    let readers = pool(READERS).connect_with(reading.clone()).await.map_err(explain)?;
+    let prompt = pool(1).connect_with(reading).await.map_err(explain)?;
     let file = file_id(path).map_err(|error| cannot_open(path, &error))?;
-    Ok(Connected { writer, readers, file })
+    Ok(Connected { writer, readers, prompt, file })
 }
 
 fn pool(size: u32) -> SqlitePoolOptions {

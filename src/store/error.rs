@@ -33,6 +33,8 @@ pub enum StoreError {
     TooSlow { path: PathBuf, what: &'static str },
     #[error("cannot {what}: {} was removed or replaced while it was open; what is written to it would be lost", .path.display())]
     Replaced { path: PathBuf, what: &'static str },
+    #[error("attempts wait in the kernel: somebody reads an old state of the store {}, whose log has {megabytes} MiB and cannot begin anew; find it with `fuser {0}`", .path.display())]
+    LogHeld { path: PathBuf, megabytes: u64 },
     #[error("cannot {what}: the store {} is not open", .path.display())]
     Closed { path: PathBuf, what: &'static str },
     #[error("cannot {what} in the store {}: {cause}", .path.display())]
@@ -75,6 +77,7 @@ mod code {
     pub const BUSY: u32 = 5;
     pub const LOCKED: u32 = 6;
     pub const READONLY: u32 = 8;
+    pub const INTERRUPT: u32 = 9;
     pub const CORRUPT: u32 = 11;
     pub const FULL: u32 = 13;
     pub const CANTOPEN: u32 = 14;
@@ -92,6 +95,8 @@ fn explain_sql(error: &sqlx::Error, path: PathBuf, what: &'static str) -> StoreE
     }
     match primary_code(error) {
         Some(code::BUSY | code::LOCKED) => StoreError::Locked { path, what },
+        // By our own limit.
+        Some(code::INTERRUPT) => StoreError::TooSlow { path, what },
         Some(code::FULL) => StoreError::Full { path, what },
         Some(code::READONLY) => StoreError::ReadOnly { path, what },
         Some(code::CORRUPT) => StoreError::Damaged { path, what, cause },

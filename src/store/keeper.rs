@@ -84,6 +84,7 @@ impl Keeper {
     /// Until it returns `Ok` the store has to be taken for broken.
     pub async fn heal(&mut self) -> Result<Vec<JournalError>, StoreError> {
         self.store.reopen().await?;
+        self.store.prove_room().await?;
         self.replay().await
     }
 

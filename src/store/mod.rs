@@ -15,14 +15,17 @@
 //! | [`accepted`] | the last accepted configuration files |
 //!
 //! One connection writes, so that writers queue here and not in SQLite's busy handler; others only read, so that an
-//! export does not hold up a close. Two more decisions: no compile-time checked queries (they need a database to
+//! export does not hold up a close; one of these is kept for what the daemon's loop asks. Two more decisions: no compile-time checked queries (they need a database to
 //! build), and text columns for times, since SQLite has no type for nanoseconds.
 
 pub mod accepted;
 pub mod chain;
 pub mod journal;
 
+mod attempt_cap;
+mod attempt_changes;
 mod attempt_hours;
+mod attempt_query;
 mod attempt_row;
 mod attempt_totals;
 mod attempts;
@@ -41,18 +44,21 @@ mod ledger;
 mod line;
 mod names;
 mod records;
+mod retention;
+mod room;
 mod text;
 
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Sqlite, SqliteConnection, Transaction};
 
-pub use attempt_hours::AttemptHour;
+pub use attempt_hours::{AttemptHour, SOURCES_AN_HOUR};
+pub use attempt_query::{AttemptFilter, Attempts, ROWS};
 pub use attempt_totals::AttemptTotal;
-pub use attempts::{Attempt, AttemptFilter, AttemptKey, Change, Process, Verdict};
+pub use attempts::{Attempt, AttemptKey, Change, Process, Verdict};
 pub use baselines::Baseline;
 pub use chain::{FirstBad, Head};
 pub use detail::Detail;
@@ -63,6 +69,7 @@ pub use kind::LedgerKind;
 pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use latest_attempts::LatestAttempt;
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
+pub use room::LOG_MOST;
 
 use connect::Connected;
 use error::Fault;
@@ -74,6 +81,8 @@ pub const FILE: &str = "picoseg.db";
 const DECISION: Duration = Duration::from_secs(1);
 /// How long lists and bulk counts may take.
 const BULK: Duration = Duration::from_secs(30);
+/// How long a question may take: its asker waits ten seconds.
+const QUERY: Duration = Duration::from_secs(9);
 /// How long it may take to read the whole ledger.
 const AUDIT: Duration = Duration::from_secs(600);
 
@@ -148,12 +157,27 @@ impl Store {
     }
 
     async fn reader(&self) -> Result<PoolConnection<Sqlite>, Fault> {
-        Ok(self.connected()?.readers.acquire().await?)
+        let mut connection = self.connected()?.readers.acquire().await?;
+        end_within(&mut connection, BULK).await?;
+        Ok(connection)
+    }
+
+    /// For what the daemon's loop waits for: those who read much have other connections.
+    async fn prompt_reader(&self) -> Result<PoolConnection<Sqlite>, Fault> {
+        let mut connection = self.connected()?.prompt.acquire().await?;
+        end_within(&mut connection, DECISION).await?;
+        Ok(connection)
     }
 
     /// Begins a transaction that sees the store as it is now, whatever is written meanwhile.
     async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>, Fault> {
-        Ok(self.connected()?.readers.begin().await?)
+        self.snapshot_for(AUDIT).await
+    }
+
+    async fn snapshot_for(&self, limit: Duration) -> Result<Transaction<'static, Sqlite>, Fault> {
+        let mut transaction = self.connected()?.readers.begin().await?;
+        end_within(&mut transaction, limit).await?;
+        Ok(transaction)
     }
 
     fn connected(&self) -> Result<Connected, Fault> {
@@ -168,6 +192,15 @@ impl Store {
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, StoreError> {
         self.within(DECISION, what, work).await
+    }
+
+    /// What somebody asks for and waits.
+    async fn in_query<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, StoreError> {
+        self.within(QUERY, what, work).await
     }
 
     /// Lists and bulk counts.
@@ -200,3 +233,14 @@ impl Store {
         outcome.unwrap_or(Err(Fault::TooSlow)).map_err(|fault| fault.explain(&self.path, what))
     }
 }
+
+/// Bounds what a connection reads from now on, inside SQLite: a statement whose asker is gone would go on otherwise, and the
+/// write-ahead log cannot begin anew behind a reader.
+async fn end_within(connection: &mut SqliteConnection, limit: Duration) -> Result<(), Fault> {
+    let end = Instant::now() + limit;
+    connection.lock_handle().await?.set_progress_handler(STEPS, move || Instant::now() < end);
+    Ok(())
+}
+
+/// Steps of SQLite's machine between two looks at the time: well below a millisecond.
+const STEPS: i32 = 10_000;

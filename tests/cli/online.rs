@@ -12,7 +12,8 @@ use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
 use picoseg::api::explain::Question;
 use picoseg::api::server::{Server, serve};
 use picoseg::metrics::Scraper;
-use picoseg::model::{Direction, OrderKind, Settings};
+use picoseg::model::{Direction, OrderKind, Reason, Settings};
+use picoseg::store::{AttemptFilter, Verdict};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -75,7 +76,7 @@ fn ordinary(ask: &Ask) -> Answer {
         ]})),
         Ask::Show(name) if name.as_str() == "stripe" => done(show()),
         Ask::Show(name) => failure(Outcome::Unknown, &format!("there is no service {:?}", name.as_str())),
-        Ask::Attempts { .. } => done(json!({"schema": 1, "attempts": [attempt("198.51.100.7", 3)]})),
+        Ask::Attempts(_) => done(attempts(&[3], false, 9)),
         Ask::Apply { .. } => done(json!({
             "schema": 1, "changed": true, "services": 3, "warnings": [
                 {"file": "f", "line": 1, "column": 2, "message": "m", "help": null, "severity": "warning"}
@@ -87,6 +88,12 @@ fn ordinary(ask: &Ask) -> Answer {
         })),
         Ask::Order { service, kind, .. } => done(ordering(service.as_str(), *kind, &[], true)),
     }
+}
+
+/// A row for each count.
+fn attempts(counts: &[u64], truncated: bool, next: u64) -> Value {
+    let rows: Vec<_> = counts.iter().map(|count| attempt("198.51.100.7", *count)).collect();
+    json!({"schema": 1, "attempts": rows, "truncated": truncated, "next": next})
 }
 
 fn status() -> Value {
@@ -244,9 +251,9 @@ SERVICE  DIRECTION  REASON   REMOTE        PORT  PROTO  UID   COUNT  FIRST      
 stripe   egress     expired  198.51.100.7  443   tcp    1000  3      2026-11-21T00:00:00Z  2026-11-22T00:00:00.500Z  Stripe, Inc.
 ";
     assert_eq!(said.stdout, expected);
-    let Some(Ask::Attempts { service, since }) = daemon.asked().pop() else { panic!("attempts") };
-    assert_eq!(service.unwrap().as_str(), "stripe");
-    assert_eq!(since.unwrap(), "2026-11-22T00:00:00Z".parse::<picoseg::model::Time>().unwrap());
+    let Some(Ask::Attempts(filter)) = daemon.asked().pop() else { panic!("attempts") };
+    assert_eq!(filter.service.unwrap().as_str(), "stripe");
+    assert_eq!(filter.since.unwrap(), "2026-11-22T00:00:00Z".parse::<picoseg::model::Time>().unwrap());
 }
 
 #[test]
@@ -446,17 +453,61 @@ fn an_order_for_a_provider_reaches_all_of_its_services_also_behind_one_that_fail
 }
 
 #[test]
-fn follow_prints_rows_once_and_again_when_they_count_further() {
-    let counts = Mutex::new([1, 1, 2].into_iter());
+fn every_option_of_attempts_reaches_the_daemon() {
+    let daemon = Daemon::start(ordinary);
+    let line = "attempts --provider stripe --source 203.0.113.9/24 --reason expired --direction ingress \
+                --verdict refused --until 2026-11-22T00:00:00Z --limit 7";
+    let arguments: Vec<_> = line.split_whitespace().collect();
+    daemon.run(&arguments).exits(0);
+    let Some(Ask::Attempts(filter)) = daemon.asked().pop() else { panic!("attempts") };
+    let expected = AttemptFilter {
+        service: None,
+        provider: Some("stripe".to_owned()),
+        sources: Some("203.0.113.0/24".parse().unwrap()),
+        reason: Some(Reason::Expired),
+        direction: Some(Direction::Ingress),
+        verdict: Some(Verdict::Refused),
+        since: None,
+        until: Some("2026-11-22T00:00:00Z".parse().unwrap()),
+        after: None,
+        limit: Some(7),
+    };
+    assert_eq!(filter, expected);
+}
+
+#[test]
+fn rows_that_are_left_out_are_said_on_stderr() {
+    let daemon = Daemon::start(|_| done(attempts(&[3], true, 9)));
+    let said = daemon.run(&["attempts", "--limit", "1"]).exits(0);
+    assert!(said.stderr.contains("the latest 1 rows") && said.stderr.contains("--since"), "{}", said.stderr);
+    assert_eq!(said.stdout.lines().count(), 2);
+}
+
+#[test]
+fn follow_goes_on_behind_what_was_told_and_waits_for_a_daemon_that_is_away() {
+    let answers = Mutex::new(
+        [
+            done(attempts(&[1], false, 10)),
+            failure(Outcome::Failed, "cannot read the attempts"),
+            failure(Outcome::Failed, "cannot read the attempts"),
+            done(attempts(&[2, 3], true, 12)),
+            done(attempts(&[4], false, 13)),
+            done(attempts(&[], false, 13)),
+            // Another store.
+            done(attempts(&[], false, 2)),
+            done(attempts(&[5], false, 3)),
+        ]
+        .into_iter(),
+    );
     let daemon = Daemon::start(move |_| {
-        let count = counts.lock().unwrap().next().unwrap_or(2);
-        done(json!({"schema": 1, "attempts": [attempt("198.51.100.7", count)]}))
+        answers.lock().unwrap().next().unwrap_or_else(|| done(attempts(&[], false, 3)))
     });
-    let output = daemon.etc.path("output");
-    let file = fs::File::create(&output).unwrap();
-    let mut child = daemon.etc.command().args(["attempts", "--follow"]).stdout(file).spawn().unwrap();
+    let [output, notes] = ["output", "notes"].map(|name| daemon.etc.path(name));
+    let [out, err] = [&output, &notes].map(|path| fs::File::create(path).unwrap());
+    let mut child =
+        daemon.etc.command().args(["attempts", "--follow"]).stdout(out).stderr(err).spawn().unwrap();
     let began = Instant::now();
-    while daemon.asked().len() < 5 && began.elapsed() < Duration::from_secs(20) {
+    while daemon.asked().len() < 9 && began.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(child.try_wait().unwrap().is_none(), "it goes on");
@@ -464,9 +515,20 @@ fn follow_prints_rows_once_and_again_when_they_count_further() {
     child.wait().unwrap();
     let printed = fs::read_to_string(output).unwrap();
     let counts: Vec<&str> = printed.lines().map(|line| line.split_whitespace().nth(7).unwrap()).collect();
-    assert_eq!(counts, ["COUNT", "1", "2"], "{printed}");
-    let Some(Ask::Attempts { since: Some(since), .. }) = daemon.asked().pop() else { panic!("since") };
-    assert_eq!(since, "2026-11-21T23:59:00.5Z".parse::<picoseg::model::Time>().unwrap());
+    assert_eq!(counts, ["COUNT", "1", "2", "3", "4", "5"], "{printed}");
+    let notes = fs::read_to_string(notes).unwrap();
+    assert_eq!(notes, "picoseg: cannot read the attempts; waiting\n");
+    let asked: Vec<_> = daemon
+        .asked()
+        .into_iter()
+        .map(|ask| match ask {
+            Ask::Attempts(filter) => filter.after,
+            other => panic!("{other:?}"),
+        })
+        .take(9)
+        .collect();
+    let expected = [None, Some(10), Some(10), Some(10), Some(12), Some(13), Some(13), Some(0), Some(3)];
+    assert_eq!(asked, expected);
 }
 
 #[test]

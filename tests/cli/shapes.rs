@@ -177,7 +177,10 @@ fn samples() -> BTreeMap<&'static str, Value> {
         ("Host", value(host)),
         ("HostAddress", value(host_address)),
         ("Place", value(place)),
-        ("Attempts", value(body::Attempts { schema: SCHEMA, attempts: Vec::new() })),
+        (
+            "Attempts",
+            value(body::Attempts { schema: SCHEMA, attempts: Vec::new(), truncated: false, next: 0 }),
+        ),
         ("Attempt", value(attempt)),
         ("OrderRequest", value(body::OrderRequest { reason: String::new() })),
         ("Ordering", value(ordering)),
@@ -221,7 +224,7 @@ fn the_bodies_have_the_keys_that_users_were_promised() {
             "name, provider, owner, state, mode, commission, decommission, opens_at, closes_at, attempts, policies",
         ),
         ("Policy", "id, direction, subject, resolved, endpoints, ports"),
-        ("Attempts", "schema, attempts"),
+        ("Attempts", "schema, attempts, truncated, next"),
         (
             "Attempt",
             "service, provider, policy, direction, reason, verdict, protocol, remote, remote_port, local, local_port, \

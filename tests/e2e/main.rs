@@ -17,6 +17,7 @@ mod explain;
 mod failsafe;
 mod findings;
 mod forward;
+mod full_disk;
 mod harness;
 mod hostile;
 mod lifecycle;

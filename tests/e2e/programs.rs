@@ -432,3 +432,25 @@ fn timed<T>(body: impl FnOnce() -> T) -> (T, Duration) {
     let outcome = body();
     (outcome, start.elapsed())
 }
+
+#[test]
+fn a_segment_around_a_program_holds_without_the_helper() {
+    let Some(case) = case() else { return };
+    let (elsewhere, unit) = (at(case.lab.provider4(1), 443), case.lab.unit("payments"));
+    case.provider.echo(elsewhere);
+    case.lab.segment("box", &format!("subject = {{ {} }}\n", case.subject()));
+    let (helper, _daemon) = case.run();
+    let mut running = Running::start(&case.lab, &unit, &case.program);
+    assert!(running.knock(case.remote).is_ok(), "a service grants it");
+    assert!(!running.knock(elsewhere).is_ok());
+
+    helper.kill9();
+    until("without it", Duration::from_secs(5), || !case.is_resolved());
+    assert!(!running.knock(case.remote).is_ok(), "what cannot be told admits nothing");
+    assert!(!running.knock(elsewhere).is_ok(), "and is enclosed all the same");
+    case.lab.expect_attempts(2, &[("reason", "isolated")]);
+
+    let _helper = case.lab.execd();
+    until("it is back", MOMENT, || running.knock(case.remote).is_ok());
+    assert!(!running.knock(elsewhere).is_ok());
+}

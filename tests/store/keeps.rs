@@ -3,11 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
-use picoseg::model::{Direction, Reason};
 use picoseg::store::chain::{Problem, verify};
-use picoseg::store::{
-    Attempt, AttemptFilter, AttemptKey, Baseline, FirstBad, Head, LedgerFilter, Opened, Process, Verdict,
-};
+use picoseg::store::{FirstBad, Head, LedgerFilter, Opened};
 use proptest::prelude::*;
 
 use super::*;
@@ -213,161 +210,6 @@ async fn the_database_itself_refuses_to_change_entries() {
     }
 }
 
-fn key() -> AttemptKey {
-    AttemptKey {
-        service: Some(name("stripe")),
-        provider: Some("Stripe, Inc.".to_owned()),
-        policy: Some("stripe/ingress/0".to_owned()),
-        direction: Direction::Ingress,
-        reason: Reason::Expired,
-        verdict: Verdict::Refused,
-        protocol: "tcp".to_owned(),
-        remote: "203.0.113.9".parse().unwrap(),
-        remote_port: Some(40000),
-        local: Some("2001:db8::1".parse().unwrap()),
-        local_port: Some(8443),
-        subject: Some("unit:payments.service".to_owned()),
-        uid: Some(u32::MAX),
-        also: vec![name("a"), name("b")],
-    }
-}
-
-/// The key without everything that may be absent.
-fn bare_key() -> AttemptKey {
-    AttemptKey {
-        service: None,
-        provider: None,
-        policy: None,
-        remote_port: None,
-        local: None,
-        local_port: None,
-        subject: None,
-        uid: None,
-        also: vec![],
-        ..key()
-    }
-}
-
-fn attempt(key: AttemptKey, count: u64, first: i64, last: i64) -> Attempt {
-    let late = Some(at(first));
-    let process = Process::default();
-    Attempt { key, count, at_close: 0, first_seen: at(first), last_seen: at(last), first_late: late, process }
-}
-
-#[tokio::test]
-async fn attempts_keep_absolute_counts_and_the_widest_span() {
-    for key in [key(), bare_key()] {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).await.unwrap();
-        let all = AttemptFilter::default();
-        store.put_attempts(&[attempt(key.clone(), 5, 10, 20)]).await.unwrap();
-        store.put_attempts(&[attempt(key.clone(), 7, 15, 18)]).await.unwrap();
-        assert_eq!(store.attempts(&all).await.unwrap(), [attempt(key.clone(), 7, 10, 20)]);
-        store.reopen().await.unwrap();
-        store.put_attempts(&[attempt(key.clone(), 3, 5, 30)]).await.unwrap();
-        assert_eq!(store.attempts(&all).await.unwrap(), [attempt(key.clone(), 3, 5, 30)]);
-        store.put_attempts(&[attempt(key.clone(), 0, 5, 30)]).await.unwrap();
-        assert_eq!(store.attempts(&all).await.unwrap(), []);
-    }
-}
-
-#[tokio::test]
-async fn every_part_of_the_key_makes_a_row_of_its_own() {
-    let alterations: Vec<fn(&mut AttemptKey)> = vec![
-        |key| key.service = None,
-        |key| key.service = Some(name("null")),
-        |key| key.provider = Some("null".to_owned()),
-        |key| key.provider = None,
-        |key| key.policy = None,
-        |key| key.direction = Direction::Egress,
-        |key| key.reason = Reason::Closed,
-        |key| key.verdict = Verdict::Observed,
-        |key| key.protocol = "udp".to_owned(),
-        |key| key.remote = "2001:db8::1".parse().unwrap(),
-        |key| key.remote_port = None,
-        |key| key.remote_port = Some(0),
-        |key| key.local = None,
-        |key| key.local_port = None,
-        |key| key.subject = None,
-        |key| key.uid = None,
-        |key| key.uid = Some(0),
-        |key| key.also.clear(),
-        |key| key.also.truncate(1),
-    ];
-    let mut keys = vec![key()];
-    keys.extend(alterations.iter().map(|alter| {
-        let mut key = key();
-        alter(&mut key);
-        key
-    }));
-    let root = tempfile::tempdir().unwrap();
-    let store = Store::open(root.path()).await.unwrap();
-    let rows: Vec<_> = keys.iter().map(|key| attempt(key.clone(), 1, 1, 1)).collect();
-    store.put_attempts(&rows).await.unwrap();
-    let mut stored: Vec<_> = store
-        .attempts(&AttemptFilter::default())
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|attempt| attempt.key)
-        .collect();
-    stored.sort();
-    keys.sort();
-    assert_eq!(stored, keys);
-}
-
-#[tokio::test]
-async fn attempts_are_filtered_summed_and_forgotten() {
-    let root = tempfile::tempdir().unwrap();
-    let store = Store::open(root.path()).await.unwrap();
-    let other = AttemptKey { remote_port: Some(1), ..key() };
-    store
-        .put_attempts(&[attempt(key(), 5, 1, 10), attempt(other, 7, 1, 20), attempt(bare_key(), 11, 1, 30)])
-        .await
-        .unwrap();
-    let counts = |rows: Vec<Attempt>| rows.iter().map(|row| row.count).collect::<Vec<_>>();
-    let of_stripe = AttemptFilter { service: Some(name("stripe")), since: None };
-    let recent = AttemptFilter { service: None, since: Some(at(20)) };
-    assert_eq!(counts(store.attempts(&of_stripe).await.unwrap()), [7, 5]);
-    assert_eq!(counts(store.attempts(&recent).await.unwrap()), [11, 7]);
-    assert_eq!(store.attempts_total().await, Ok(23));
-    assert_eq!(store.attempts_by_service().await, Ok([(None, 11), (Some(name("stripe")), 12)].into()));
-    assert_eq!(store.forget_attempts(at(20)).await, Ok(1));
-    assert_eq!(store.attempts_total().await, Ok(18));
-}
-
-#[tokio::test]
-async fn baselines_are_kept_with_their_attempts_and_dropped_at_zero() {
-    let root = tempfile::tempdir().unwrap();
-    let store = Store::open(root.path()).await.unwrap();
-    let baseline =
-        |set: &str, key: &[u8], packets| Baseline { set: set.to_owned(), key: key.to_vec(), packets };
-    let two = [baseline("a", &[0, 255], 5), baseline("b", &[], 1)];
-    store.put_counts(&[attempt(key(), 5, 1, 1)], &two).await.unwrap();
-    store.reopen().await.unwrap();
-    assert_eq!(store.load_baselines().await.unwrap(), two);
-    assert_eq!(store.attempts_total().await, Ok(5));
-    store.put_baselines(&[baseline("a", &[0, 255], 9), baseline("b", &[], 0)]).await.unwrap();
-    assert_eq!(store.load_baselines().await.unwrap(), [baseline("a", &[0, 255], 9)]);
-    store.clear_baselines().await.unwrap();
-    assert_eq!(store.load_baselines().await.unwrap(), []);
-}
-
-#[tokio::test]
-async fn ten_thousand_attempts_go_in_at_once() {
-    let root = tempfile::tempdir().unwrap();
-    let store = Store::open(root.path()).await.unwrap();
-    let rows: Vec<_> = (0..10_000_u32)
-        .map(|number| {
-            let remote = std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(number)).into();
-            attempt(AttemptKey { remote, ..key() }, 2, 1, 1)
-        })
-        .collect();
-    store.put_attempts(&rows).await.unwrap();
-    store.put_attempts(&rows).await.unwrap();
-    assert_eq!(store.attempts_total().await, Ok(20_000));
-}
-
 #[tokio::test]
 async fn records_and_orders_are_kept() {
     let root = tempfile::tempdir().unwrap();
@@ -407,17 +249,11 @@ async fn the_latest_time_never_goes_back() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn any_text_in_an_attempt_and_an_entry_reads_back(
-        provider: Option<String>, subject: Option<String>, protocol: String, actor: String,
-    ) {
+    fn any_text_in_an_entry_reads_back(actor: String) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let root = tempfile::tempdir().unwrap();
             let store = Store::open(root.path()).await.unwrap();
-            let row = attempt(AttemptKey { provider, subject, protocol, ..key() }, 1, 1, 1);
-            store.put_attempts(std::slice::from_ref(&row)).await.unwrap();
-            let read = store.attempts(&AttemptFilter::default()).await.unwrap();
-            prop_assert_eq!(read, [row]);
             store.append(&[Entry { actor, ..entry(1, None) }]).await.unwrap();
             prop_assert!(store.verify_ledger().await.unwrap().is_ok());
             Ok(())

@@ -6,11 +6,13 @@
 //! | `peer` | who is on the other end, and what that allows |
 //! | `connection` | accepts, limits, ends |
 //! | `routes` | a request to an [`Ask`](super::ask::Ask), an answer to a response |
+//! | `attempts` | the query of `attempts` |
 //! | `failure` | what goes wrong before the loop is asked |
 //!
 //! Everything that a peer can make large or slow is bounded: connections, headers, bodies, and how long any of them and
 //! the loop may take. Deliberately absent: decisions; the loop takes them.
 
+mod attempts;
 mod connection;
 mod failure;
 mod peer;

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::Side;
+use super::attempts::Which;
 use super::failure::Refused;
 use super::peer::{self, Groups};
 use crate::api::ask::{Answer, Ask, Asked, Line, Outcome, Settle};
@@ -90,19 +91,9 @@ async fn show(State(client): State<Client>, Path(name): Path<String>) -> Reply {
     client.ask(Ask::Show(service_name(&name)?), ANSWER).await
 }
 
-/// The query of `attempts`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Which {
-    service: Option<String>,
-    since: Option<String>,
-}
-
 async fn attempts(State(client): State<Client>, which: Result<Query<Which>, QueryRejection>) -> Reply {
     let Query(which) = which.map_err(|error| Refused::BadRequest(error.body_text()))?;
-    let service = which.service.as_deref().map(service_name).transpose()?;
-    let since = which.since.as_deref().map(|text| instant("since", text)).transpose()?;
-    client.ask(Ask::Attempts { service, since }, ANSWER).await
+    client.ask(Ask::Attempts(which.filter()?), ANSWER).await
 }
 
 /// The query of `explain`.
@@ -221,11 +212,11 @@ impl Outcome {
     }
 }
 
-fn service_name(text: &str) -> Result<ServiceName, Refused> {
+pub(super) fn service_name(text: &str) -> Result<ServiceName, Refused> {
     ServiceName::new(text).map_err(|error| Refused::Unknown(error.to_string()))
 }
 
-fn instant(key: &str, text: &str) -> Result<Time, Refused> {
+pub(super) fn instant(key: &str, text: &str) -> Result<Time, Refused> {
     let parsed = chrono::DateTime::parse_from_rfc3339(text);
     parsed.map(|at| at.to_utc()).map_err(|error| Refused::BadRequest(format!("{key}: {text:?}: {error}")))
 }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Without the helper no new process becomes one of a program, so that what is known stays true for a while: a
-//! restart of the helper cuts nothing. After [`GRACE`] the subjects are unresolved, hence refused.
+//! restart of the helper cuts nothing. After [`GRACE`] the subjects are unresolved, hence refused; segments go on
+//! enclosing what was known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
@@ -50,6 +51,8 @@ pub struct ProgramState {
     /// Its processes that were started before that, and have to be started anew.
     pub outside: u32,
     cgroups: Vec<Cgroup>,
+    /// Where they were when the helper was lost. What encloses them holds on; ids of cgroups are never used again.
+    former: Vec<Cgroup>,
 }
 
 /// The helper's client.
@@ -122,8 +125,9 @@ impl Programs {
     }
 
     fn places(&self, subject: &Subject) -> Vec<Place> {
-        let cgroups = self.wanted.get(subject).map(|state| state.cgroups.clone());
-        self.hierarchy.places(cgroups.unwrap_or_default())
+        let Some(state) = self.wanted.get(subject) else { return Vec::new() };
+        let former = self.hierarchy.places(state.former.clone()).into_iter().map(Place::into_former);
+        self.hierarchy.places(state.cgroups.clone()).into_iter().chain(former).collect()
     }
 
     /// Waits until there is something to do. Safe in `select!`.
@@ -222,7 +226,9 @@ impl Programs {
             if !state.cgroups.is_empty() {
                 changed.insert(subject.clone());
             }
-            *state = ProgramState::unknown();
+            let last = std::mem::take(&mut state.cgroups);
+            let former = if last.is_empty() { std::mem::take(&mut state.former) } else { last };
+            *state = ProgramState { former, ..ProgramState::unknown() };
         }
     }
 
@@ -259,11 +265,12 @@ impl Programs {
             unresolved: state.unresolved,
             outside: state.outside,
             cgroups: state.cgroups.into_iter().map(cgroup).collect(),
+            former: Vec::new(),
         };
         tell(&subject, known, &fresh);
         let ids = fresh.cgroups.iter().map(|cgroup| cgroup.id).filter(|id| !self.confirmed.contains(id));
         self.unconfirmed.extend(ids.map(|id| (subject.clone(), id)));
-        if known.cgroups != fresh.cgroups {
+        if known.cgroups != fresh.cgroups || !known.former.is_empty() {
             changed.insert(subject.clone());
         }
         *known = fresh;
@@ -274,7 +281,7 @@ impl Programs {
 impl ProgramState {
     fn unknown() -> Self {
         let why = "picoseg-execd does not answer".to_owned();
-        Self { unresolved: Some(why), outside: 0, cgroups: Vec::new() }
+        Self { unresolved: Some(why), outside: 0, cgroups: Vec::new(), former: Vec::new() }
     }
 }
 

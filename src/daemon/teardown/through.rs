@@ -103,7 +103,7 @@ fn addresses(world: &World) -> impl Iterator<Item = IpAddr> {
     let places = world.subjects().into_iter().flat_map(|subject| world.places(subject));
     places.filter_map(|place| match place {
         Place::Address(address) => Some(*address),
-        Place::Cgroup(_) | Place::User(_) | Place::Group(_) => None,
+        Place::Cgroup(_) | Place::Former(_) | Place::User(_) | Place::Group(_) => None,
     })
 }
 

@@ -438,12 +438,22 @@ runtime = "{dir}/{runtime}"
 
     /// Starts a `picosegd` that sees another directory at `/etc`.
     pub fn daemon_seeing(&self, etc: &Path) -> Daemon {
+        self.daemon_after("mount --bind \"$0\" /etc", etc)
+    }
+
+    /// Starts a `picosegd` with a state directory that is a file system of its own, of so many bytes; seen by the daemon only.
+    pub fn daemon_on_little_space(&self, bytes: u32) -> Daemon {
+        self.daemon_after(&format!("mount -t tmpfs -o size={bytes} tmpfs \"$0\""), &self.state())
+    }
+
+    /// Starts a `picosegd` in a mount namespace of its own, after a command in it that gets a path.
+    fn daemon_after(&self, mount: &str, path: &Path) -> Daemon {
         let start = self.started.get() + 1;
         self.started.set(start);
         let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c"]);
-        command.arg("mount --bind \"$0\" /etc && exec \"$@\"").arg(etc);
+        command.arg(format!("{mount} && exec \"$@\"")).arg(path);
         command.arg(env!("CARGO_BIN_EXE_picosegd")).arg("--config").arg(self.config());
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
         let started = self.host.run(|| Daemon::start(command, notify, log));
