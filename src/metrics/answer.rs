@@ -19,7 +19,8 @@ pub async fn answer<B>(request: &Request<B>, scraper: &Scraper, local: SocketAdd
         "/" => What::Page,
         _ => return says(StatusCode::NOT_FOUND, "there is /metrics, and the dashboard at /\n"),
     };
-    if local.ip().is_loopback() && !is_local(field(header::HOST)) {
+    // A socket for both families says ::ffff:127.0.0.1.
+    if local.ip().to_canonical().is_loopback() && !is_local(field(header::HOST)) {
         let why = "this socket is for this host: ask for it as localhost or by its address\n";
         return says(StatusCode::MISDIRECTED_REQUEST, why);
     }

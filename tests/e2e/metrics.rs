@@ -88,6 +88,7 @@ fn values_move_after_refused_packets_and_outlive_the_daemon() {
     let windows = [window(in_ms(1_200_000), in_ms(1_800_000)), egress(&unit, closed, "443/tcp")];
     lab.write("later", &schedule(Lifetime::open(), &windows));
     lab.write("stripe", &schedule(Lifetime::open(), &[egress(&unit, lab.provider4(2), "443/tcp")]));
+    lab.write("ahead", &schedule(Lifetime::ahead(), &[egress(&unit, lab.provider4(3), "443/tcp")]));
     lab.canary();
     let daemon = lab.daemon();
     let before = scrape(&lab);
@@ -102,6 +103,11 @@ fn values_move_after_refused_packets_and_outlive_the_daemon() {
         before.keys().filter(|name| name.starts_with("picoseg_service_state{service=\"stripe\"")).count()
             == 1
     );
+    let opens = |service| format!("picoseg_service_opens_timestamp_seconds{{service=\"{service}\"}}");
+    let in_an_hour = before[&opens("ahead")] - before["picoseg_start_timestamp_seconds"];
+    assert!((3_500.0..=3_600.0).contains(&in_an_hour), "{in_an_hour}");
+    assert!(before.contains_key(&opens("later")) && !before.contains_key(&opens("stripe")));
+    assert!(before.contains_key("picoseg_service_closes_timestamp_seconds{service=\"stripe\"}"));
     let next = before["picoseg_next_transition_seconds"];
     assert!((1_000.0..=1_200.0).contains(&next), "{next}");
     assert!(before["picoseg_commits_total{outcome=\"done\"}"] >= 1.0);
