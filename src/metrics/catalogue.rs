@@ -89,7 +89,9 @@ metrics! {
     REFUSED_PACKETS: Counter, "refused_packets", None, ["direction", "reason"],
         "Refused packets by the kernel's counters.";
     LOST_DETAILS: Counter, "lost_details", None, [],
-        "Log records of refused packets that the daemon did not get, since it started; counts are exact all the same.";
+        "Refused packets without a detailed record, since the daemon started; counts are exact all the same.";
+    DETAILS_OVERRUN: Counter, "details_overrun", None, [],
+        "Log records that the kernel made and the daemon did not get, since it started.";
     COMMITS: Counter, "commits", None, ["outcome"],
         "Transactions with the kernel since the daemon started, by outcome: done or failed.";
     COMMIT_DURATION: Histogram, "commit_duration", SECONDS, [],

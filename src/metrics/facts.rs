@@ -40,7 +40,10 @@ pub struct Facts {
     pub next_transition: Option<Transition>,
     /// `None`: the store could not be asked.
     pub attempts: Option<Vec<AttemptTotal>>,
+    /// Refused packets without a detailed record.
     pub lost_details: u64,
+    /// Records that the kernel made and nobody got.
+    pub details_overrun: u64,
     pub commits: Commits,
     pub drift: u64,
     pub drift_at: Option<Time>,

@@ -79,6 +79,7 @@ fn counts(facts: &Facts) -> Vec<Family> {
         family(&all::ATTEMPTS, attempts),
         family(&all::REFUSED_PACKETS, refused),
         one(&all::LOST_DETAILS, Some(Value::Count(facts.lost_details))),
+        one(&all::DETAILS_OVERRUN, Some(Value::Count(facts.details_overrun))),
     ]
 }
 

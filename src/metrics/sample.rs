@@ -51,6 +51,7 @@ pub fn facts() -> Facts {
             AttemptTotal { service: None, ..sum("stripe", Direction::Egress, Reason::Isolated, 3) },
         ]),
         lost_details: 5,
+        details_overrun: 2,
         commits,
         drift: 1,
         drift_at: Some(at("2026-03-02T08:00:00Z")),

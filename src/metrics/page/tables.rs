@@ -143,10 +143,10 @@ fn refused(page: &mut String, facts: &Facts) -> fmt::Result {
             table(page, ["Reason", "Outbound", "Inbound"], &reasons, cells, "Nothing was refused yet.")?;
         }
     }
-    let lost = Count(facts.lost_details);
+    let [lost, overrun] = [facts.lost_details, facts.details_overrun].map(Count);
     writeln!(
         page,
-        "<p class=\"fine\">Counts are exact. Details of {lost} packets were lost since the start.</p>"
+        "<p class=\"fine\">Counts are exact. Since the start {lost} packets had no detailed record; {overrun} records were lost on their way.</p>"
     )?;
     end(page)
 }
