@@ -1368,11 +1368,13 @@ fn counters_and_set_counts_say_what_went_by() {
         assert_eq!(counters, BTreeMap::from([("none".to_owned(), 0), ("some".to_owned(), sent)]));
         let to =
             |port| Key::builder().address(Family::V4, 0x7f00_0001).protocol(protocol::UDP).port(port).build();
-        let counts: BTreeMap<_, _> = table.set_counts("seen", &seen).unwrap().into_iter().collect();
+        let counts: BTreeMap<_, _> =
+            table.set_counts("seen", &seen).unwrap().into_iter().map(|c| (c.key, c.packets)).collect();
         assert_eq!(counts, BTreeMap::from([(to(4000), 4), (to(4001), 2)]));
         assert_eq!(sent, 6);
         let alone = |port| Key::builder().port(port).build();
-        let counts: BTreeMap<_, _> = table.set_counts("ports", &ports).unwrap().into_iter().collect();
+        let counts: BTreeMap<_, _> =
+            table.set_counts("ports", &ports).unwrap().into_iter().map(|c| (c.key, c.packets)).collect();
         assert_eq!(counts, BTreeMap::from([(alone(4000), 4), (alone(4001), 2)]));
     });
 }

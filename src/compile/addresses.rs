@@ -48,6 +48,7 @@ pub fn add(input: &Input<'_>, listing: &Listing<'_>, governed: bool, part: &mut 
         part.elements.entry(name).or_default().extend(elements);
     }
     part.wanted.chains.extend(now.chains);
+    part.wanted.counters.extend(now.counters);
     add_gate(listing.single, governed, part);
     true
 }
@@ -71,7 +72,8 @@ fn elements(input: &Input<'_>, services: &[Standing<'_>], single: Prefix) -> Opt
     }
     let owners: Vec<_> = services.iter().collect();
     if !owners.is_empty() {
-        refusal::add_single(input, &owners, single, &mut ruleset);
+        // Services come here because their names have other addresses: there are names.
+        refusal::add_single(input, &owners, single, true, &mut ruleset);
     }
     ruleset.sets.retain(|_, set| !set.elements.is_empty());
     Some(ruleset)

@@ -357,7 +357,7 @@ fn reasons(input: &Input<'_>, owners: &[&Owner<'_>], way: Direction) -> Vec<Rule
             for question in &owner.questions {
                 let asks = state == ServiceState::Open && way == Direction::Egress;
                 if asks && tls::is_asked_for(service) {
-                    let plaintext = tls::plaintext(whose.stem(way, Reason::Plaintext));
+                    let plaintext = tls::plaintext(&[goto(whose.stem(way, Reason::Plaintext))]);
                     rules.extend(plaintext.into_iter().map(|rule| [question.clone(), rule].concat()));
                 }
                 rules.push([question.clone(), tests.clone(), vec![to(state.reason())]].concat());

@@ -1,15 +1,62 @@
 //! The sets and counters by which the kernel counts what it refuses, and how their names say whose they are.
 //!
-//! What is refused by its remote address is counted by direction and reason, for all services together: the address tells
-//! whose it is. For a policy for `any` address and for a segment it does not, so each such service and each segment has
-//! sets of its own, in the same pairs.
+//! What is refused by its remote address is counted in a counter of its service, direction and reason, which is exact whatever
+//! comes, and by source in sets that all services share: the address tells whose it is. For a policy for `any` address and
+//! for a segment it does not, so each such service and each segment has sets of its own, in the same pairs, and their total is
+//! its counter.
+
+use std::time::Duration;
 
 use super::names::{digit, way};
 use crate::model::{Direction, Family, Reason, SegmentName, ServiceName};
 use crate::ruleset::{Field, Ruleset, Set};
 
-/// The most sources, flows or source-port pairs that one dynamic set holds.
+/// The most flows or addresses that one dynamic set holds.
 pub const DYNAMIC_SIZE: u32 = 65_536;
+
+/// The most sources, or sources with ports, that one count set holds: what comes from others is counted without its source.
+/// Every round of the daemon reads and writes the sets that changed, so this bounds its memory and its time.
+pub const COUNT_SIZE: u32 = 16_384;
+
+/// How long a source that is silent stays in its count set: after a flood of made-up sources there is room again.
+pub const COUNT_TIMEOUT: Duration = Duration::from_secs(3_600);
+
+/// What the names of the counters of services begin with.
+const SERVICE: &str = "svc-";
+
+/// The counter of what is refused because its remote address is a service's: `svc-NAME-in-closed`.
+pub fn service_counter(service: &ServiceName, direction: Direction, reason: Reason) -> String {
+    format!("{SERVICE}{service}-{}", Charged::ByAddress.stem(direction, reason))
+}
+
+/// Reads [`service_counter`].
+pub fn of_service_counter(counter: &str) -> Option<(ServiceName, Direction, Reason)> {
+    let rest = counter.strip_prefix(SERVICE)?;
+    ways_and_reasons().find_map(|(direction, reason)| {
+        let name = rest.strip_suffix(&Charged::ByAddress.stem(direction, reason))?.strip_suffix('-')?;
+        Some((ServiceName::new(name).ok()?, direction, reason))
+    })
+}
+
+/// Returns the counters of a service that a table has, or of all services.
+pub fn service_counters<'a>(
+    ruleset: &'a Ruleset,
+    of: Option<&'a ServiceName>,
+) -> impl Iterator<Item = &'a String> {
+    let prefix = of.map_or_else(|| SERVICE.to_owned(), |name| format!("{SERVICE}{name}-"));
+    let begin = ruleset.counters.range(prefix.clone()..);
+    let all = begin.take_while(move |counter| counter.starts_with(&prefix));
+    // Another service may have a longer name with the same beginning.
+    all.filter(move |counter| {
+        of.is_none_or(|of| of_service_counter(counter).is_some_and(|(name, ..)| name == *of))
+    })
+}
+
+fn ways_and_reasons() -> impl Iterator<Item = (Direction, Reason)> {
+    Direction::ALL
+        .into_iter()
+        .flat_map(|direction| Reason::ALL.into_iter().map(move |reason| (direction, reason)))
+}
 
 /// Whose a refused packet is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,8 +84,7 @@ impl Charged {
     }
 
     fn of_stem(stem: &str) -> Option<(Self, Direction, Reason)> {
-        let ways = Direction::ALL.into_iter().flat_map(|d| Reason::ALL.into_iter().map(move |r| (d, r)));
-        ways.into_iter().find_map(|(direction, reason)| {
+        ways_and_reasons().find_map(|(direction, reason)| {
             let rest = stem.strip_suffix(&Self::ByAddress.stem(direction, reason))?;
             let charged = match rest.strip_suffix('-') {
                 None => rest.is_empty().then_some(Self::ByAddress)?,
@@ -84,7 +130,7 @@ pub struct CountSets {
     pub direction: Direction,
     pub reason: Reason,
     pub family: Family,
-    /// By remote address and protocol: exact for as many sources as the set takes.
+    /// By remote address and protocol: for as many sources as the set takes.
     pub hosts: String,
     /// By remote address, protocol and destination port.
     pub ports: String,
@@ -140,7 +186,7 @@ impl CountSets {
     /// Puts both sets and the counter into a table.
     pub fn declare(&self, ruleset: &mut Ruleset) {
         for (name, half) in [(&self.hosts, Half::Hosts), (&self.ports, Half::Ports)] {
-            let set = Set::dynamic(&self.fields(half), DYNAMIC_SIZE, None, true);
+            let set = Set::dynamic(&self.fields(half), COUNT_SIZE, Some(COUNT_TIMEOUT), true);
             ruleset.sets.insert(name.clone(), set);
         }
         ruleset.counters.insert(self.total.clone());
@@ -197,6 +243,25 @@ mod tests {
         }
         assert_eq!(CountSets::of("seg-x-egress4"), None);
         assert_eq!(CountSets::of("details-out4"), None);
+    }
+
+    #[test]
+    fn counters_of_services_say_whose_they_are() {
+        for service in ["x", "x-in-closed", "in-closed", "svc-x"].map(name) {
+            for (direction, reason) in ways_and_reasons() {
+                let counter = service_counter(&service, direction, reason);
+                assert_eq!(of_service_counter(&counter), Some((service.clone(), direction, reason)));
+            }
+        }
+        for other in ["in-closed", "any-x-in-closed", "seg-x-in-isolated", "svc-in-closed", "held"] {
+            assert_eq!(of_service_counter(other), None, "{other}");
+        }
+        let mut ruleset = Ruleset::new("t");
+        let counters =
+            ["x", "x-in"].map(|service| service_counter(&name(service), Direction::Ingress, Reason::Closed));
+        ruleset.counters.extend(counters.clone());
+        assert_eq!(service_counters(&ruleset, Some(&name("x"))).collect::<Vec<_>>(), [&counters[0]]);
+        assert_eq!(service_counters(&ruleset, None).count(), 2);
     }
 
     #[test]

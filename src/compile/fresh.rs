@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::learning::{DEEPEST, naming_set};
 use super::names;
 use super::shared::{Rule, back, chain, first_segment, goto, jump, lookup, update};
-use crate::model::{Direction, Family, Reason};
+use crate::model::{Direction, Family};
 use crate::ruleset::{Field, Load, Ruleset, Set, Side, Statement, Verdict};
 
 /// Where a SYN goes that no grant admits, in the output hook.
@@ -24,6 +24,9 @@ const CHAIN: &str = "fresh-out";
 
 /// Where a SYN goes that a segment refuses, or a policy for any address: packets that this host sends.
 const HOLD: &str = "hold-out";
+
+/// Where a SYN goes that the owner of its address refuses.
+pub const LISTED: &str = "hold-listed";
 
 /// Counts what was held.
 const COUNTER: &str = "held";
@@ -38,8 +41,8 @@ const SIZE: u32 = 65_536;
 
 /// Adds the chains and the rules that lead through them.
 ///
-/// Whether a SYN is refused shows only where its reason is known, which the forward hook reaches as well and which
-/// therefore must not ask for sockets. So its flow is noted before that, and what is noted is held there. What
+/// Whether a SYN is refused shows only where the owner of its address is known, which the forward hook reaches as well and
+/// which therefore must not ask for sockets. So its flow is noted before that, and what is noted is held there. What
 /// segments and policies for any address refuse is never forwarded, and not always in a governed network: it is noted
 /// and held in one place ([`holding`]).
 pub fn add(ruleset: &mut Ruleset) {
@@ -71,12 +74,7 @@ pub fn add(ruleset: &mut Ruleset) {
     let mut refused = vec![vec![jump(CHAIN)]];
     refused.extend(Family::ALL.map(hold));
     chain(ruleset, HOLD, refused);
-    for reason in Reason::of_services(Direction::Egress) {
-        let chain = ruleset.chains.get_mut(&names::reason_chain(Direction::Egress, reason));
-        if let Some(chain) = chain {
-            chain.rules.splice(0..0, Family::ALL.map(|family| hold(family).into()));
-        }
-    }
+    chain(ruleset, LISTED, Family::ALL.map(hold).into());
 }
 
 /// True when the table holds anything: some policy has names.

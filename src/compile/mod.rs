@@ -41,7 +41,10 @@ use crate::model::{Record, Segment, SegmentName, Service, ServiceState, Settings
 use crate::ruleset::{Part, Ruleset};
 
 pub use addresses::{Listing, add as address_part, network};
-pub use counts::{Charged, CountSets, Half, count_sets};
+pub use counts::{
+    COUNT_SIZE, COUNT_TIMEOUT, Charged, CountSets, Half, count_sets, of_service_counter, service_counter,
+    service_counters,
+};
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
 
@@ -230,15 +233,23 @@ pub fn service_part(
     in_force: &Ruleset,
 ) -> Part {
     let mut part = Part::new(&input.settings.enforcement.table);
+    // The services that have names are not all here; whether there are any is the same as in force.
+    let holds = fresh::is_in(in_force);
     for governing in governing(input, input.services) {
         windows::add_sets_of(input, &governing, &mut part.wanted);
         let unused = opening_sets(governing.standing.service).into_iter().filter(|set| !in_use(set));
         part.gone.extend(unused);
         grants::add_chains_of(input, &governing, &mut part.wanted);
-        refusal::add_chains_of(input, &governing, &mut part.wanted);
+        refusal::add_chains_of(input, &governing, holds, &mut part.wanted);
     }
     for group in ties {
-        refusal::add_tie(input, &governing(input, group), &mut part.wanted);
+        refusal::add_tie(input, &governing(input, group), holds, &mut part.wanted);
+    }
+    for standing in input.services {
+        let counters = service_counters(in_force, Some(&standing.service.name));
+        let unused: Vec<_> =
+            counters.filter(|counter| !part.wanted.counters.contains(*counter)).cloned().collect();
+        part.gone_counters.extend(unused);
     }
     windows::add_closing(input, in_force, &mut part);
     part

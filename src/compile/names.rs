@@ -111,9 +111,14 @@ pub fn errors_through(way: Direction, family: Family, single: bool) -> String {
     format!("through-errors-{}{}{}", self::way(way), digit(family), if single { "" } else { "-net" })
 }
 
-/// The chain and counter of a direction and reason.
+/// The chain of a direction and reason, and the counter of all services together.
 pub fn reason_chain(direction: Direction, reason: Reason) -> String {
     format!("{}-{reason}", way(direction))
+}
+
+/// The chain that accepts the flows which were observed before.
+pub fn known_chain(direction: Direction) -> String {
+    format!("known-{}", way(direction))
 }
 
 pub fn observed_chain(direction: Direction, reason: Reason) -> String {

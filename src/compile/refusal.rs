@@ -2,36 +2,50 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::shared::{Rule, chain, goto, not_in};
-use super::{Governing, Input, names, tls};
+use super::counts::service_counter;
+use super::shared::{Rule, chain, goto, no_attempt, not_in};
+use super::{Governing, Input, fresh, names, tls};
 use crate::model::{Direction, Family, Mode, Prefix, Reason, ServiceState, Time};
 use crate::ranges;
 use crate::ruleset::{Element, Key, Load, Ruleset, Statement, Verdict};
 
 pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
+    let holds = fresh::is_in(ruleset);
     for governing in services {
-        add_chains_of(input, governing, ruleset);
+        add_chains_of(input, governing, holds, ruleset);
     }
     for family in Family::ALL {
         add_gate(services, family, ruleset);
-        add_owners(input, services, family, ruleset);
+        add_owners(input, services, family, holds, ruleset);
     }
 }
 
-/// Adds the chains that refuse what belongs to a service.
-pub fn add_chains_of(input: &Input<'_>, governing: &Governing<'_>, ruleset: &mut Ruleset) {
+/// Adds the chains that refuse what belongs to a service. `holds`: the first segment of a connection to an address that was
+/// just learned is held.
+pub fn add_chains_of(input: &Input<'_>, governing: &Governing<'_>, holds: bool, ruleset: &mut Ruleset) {
     for direction in Direction::ALL {
-        let rules = reasons(input, &[governing], direction);
-        chain(ruleset, names::refusal_chain(&governing.standing.service.name, direction), rules);
+        let name = names::refusal_chain(&governing.standing.service.name, direction);
+        counting_chain(ruleset, name, reasons(input, &[governing], direction, holds));
     }
 }
 
 /// Adds the chains that refuse what belongs to several services together.
-pub fn add_tie(input: &Input<'_>, owners: &[Governing<'_>], ruleset: &mut Ruleset) {
+pub fn add_tie(input: &Input<'_>, owners: &[Governing<'_>], holds: bool, ruleset: &mut Ruleset) {
     let owners: Vec<_> = owners.iter().collect();
     for direction in Direction::ALL {
-        chain(ruleset, tie_chain(&owners, direction), reasons(input, &owners, direction));
+        let name = tie_chain(&owners, direction);
+        counting_chain(ruleset, name, reasons(input, &owners, direction, holds));
     }
+}
+
+/// Adds a chain with the counters that its rules name.
+fn counting_chain(ruleset: &mut Ruleset, name: String, rules: Vec<Rule>) {
+    let counters = rules.iter().flatten().filter_map(|statement| match statement {
+        Statement::Count(counter) => Some(counter.clone()),
+        _ => None,
+    });
+    ruleset.counters.extend(counters);
+    chain(ruleset, name, rules);
 }
 
 fn tie_chain(owners: &[&Governing<'_>], direction: Direction) -> String {
@@ -58,7 +72,13 @@ fn add_gate(services: &[Governing<'_>], family: Family, ruleset: &mut Ruleset) {
 }
 
 /// Single addresses have a map of their own, which is asked first and decides: ranges go on around them.
-fn add_owners(input: &Input<'_>, services: &[Governing<'_>], family: Family, ruleset: &mut Ruleset) {
+fn add_owners(
+    input: &Input<'_>,
+    services: &[Governing<'_>],
+    family: Family,
+    holds: bool,
+    ruleset: &mut Ruleset,
+) {
     let mut singles: BTreeMap<Prefix, Vec<&Governing<'_>>> = BTreeMap::new();
     for governing in services {
         let prefixes = governing.standing.service.prefixes().filter(|prefix| prefix.family() == family);
@@ -67,27 +87,34 @@ fn add_owners(input: &Input<'_>, services: &[Governing<'_>], family: Family, rul
         }
     }
     for (single, owners) in singles {
-        add_single(input, &owners, single, ruleset);
+        add_single(input, &owners, single, holds, ruleset);
     }
     for (first, last, owners) in owners(services, family) {
         let owners: Vec<_> = owners.iter().filter_map(|index| services.get(*index)).collect();
-        add_element(input, &owners, (family, first, Some(last)), ruleset);
+        add_element(input, &owners, (family, first, Some(last)), holds, ruleset);
     }
 }
 
 /// Adds what leads from one address to those who list it by itself, sorted by name.
-pub fn add_single(input: &Input<'_>, owners: &[&Governing<'_>], single: Prefix, ruleset: &mut Ruleset) {
-    add_element(input, owners, (single.family(), single.first(), None), ruleset);
+pub fn add_single(
+    input: &Input<'_>,
+    owners: &[&Governing<'_>],
+    single: Prefix,
+    holds: bool,
+    ruleset: &mut Ruleset,
+) {
+    add_element(input, owners, (single.family(), single.first(), None), holds, ruleset);
 }
 
 fn add_element(
     input: &Input<'_>,
     owners: &[&Governing<'_>],
     (family, first, last): (Family, u128, Option<u128>),
+    holds: bool,
     ruleset: &mut Ruleset,
 ) {
     for direction in Direction::ALL {
-        let target = refusal_target(input, owners, direction, ruleset);
+        let target = refusal_target(input, owners, direction, holds, ruleset);
         let net = if last.is_some() { "-net" } else { "" };
         let map = format!("refuse-{}{}{net}", names::way(direction), names::digit(family));
         let key = |number| Key::builder().address(family, number).build();
@@ -125,6 +152,7 @@ fn refusal_target(
     input: &Input<'_>,
     owners: &[&Governing<'_>],
     direction: Direction,
+    holds: bool,
     ruleset: &mut Ruleset,
 ) -> String {
     if let [only] = owners {
@@ -132,31 +160,40 @@ fn refusal_target(
     }
     let name = tie_chain(owners, direction);
     if !ruleset.chains.contains_key(&name) {
-        chain(ruleset, name.clone(), reasons(input, owners, direction));
+        counting_chain(ruleset, name.clone(), reasons(input, owners, direction, holds));
     }
     name
 }
 
 /// The rules that find the reason by time. Among several owners the first in the order of states decides, then the
-/// first by name; the owners come sorted by name.
-fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction) -> Vec<Rule> {
-    let mut rules = Vec::new();
+/// first by name; the owners come sorted by name. Each rule counts for its owner, behind what is no attempt.
+fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction, holds: bool) -> Vec<Rule> {
+    let no_attempt = |owner: &Governing<'_>| no_attempt(direction, observes(input, owner), holds);
+    let first = owners.first().and_then(|owner| no_attempt(owner));
+    let alike = owners.iter().all(|owner| no_attempt(owner) == first);
+    let mut rules: Vec<Rule> = first.filter(|_| alike).into_iter().collect();
+    let refused = |owner: &Governing<'_>, reason| {
+        let count = Statement::Count(service_counter(&owner.standing.service.name, direction, reason));
+        [count, goto(reason_chain(input, owner, reason, direction))]
+    };
     for state in ServiceState::ALL {
         for owner in owners {
             let Some(mut rule) = tests(input, owner, state) else { continue };
             let certain = rule.is_empty();
-            if state == ServiceState::Open && direction == Direction::Egress && asks_for_tls(owners) {
-                rules.extend(tls::plaintext(reason_chain(input, owner, Reason::Plaintext, direction)));
+            if !alike {
+                rules.extend(no_attempt(owner).map(|exempt| [rule.clone(), exempt].concat()));
             }
-            rule.push(goto(reason_chain(input, owner, state.reason(), direction)));
+            if state == ServiceState::Open && direction == Direction::Egress && asks_for_tls(owners) {
+                rules.extend(tls::plaintext(&refused(owner, Reason::Plaintext)));
+            }
+            rule.extend(refused(owner, state.reason()));
             rules.push(rule);
             if certain {
                 return rules;
             }
         }
     }
-    let fallback = owners.first().map(|owner| reason_chain(input, owner, Reason::Closed, direction));
-    rules.extend(fallback.map(|chain| vec![goto(chain)]));
+    rules.extend(owners.first().map(|owner| refused(owner, Reason::Closed).into()));
     rules
 }
 
@@ -166,11 +203,14 @@ fn asks_for_tls(owners: &[&Governing<'_>]) -> bool {
 }
 
 fn reason_chain(input: &Input<'_>, owner: &Governing<'_>, reason: Reason, direction: Direction) -> String {
-    let modes = [input.settings.enforcement.mode, owner.standing.service.mode];
-    match modes.contains(&Mode::Observe) {
+    match observes(input, owner) {
         true => names::observed_chain(direction, reason),
         false => names::reason_chain(direction, reason),
     }
+}
+
+fn observes(input: &Input<'_>, owner: &Governing<'_>) -> bool {
+    [input.settings.enforcement.mode, owner.standing.service.mode].contains(&Mode::Observe)
 }
 
 /// What must be true for the service to be in this state, from now on and by the kernel's clock alone. `None`: it

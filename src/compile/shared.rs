@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::counts::{self, Charged, CountSets, DYNAMIC_SIZE};
 use super::flows::flow;
-use super::{Input, names, windows};
+use super::{Input, fresh, names, windows};
 use crate::model::{Direction, Family, Reason, Refusal};
 use crate::ruleset::{Chain, Field, Hook, Load, Name, Ruleset, Set, Side, Statement, Verdict, protocol, tcp};
 
@@ -17,6 +17,9 @@ const OBSERVED_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How long a remote address is remembered for the rate of its detailed records.
 const DETAILS_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many times the rate of one remote address all of a direction, reason and family have together.
+const LOG_RATES: u32 = 10;
 
 /// A set that is always empty. "Not in it" is true for every socket that lives below the root cgroup, and not even
 /// asked for packets without such a socket: those of TIME_WAIT, SYN_RECV and, up to Linux 6.12, of the kernel's
@@ -456,31 +459,53 @@ pub fn echo_reply(family: Family) -> Statement {
     Statement::IcmpType { family, low: number, high: number }
 }
 
-/// A chain for each direction and reason, shared by all services: it counts exactly, logs at a bounded rate and
-/// refuses. Every update of a dynamic set is a rule of its own, because a full set breaks its rule off.
+/// A chain for each direction and reason, shared by all services: it counts by source, logs at a bounded rate and
+/// refuses. Every update of a dynamic set is a rule of its own, because a full set breaks its rule off. What comes here is an
+/// attempt, and counted for its service already ([`no_attempt`]).
 fn add_reasons(input: &Input<'_>, ruleset: &mut Ruleset) {
     for direction in Direction::ALL {
         for reason in Reason::of_services(direction) {
             let whose = &Charged::ByAddress;
-            let refused = refusing(input, whose, direction, reason);
+            let mut refused = count_and_log(input, whose, direction, reason);
+            refused.push(refuse(direction, reason));
             chain(ruleset, names::reason_chain(direction, reason), refused);
-            let observed = observing(input, whose, direction, reason, &accept());
+            let mut observed = count_and_log(input, whose, direction, reason);
+            observed.push(vec![accept()]);
             chain(ruleset, names::observed_chain(direction, reason), observed);
         }
+        chain(ruleset, names::known_chain(direction), known_flows(direction, &accept()));
     }
+}
+
+/// What the owner of an address refuses but is no attempt: the rule in front of those that count. `observes`: the owner only
+/// observes. `holds`: the first segment of a connection to an address that was just learned is held.
+pub fn no_attempt(direction: Direction, observes: bool, holds: bool) -> Option<Rule> {
+    match (observes, direction) {
+        (true, _) => Some(vec![jump(names::known_chain(direction))]),
+        (false, Direction::Egress) => holds.then(|| vec![first_segment(), jump(fresh::LISTED)]),
+        (false, Direction::Ingress) => Some(stray_resets()),
+    }
+}
+
+fn stray_resets() -> Rule {
+    vec![reset_segment(), jump("reset-stray")]
+}
+
+fn refuse(direction: Direction, reason: Reason) -> Rule {
+    vec![goto(match reason {
+        Reason::Plaintext => "refuse-plaintext".to_owned(),
+        _ => format!("refuse-{direction}"),
+    })]
 }
 
 /// The rules that count and refuse.
 pub fn refusing(input: &Input<'_>, whose: &Charged, direction: Direction, reason: Reason) -> Vec<Rule> {
     let mut rules = match direction {
         Direction::Egress => vec![],
-        Direction::Ingress => vec![vec![reset_segment(), jump("reset-stray")]],
+        Direction::Ingress => vec![stray_resets()],
     };
     rules.extend(count_and_log(input, whose, direction, reason));
-    rules.push(vec![goto(match reason {
-        Reason::Plaintext => "refuse-plaintext".to_owned(),
-        _ => format!("refuse-{direction}"),
-    })]);
+    rules.push(refuse(direction, reason));
     rules
 }
 
@@ -517,7 +542,8 @@ fn count_and_log(input: &Input<'_>, whose: &Charged, direction: Direction, reaso
             limit: Some(attempts.log_rate),
         };
         let prefix = whose.log_prefix(direction, reason);
-        vec![details, Statement::Log { prefix, group: attempts.log_group }]
+        let together = Statement::Limit(attempts.log_rate.saturating_mul(LOG_RATES));
+        vec![details, together, Statement::Log { prefix, group: attempts.log_group }]
     }));
     rules
 }

@@ -15,7 +15,7 @@ use super::flows::{Flows, flow};
 use super::shared::{Rule, accept, chain, first_segment, goto, jump, lookup};
 use super::{Governing, names};
 use crate::model::{Direction, Family, Policy, Protocol, Service};
-use crate::ruleset::{Field, Name, Ruleset, Set, Side, Statement};
+use crate::ruleset::{Field, Ruleset, Set, Side, Statement};
 
 /// Where the segments of a policy's process go instead of being accepted.
 pub const CHAIN: &str = "tls-egress";
@@ -80,13 +80,12 @@ pub fn add_through(ruleset: &mut Ruleset) {
     chain(ruleset, THROUGH, leaving());
 }
 
-/// The rules that go to this chain for what was refused because it is no TLS. They ask for no socket.
-pub fn plaintext(target: impl Into<Name>) -> Vec<Rule> {
-    let target = target.into();
+/// The rules that do this with what was refused because it is no TLS. They ask for no socket.
+pub fn plaintext(then: &[Statement]) -> Vec<Rule> {
     let rule = |family| {
         let key = flow(family, Side::Destination);
         let done = Statement::Delete { set: refused(family).into(), key: key.into() };
-        vec![Statement::HasPayload, lookup(&key, refused(family)), done, goto(Name::clone(&target))]
+        [&[Statement::HasPayload, lookup(&key, refused(family)), done], then].concat()
     };
     Family::ALL.map(rule).into()
 }

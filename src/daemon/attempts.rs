@@ -1,206 +1,300 @@
 //! From the kernel's counts and log records to rows of attempts.
 //!
-//! Counts are read one round before they are used, so that the log records of the same packets, which the kernel
-//! delivers in batches of up to 100 ms, are usually there first and rows need not be corrected.
+//! A round reads the counters and the sets that changed, waits for the log records of the same packets, which the kernel
+//! delivers in batches of up to 100 ms, and then writes rows together with how the counters stand: what is in memory is what
+//! is in the store. It goes in steps, between which the loop does other things. `docs/attempts.md` says what is exact.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
+use super::books::{Books, Line};
+use super::settling::{Settling, Standing};
+use super::sources::{Pair, Read};
 use super::tally::{Changes, Detail, Tally, Target};
-use crate::compile::{self, Charged, CountSets, Half, Standing};
+use crate::compile::{self, Charged, CountSets};
 use crate::kernel::commit::{CommitError, Table};
 use crate::kernel::nflog;
-use crate::model::{Direction, Mode, Policy, Protocol, SegmentName, Service, ServiceName, Time};
+use crate::model::{Direction, Time};
 use crate::owners::Owners;
 use crate::reconcile::World;
-use crate::ruleset::{Field, Key, Ruleset, Set, SetKind, Value, protocol};
-use crate::store::{AttemptKey, Baseline, Change, Store, StoreError, Verdict};
+use crate::ruleset::{Ruleset, protocol};
+use crate::store::{AttemptKey, Baseline, Change, Store, StoreError};
 
 /// Reads what was refused and writes it down.
 pub struct Attempts {
-    tally: Tally,
-    /// The kernel's counters when they were last read, by set and key.
-    read: HashMap<(String, Key), u64>,
-    totals: BTreeMap<String, u64>,
-    /// Read, and to be settled in the next round.
-    fresh: Vec<(Target, i64)>,
-    fresh_baselines: Vec<Baseline>,
-    /// Settled, and not written yet: the store did not work.
-    unwritten: Changes,
-    unwritten_baselines: Vec<Baseline>,
-    /// Records that the kernel made and nobody got.
+    pub(super) tally: Tally,
+    pub(super) books: Books,
+    /// How each pair stood when it was last settled, by the name of its counter.
+    pub(super) standings: HashMap<String, Standing>,
+    stage: Stage,
+    /// When the counters were last read, by the books' clock: nothing that they had then is new.
+    read_at: u32,
+    /// Spent on this round so far.
+    pub(super) spent: Duration,
+    /// Packets that were put on record, and log records that came, since the daemon started.
+    pub(super) counted: u64,
+    recorded: u64,
+    /// Refused packets, or observed flows, without a detailed record: sampled away, or lost on the way.
     pub lost: u64,
+    /// Of those, the records that the kernel made and nobody got.
+    pub overrun: u64,
+}
+
+/// Where a round stands.
+enum Stage {
+    Idle,
+    Reading { left: VecDeque<(Pair, u64)>, read: VecDeque<(Pair, u64, Read)> },
+    Settling { left: VecDeque<(Pair, u64, Read)>, now: Option<Settling> },
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The next step, as soon as the loop has done what else there is.
+    Step,
+    /// The next step when the log records are here.
+    Settle,
+    /// Another round: there is something that is not on record yet.
+    Round,
+    /// Nothing: everything is on record.
+    Quiet,
 }
 
 /// How long a quiet target is remembered.
-const QUIET: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+const QUIET: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 
 impl Attempts {
-    /// Counts on from what was stored, as far as the table still has these sets.
-    pub fn new(baselines: Vec<Baseline>, sets: &BTreeSet<String>) -> Self {
-        let (baselines, gone): (Vec<_>, Vec<_>) =
-            baselines.into_iter().partition(|baseline| sets.contains(&baseline.set));
-        let read: HashMap<(String, Key), u64> =
-            baselines.into_iter().map(|b| ((b.set, Key::from_bytes(&b.key)), b.packets)).collect();
-        let mut tally = Tally::default();
-        for (target, balance) in balances(&read) {
-            tally.resume(target, balance);
-        }
+    /// Counts on from what was stored, as far as the table still has these sets and counters.
+    pub fn new(baselines: Vec<Baseline>, found: &BTreeSet<String>) -> Self {
         Self {
-            tally,
-            read,
-            totals: BTreeMap::new(),
-            fresh: Vec::new(),
-            fresh_baselines: Vec::new(),
-            unwritten: Changes::new(),
-            unwritten_baselines: gone.into_iter().map(|old| Baseline { packets: 0, ..old }).collect(),
+            tally: Tally::default(),
+            books: Books::new(baselines, found),
+            standings: HashMap::new(),
+            stage: Stage::Idle,
+            read_at: 0,
+            spent: Duration::ZERO,
+            counted: 0,
+            recorded: 0,
             lost: 0,
+            overrun: 0,
         }
     }
 
     /// Takes log records in.
     pub fn log(&mut self, records: &[nflog::Record], now: Time) {
         for (target, detail) in records.iter().filter_map(explain) {
-            self.tally.explain(target, detail, now);
+            self.recorded += u64::from(self.tally.explain(target, detail, now));
         }
     }
 
-    /// Settles what was read before, then reads the kernel's counts. True when there was anything.
-    pub fn read(
+    /// True between two rounds.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Idle)
+    }
+
+    /// One step of a round. Writes nothing while the store does not work, and stays where it is.
+    pub async fn step(
         &mut self,
         table: &mut Table,
         in_force: &Ruleset,
         world: &World,
         owners: &Owners,
-    ) -> Result<bool, CommitError> {
-        self.settle(world, owners);
-        let totals = table.counters()?;
-        let moved = |sets: &CountSets| totals.get(&sets.total) != self.totals.get(&sets.total);
-        let changed: Vec<_> = compile::count_sets(in_force).filter(moved).collect();
-        for sets in &changed {
-            self.read_sets(table, sets)?;
+        store: &Store,
+    ) -> Result<Next, StepError> {
+        let outcome = match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Idle => self.look(table, in_force, store, world.now()).await,
+            Stage::Reading { left, read } => self.read_next(table, left, read),
+            Stage::Settling { left, now } => {
+                self.settle_next(table, in_force, world, owners, store, left, now).await
+            }
+        };
+        if outcome.is_err() {
+            // What was settled last may not be written, and is read again.
+            self.stage = Stage::Idle;
+            self.tally.clear();
         }
-        self.totals = totals;
-        Ok(!changed.is_empty())
+        outcome
     }
 
-    /// Forgets what was read of sets that are gone: should they come back, they count from zero.
-    pub fn forget(&mut self, sets: &CountSets) {
-        let gone = |set: &String| [&sets.hosts, &sets.ports].contains(&set);
-        let keys = self.read.extract_if(|(set, _), _| gone(set)).map(|((set, key), _)| (set, key));
-        let baselines = keys.map(|(set, key)| Baseline { set, key: key.bytes().to_vec(), packets: 0 });
-        self.unwritten_baselines.extend(baselines);
-    }
-
-    /// True when a round has to follow soon: something was read that is not settled yet.
-    pub fn is_pending(&self) -> bool {
-        !self.fresh.is_empty() || !self.unwritten.is_empty()
-    }
-
-    /// Hosts first: what is counted between the two reads is then in `ports` alone, and the part without a port is
-    /// never said too large. It is too small for one round at most.
-    fn read_sets(&mut self, table: &mut Table, sets: &CountSets) -> Result<(), CommitError> {
-        let [hosts, ports] = [Half::Hosts, Half::Ports].map(|half| sets.fields(half));
-        let mut rest: BTreeMap<Target, i64> = BTreeMap::new();
-        for (target, packets) in self.read_set(table, &sets.hosts, &hosts, sets)? {
-            *rest.entry(target).or_default() += packets;
-        }
-        for (target, packets) in self.read_set(table, &sets.ports, &ports, sets)? {
-            *rest.entry(Target { port: None, ..target.clone() }).or_default() -= packets;
-            self.fresh.push((target, packets));
-        }
-        self.fresh.extend(rest.into_iter().filter(|(_, packets)| *packets != 0));
-        Ok(())
-    }
-
-    /// What was counted in one set since it was last read.
-    fn read_set(
+    /// Looks which counters moved; where none did, tidies up.
+    async fn look(
         &mut self,
         table: &mut Table,
-        set: &str,
-        fields: &[Field],
-        sets: &CountSets,
-    ) -> Result<Vec<(Target, i64)>, CommitError> {
-        let declaration = Set {
-            fields: fields.to_vec(),
-            kind: SetKind::Dynamic { size: 0, timeout: None, counted: true },
-            interval: false,
-            expires: false,
-            elements: BTreeMap::new(),
-        };
-        let mut news = Vec::new();
-        for (key, packets) in table.set_counts(set, &declaration)? {
-            let before = self.read.insert((set.to_owned(), key.clone()), packets).unwrap_or(0);
-            // A smaller number is a table that began anew.
-            let since = if packets < before { packets } else { packets - before };
-            let Some(target) = target(&key, fields, sets).filter(|_| since > 0) else { continue };
-            self.fresh_baselines.push(Baseline { set: set.to_owned(), key: key.bytes().to_vec(), packets });
-            news.push((target, i64::try_from(since).unwrap_or(i64::MAX)));
+        in_force: &Ruleset,
+        store: &Store,
+        now: Time,
+    ) -> Result<Next, StepError> {
+        let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
+        for sets in compile::count_sets(in_force) {
+            pairs.entry(sets.total.clone()).or_insert_with(|| Pair { sets: Vec::new() }).sets.push(sets);
         }
-        Ok(news)
+        let read_at = self.books.now();
+        let totals = table.counters_named(pairs.keys())?;
+        let mut left = VecDeque::new();
+        for (name, pair) in pairs {
+            let total = totals.get(&name).copied().unwrap_or(0);
+            if total < self.books.counter(&name) {
+                tracing::warn!(counter = name, "counts from zero again");
+                self.restart(&pair, in_force);
+            }
+            let before = self.standings.get(&name).and_then(|standing| standing.settled);
+            let never_used = || total == 0 && !pair.sets.iter().any(|sets| self.books.knows(&sets.hosts));
+            if before != Some(total) && !(before.is_none() && never_used()) {
+                left.push_back((pair, total));
+            }
+        }
+        if left.is_empty() {
+            self.read_at = read_at;
+            self.tidy(store, now).await?;
+            return Ok(Next::Quiet);
+        }
+        self.stage = Stage::Reading { left, read: VecDeque::new() };
+        Ok(Next::Step)
     }
 
-    fn settle(&mut self, world: &World, owners: &Owners) {
-        let now = world.now();
-        let services = world.standings();
-        let row = |target: &Target| row(&services, owners, world, target);
-        let changes = self.tally.settle(self.fresh.drain(..), &row, now);
-        for (key, change) in changes {
-            *self.unwritten.entry(key).or_default() += change;
-        }
-        self.unwritten_baselines.append(&mut self.fresh_baselines);
+    async fn tidy(&mut self, store: &Store, now: Time) -> Result<(), StoreError> {
+        let late = self.tally.settle_late();
+        self.write(store, late, Vec::new(), now).await?;
         self.tally.forget(now - QUIET);
-    }
-
-    /// Writes what is settled, together with the counters it came from. Kept when that fails.
-    pub async fn write(&mut self, store: &Store, now: Time) -> Result<(), StoreError> {
-        if self.unwritten.is_empty() && self.unwritten_baselines.is_empty() {
-            return Ok(());
+        let gone = self.books.gone();
+        if !gone.is_empty() {
+            store.add_counts(&[], &gone, now).await?;
+            self.books.forgotten(&gone);
         }
-        let changes: Vec<_> = self
-            .unwritten
-            .iter()
-            .map(|(key, by)| (key.clone(), Change { count: *by, ..Change::default() }))
-            .collect();
-        store.add_counts(&changes, &self.unwritten_baselines, now).await?;
-        self.unwritten.clear();
-        self.unwritten_baselines.clear();
         Ok(())
     }
-}
 
-/// What the stored counters of hosts have more, or less, than those of their ports: where the former daemon left off.
-fn balances(read: &HashMap<(String, Key), u64>) -> BTreeMap<Target, i64> {
-    let mut balances = BTreeMap::new();
-    let mut names: HashMap<&str, Option<(CountSets, Half)>> = HashMap::new();
-    for ((set, key), packets) in read {
-        let Some((sets, half)) = names.entry(set).or_insert_with(|| CountSets::of(set)) else { continue };
-        let Some(target) = target(key, &sets.fields(*half), sets) else { continue };
-        let packets = i64::try_from(*packets).unwrap_or(i64::MAX);
-        let sign = if *half == Half::Hosts { 1 } else { -1 };
-        *balances.entry(Target { port: None, ..target }).or_default() += sign * packets;
-    }
-    balances.retain(|_, balance| *balance != 0);
-    balances
-}
-
-fn target(key: &Key, fields: &[Field], sets: &CountSets) -> Option<Target> {
-    let (mut remote, mut protocol, mut port) = (None, None, None);
-    for value in key.decode(fields)? {
-        match value {
-            Value::Address(address) => remote = Some(address),
-            Value::Protocol(number) => protocol = Some(number),
-            Value::Port(number) => port = Some(number),
-            Value::Cgroup(_) | Value::Time(_) | Value::EchoId(_) | Value::Number(_) => return None,
+    fn read_next(
+        &mut self,
+        table: &mut Table,
+        mut left: VecDeque<(Pair, u64)>,
+        mut read: VecDeque<(Pair, u64, Read)>,
+    ) -> Result<Next, StepError> {
+        let now = self.books.now();
+        if let Some((pair, total)) = left.pop_front() {
+            let sources = pair.read(table, &mut self.books, self.read_at)?;
+            read.push_back((pair, total, sources));
         }
+        if left.is_empty() {
+            self.read_at = now;
+            self.stage = Stage::Settling { left: read, now: None };
+            return Ok(Next::Settle);
+        }
+        self.stage = Stage::Reading { left, read };
+        Ok(Next::Step)
     }
-    Some(Target {
-        charged: sets.charged.clone(),
-        direction: sets.direction,
-        reason: sets.reason,
-        remote: remote?,
-        protocol: protocol?,
-        port,
-    })
+
+    #[expect(clippy::too_many_arguments, reason = "what a step needs, and where it stands")]
+    async fn settle_next(
+        &mut self,
+        table: &mut Table,
+        in_force: &Ruleset,
+        world: &World,
+        owners: &Owners,
+        store: &Store,
+        mut left: VecDeque<(Pair, u64, Read)>,
+        now: Option<Settling>,
+    ) -> Result<Next, StepError> {
+        let standings = world.standings();
+        match now {
+            Some(mut settling) => {
+                let (changes, lines, packets) = settling.next(self, world, &standings);
+                self.write(store, changes, lines, world.now()).await?;
+                self.counted += packets;
+                match settling.is_done() {
+                    true => settling.finish(self),
+                    false => {
+                        self.stage = Stage::Settling { left, now: Some(settling) };
+                        return Ok(Next::Step);
+                    }
+                }
+            }
+            None => {
+                if let Some((pair, total, read)) = left.pop_front() {
+                    let settling = Settling::new(
+                        self,
+                        table,
+                        in_force,
+                        (owners, &standings, world.now()),
+                        pair,
+                        total,
+                        read,
+                    )?;
+                    self.stage = Stage::Settling { left, now: Some(settling) };
+                    return Ok(Next::Step);
+                }
+            }
+        }
+        if !left.is_empty() {
+            self.stage = Stage::Settling { left, now: None };
+            return Ok(Next::Step);
+        }
+        let late = self.tally.settle_late();
+        self.write(store, late, Vec::new(), world.now()).await?;
+        self.tally.forget(world.now() - QUIET);
+        // The records may be of packets that were counted after the read: then this is too little, never too much.
+        self.lost = self.lost.max(self.counted.saturating_sub(self.recorded));
+        Ok(Next::Round)
+    }
+
+    /// Writes rows together with the counters they come from.
+    async fn write(
+        &mut self,
+        store: &Store,
+        changes: Changes,
+        lines: Vec<Line>,
+        now: Time,
+    ) -> Result<(), StoreError> {
+        if changes.is_empty() && lines.is_empty() {
+            return Ok(());
+        }
+        let changes: Vec<(AttemptKey, Change)> =
+            changes.into_iter().map(|(key, count)| (key, Change { count, ..Change::default() })).collect();
+        let baselines: Vec<Baseline> = lines.iter().map(Line::baseline).collect();
+        store.add_counts(&changes, &baselines, now).await?;
+        self.books.note(lines);
+        Ok(())
+    }
+
+    /// Forgets what was read of sets and counters that are gone: should they come back, they count from zero.
+    pub fn forget(&mut self, sets: &[CountSets], counters: &[String]) {
+        for sets in sets {
+            self.standings.remove(&sets.total);
+            self.books.drop_all(&[sets.hosts.clone(), sets.ports.clone(), sets.total.clone()]);
+        }
+        self.books.drop_all(counters);
+    }
+
+    /// The whole table is a new one: all counts from zero.
+    pub fn begin_anew(&mut self) {
+        self.stage = Stage::Idle;
+        self.standings.clear();
+        self.books.drop_everything();
+    }
+
+    /// The table of a pair began anew, and all that belongs to it.
+    fn restart(&mut self, pair: &Pair, in_force: &Ruleset) {
+        let of_the_pair = |counter: &&String| {
+            let of = compile::of_service_counter(counter);
+            of.is_some_and(|(_, direction, reason)| {
+                pair.sets.iter().any(|sets| {
+                    sets.charged == Charged::ByAddress && (sets.direction, sets.reason) == (direction, reason)
+                })
+            })
+        };
+        let counters: Vec<String> =
+            compile::service_counters(in_force, None).filter(of_the_pair).cloned().collect();
+        self.forget(&pair.sets, &counters);
+    }
+}
+
+/// Why a step did not do what it should. Nothing is lost: it is read again.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error("cannot read the kernel's counts: {0}")]
+    Kernel(#[from] CommitError),
+    #[error("attempts are not on record yet: {0}")]
+    Store(#[from] StoreError),
 }
 
 /// By the prefix that our log rules write.
@@ -215,126 +309,6 @@ fn explain(record: &nflog::Record) -> Option<(Target, Detail)> {
     let port = packet.ports.filter(|_| transport).map(|(_, destination)| destination);
     let target = Target { charged, direction, reason, remote, protocol: packet.protocol, port };
     Some((target, Detail { local: Some(local), uid: record.uid }))
-}
-
-/// The row of a target: whose it is now.
-fn row(services: &[Standing<'_>], owners: &Owners, world: &World, target: &Target) -> Option<AttemptKey> {
-    match &target.charged {
-        Charged::ByAddress => Some(row_of_owner(services, owners, world, target)),
-        Charged::Any(name) => Some(row_of_any(services, world, name, target)),
-        Charged::Segment(name) => Some(row_of_segment(world, name, target)),
-    }
-}
-
-fn row_of_owner(services: &[Standing<'_>], owners: &Owners, world: &World, target: &Target) -> AttemptKey {
-    let owner = owners.owner(services, target.remote, world.now());
-    let service = owner.as_ref().and_then(|owner| services.get(owner.index)).map(|s| s.service);
-    AttemptKey {
-        service: service.map(|service| service.name.clone()),
-        provider: service.map(|service| service.provider.clone()),
-        policy: service.and_then(|service| policy(service, target)),
-        also: owner.map(|owner| owner.also).unwrap_or_default(),
-        ..bare_row(world, service.map(|service| service.mode), target)
-    }
-}
-
-/// The service that refused by a policy for any address. Which other such policies were about the same process nobody
-/// counted: those of the same subject stand beside it.
-fn row_of_any(services: &[Standing<'_>], world: &World, name: &ServiceName, target: &Target) -> AttemptKey {
-    let service = services.iter().map(|standing| standing.service).find(|service| service.name == *name);
-    let policy = service.and_then(|service| any_policy(service, target));
-    let about_the_same = |other: &Service| {
-        let theirs = any_policy(other, target).map(|other| &other.subject);
-        theirs.is_some_and(|theirs| policy.is_some_and(|policy| policy.subject == *theirs))
-    };
-    let others = services.iter().map(|standing| standing.service);
-    let others = others.filter(|other| other.name != *name && about_the_same(other));
-    AttemptKey {
-        service: Some(name.clone()),
-        provider: service.map(|service| service.provider.clone()),
-        policy: policy.map(|policy| policy.id.to_string()),
-        also: others.map(|other| other.name.clone()).collect(),
-        ..bare_row(world, service.map(|service| service.mode), target)
-    }
-}
-
-/// The first policy for any address that could be about a target. What goes the other way than its direction, an answer,
-/// names a port of the other side, so only the protocol tells.
-fn any_policy<'a>(service: &'a Service, target: &Target) -> Option<&'a Policy> {
-    let any = || service.policies.iter().filter(|policy| policy.is_any());
-    let opens = any().find(|policy| policy.id.direction == target.direction && covers(policy, target));
-    opens.or_else(|| any().find(|policy| policy.id.direction != target.direction))
-}
-
-fn covers(policy: &Policy, target: &Target) -> bool {
-    policy.ports.iter().any(|port| match port.protocol {
-        Protocol::Icmp => is_icmp(target.protocol),
-        Protocol::Tcp => {
-            target.protocol == protocol::TCP && target.port.is_some_and(|p| port.range.contains(p))
-        }
-        Protocol::Udp => {
-            target.protocol == protocol::UDP && target.port.is_some_and(|p| port.range.contains(p))
-        }
-    })
-}
-
-/// A segment is no service: its name stands where that of the policy would.
-fn row_of_segment(world: &World, name: &SegmentName, target: &Target) -> AttemptKey {
-    let segment = world.segment(name);
-    AttemptKey {
-        policy: Some(format!("segment/{name}")),
-        subject: segment.map(|segment| segment.subject.to_string()),
-        ..bare_row(world, segment.map(|segment| segment.mode), target)
-    }
-}
-
-/// A row without an owner; `mode` is that of the owner.
-fn bare_row(world: &World, mode: Option<Mode>, target: &Target) -> AttemptKey {
-    let modes = [Some(world.settings().enforcement.mode), mode];
-    let observed = modes.contains(&Some(Mode::Observe));
-    let (remote_port, local_port) = match target.direction {
-        Direction::Egress => (target.port, None),
-        Direction::Ingress => (None, target.port),
-    };
-    AttemptKey {
-        service: None,
-        provider: None,
-        policy: None,
-        direction: target.direction,
-        reason: target.reason,
-        verdict: if observed { Verdict::Observed } else { Verdict::Refused },
-        protocol: protocol_name(target.protocol),
-        remote: target.remote.into(),
-        remote_port,
-        local: None,
-        local_port,
-        subject: None,
-        uid: None,
-        also: vec![],
-    }
-}
-
-/// The first policy of the service that is about this address, port and direction.
-fn policy(service: &Service, target: &Target) -> Option<String> {
-    let matches = |policy: &&Policy| {
-        policy.id.direction == target.direction
-            && policy.prefixes.iter().any(|prefix| prefix.contains(target.remote))
-            && covers(policy, target)
-    };
-    service.policies.iter().find(matches).map(|policy| policy.id.to_string())
-}
-
-fn is_icmp(number: u8) -> bool {
-    [protocol::ICMP, protocol::ICMPV6].contains(&number)
-}
-
-fn protocol_name(number: u8) -> String {
-    match number {
-        protocol::TCP => "tcp".into(),
-        protocol::UDP => "udp".into(),
-        protocol::ICMP | protocol::ICMPV6 => "icmp".into(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

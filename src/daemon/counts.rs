@@ -1,26 +1,105 @@
-//! What becomes of counts whose segment or service is no longer in force.
+//! When counts are read, and what becomes of those whose segment or service is no longer in force.
 //!
-//! Their sets stay in the table, though no rule fills them any more, until what they counted last is read and on record:
-//! removed together with their rules they would take it along.
+//! Their sets and counters stay in the table, though no rule fills them any more, until what they counted last is read and on
+//! record: removed together with their rules they would take it along.
 
+use std::time::{Duration, Instant};
+
+use super::attempts::{Next, StepError};
+use super::engine::Engine;
 use crate::compile::{self, CountSets, Half};
 use crate::kernel::commit::CommitError;
 use crate::plan::{self, Inventory};
 use crate::ruleset::{Part, Ruleset};
 
-use super::engine::Engine;
+/// From a log record to the read of the counts, and from there to their rows: log records of the same packets are here then.
+pub const SOON: Duration = Duration::from_millis(400);
+
+/// The longest between two rounds while packets are refused: attempts show within three seconds.
+const LATEST: Duration = Duration::from_secs(2);
+
+/// A round that took so long is followed by so many times that.
+const REST: u32 = 10;
+
+/// Between two looks at the counters when nothing is refused: the log record that tells may be limited away.
+const QUIET: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
+
+/// How long a stop takes at most to write down what was counted last.
+const LAST: Duration = Duration::from_secs(5);
 
 impl Engine {
-    /// Settles what was read before, then reads the kernel's counts. True when there was anything.
-    pub fn read_counts(&mut self) -> Result<bool, CommitError> {
-        self.attempts.read(&mut self.table, &self.in_force, &self.world, &self.owners)
+    /// Does a step of reading and writing counts. Returns when to do the next one, and whether everything is on record.
+    pub async fn count(&mut self) -> (Duration, bool) {
+        if self.store_error.is_some() {
+            return (LATEST, false);
+        }
+        let began = Instant::now();
+        let store = self.keeper.store();
+        let step =
+            self.attempts.step(&mut self.table, &self.in_force, &self.world, &self.owners, store).await;
+        self.attempts.spent += began.elapsed();
+        self.watched.table_error = match &step {
+            Err(StepError::Kernel(error)) => Some(error.to_string()),
+            Ok(_) | Err(StepError::Store(_)) => None,
+        };
+        match step {
+            Ok(Next::Step) => (Duration::ZERO, false),
+            Ok(Next::Settle) => (SOON, false),
+            Ok(Next::Round) => {
+                let spent = std::mem::take(&mut self.attempts.spent);
+                ((spent * REST).clamp(SOON, LATEST), false)
+            }
+            Ok(Next::Quiet) => {
+                if let Err(error) = self.retire_counts() {
+                    tracing::error!(%error, "counts of what is no longer in force stay in the table");
+                }
+                let spent = std::mem::take(&mut self.attempts.spent);
+                ((spent * 10 * REST).clamp(QUIET[0], QUIET[1]), true)
+            }
+            Err(error) => {
+                self.attempts.spent = Duration::ZERO;
+                match error {
+                    StepError::Store(error) => self.attempts_not_written(&error),
+                    StepError::Kernel(error) => tracing::error!(%error, "cannot read the kernel's counts"),
+                }
+                (LATEST, false)
+            }
+        }
     }
 
-    /// Keeps the count sets of the table in force that the wanted one lacks.
+    /// Reads and writes until everything is on record that was counted before.
+    pub async fn count_to_the_end(&mut self) {
+        let until = Instant::now() + LAST;
+        let mut rounds = 0;
+        while Instant::now() < until && self.store_error.is_none() {
+            let (_, quiet) = self.count().await;
+            rounds += u32::from(self.attempts.is_idle());
+            if quiet || rounds > 3 {
+                return;
+            }
+        }
+    }
+
+    /// Keeps the count sets and counters of the table in force that the wanted one lacks.
     pub(super) fn keep_counts(&mut self, wanted: &mut Ruleset) {
         let lacks = |sets: &CountSets| !wanted.sets.contains_key(&sets.hosts);
         self.retiring = compile::count_sets(&self.in_force).filter(lacks).collect();
         self.retiring.iter().for_each(|sets| sets.declare(wanted));
+        let counters = compile::service_counters(&self.in_force, None);
+        self.retiring_counters = counters.filter(|name| !wanted.counters.contains(*name)).cloned().collect();
+        wanted.counters.extend(self.retiring_counters.iter().cloned());
+    }
+
+    /// Keeps the counters that a part would remove.
+    pub(super) fn keep_part_counts(&mut self, part: &mut Part) {
+        self.retiring_counters.retain(|counter| !part.wanted.counters.contains(counter));
+        let (counters, rest) = std::mem::take(&mut part.gone_counters)
+            .into_iter()
+            .partition::<std::collections::BTreeSet<_>, _>(|name| {
+                compile::of_service_counter(name).is_some()
+            });
+        part.gone_counters = rest;
+        self.retiring_counters.extend(counters);
     }
 
     /// The same with what a former daemon left.
@@ -34,11 +113,16 @@ impl Engine {
                 self.retiring.push(sets);
             }
         }
+        for counter in found.counters.iter().filter(|name| compile::of_service_counter(name).is_some()) {
+            if wanted.counters.insert(counter.clone()) {
+                self.retiring_counters.insert(counter.clone());
+            }
+        }
     }
 
-    /// Removes the sets whose counts are on record. Call it when a read found nothing new and everything is written.
-    pub fn retire_counts(&mut self) -> Result<(), CommitError> {
-        if self.retiring.is_empty() {
+    /// Removes the sets and counters whose counts are on record. Call it when a look found nothing new.
+    fn retire_counts(&mut self) -> Result<(), CommitError> {
+        if self.retiring.is_empty() && self.retiring_counters.is_empty() {
             return Ok(());
         }
         let mut part = Part::new(&self.world.settings().enforcement.table);
@@ -46,13 +130,13 @@ impl Engine {
             part.gone.extend([sets.hosts.clone(), sets.ports.clone()]);
             part.gone_counters.insert(sets.total.clone());
         }
+        part.gone_counters.extend(self.retiring_counters.iter().cloned());
         if let Some(changeset) = plan::plan_part(&self.in_force, &part) {
             self.commit(changeset)?;
         }
         self.in_force.take_over(part);
-        for sets in std::mem::take(&mut self.retiring) {
-            self.attempts.forget(&sets);
-        }
+        let counters: Vec<String> = std::mem::take(&mut self.retiring_counters).into_iter().collect();
+        self.attempts.forget(&std::mem::take(&mut self.retiring), &counters);
         Ok(())
     }
 }

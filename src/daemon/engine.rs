@@ -67,6 +67,7 @@ pub struct Engine {
     digest: Option<String>,
     /// Counts of what is no longer in force: their sets go when they are on record.
     pub(super) retiring: Vec<CountSets>,
+    pub(super) retiring_counters: BTreeSet<String>,
 }
 
 /// Why a change did not happen. Nothing that was in force changed.
@@ -136,6 +137,7 @@ impl Engine {
             watched: Watched::default(),
             digest: None,
             retiring: Vec::new(),
+            retiring_counters: BTreeSet::new(),
         }
     }
 
@@ -352,7 +354,8 @@ impl Engine {
         Ok(changed)
     }
 
-    pub(super) fn put_part_in_force(&mut self, next: World, part: Part) -> Result<bool, CommitError> {
+    pub(super) fn put_part_in_force(&mut self, next: World, mut part: Part) -> Result<bool, CommitError> {
+        self.keep_part_counts(&mut part);
         let changeset = plan::plan_part(&self.in_force, &part);
         let changed = changeset.is_some();
         match changeset.map(|changeset| self.commit(changeset)) {
@@ -393,7 +396,10 @@ impl Engine {
                 self.keep_found_counts(&found, wanted);
                 (found, self.table.held(wanted)?)
             }
-            None => Default::default(),
+            None => {
+                self.attempts.begin_anew();
+                Default::default()
+            }
         };
         match plan::replace(&found, &held, wanted) {
             Some(changeset) => self.commit(changeset),

@@ -134,6 +134,7 @@ impl Engine {
             Some(addresses) => {
                 let mut all = part.unwrap_or_else(|| Part::new(&self.in_force.table));
                 all.wanted.chains.extend(addresses.wanted.chains);
+                all.wanted.counters.extend(addresses.wanted.counters);
                 all.elements.extend(addresses.elements);
                 let before = self.world.clone();
                 self.put_part_in_force(next.clone(), all).map_err(|error| (error, before))

@@ -109,7 +109,7 @@ fn base(engine: &Engine) -> Facts {
         next_transition: None,
         attempts: None,
         lost_details: engine.attempts.lost,
-        details_overrun: engine.attempts.lost,
+        details_overrun: engine.attempts.overrun,
         commits: watched.commits.clone(),
         drift: engine.drift,
         drift_at: engine.drift_at,

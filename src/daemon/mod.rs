@@ -24,12 +24,15 @@
 
 mod answer;
 mod attempts;
+mod attributed;
+mod books;
 mod counts;
 mod engine;
 mod fallback;
 mod findings;
 mod hearing;
 mod isolation;
+mod matching;
 mod metrics;
 mod names;
 mod programs;
@@ -38,7 +41,9 @@ mod retention;
 mod rows;
 mod run;
 mod settle;
+mod settling;
 mod snapshot;
+mod sources;
 mod start;
 mod subjects;
 mod tally;

@@ -11,7 +11,7 @@ use super::engine::Engine;
 use super::retention::Retention;
 use super::settle::Settling;
 use super::start::{self, StartError};
-use super::{Options as Arguments, answer, metrics as measured, record};
+use super::{Options as Arguments, answer, counts, metrics as measured, record};
 use crate::api::ask::{Ask, Asked};
 use crate::api::server;
 use crate::files::SettingsFile;
@@ -25,12 +25,6 @@ use crate::store::LedgerKind;
 
 /// Requests that may wait for the loop.
 const WAITING: usize = 64;
-
-/// Between two reads of the kernel's counts while packets are refused.
-const BUSY: Duration = Duration::from_millis(400);
-
-/// Between two reads when no log record came: they may be limited away.
-const QUIET: Duration = Duration::from_secs(30);
 
 /// How often the latest time is remembered, old attempts go, and a broken store is tried again.
 const UPKEEP: Duration = Duration::from_secs(60);
@@ -147,7 +141,8 @@ async fn turn(
     mut measuring: mpsc::Receiver<metrics::facts::Ask>,
     settings: &SettingsFile,
 ) {
-    let mut counts_at = Instant::now();
+    // Nothing was to be read when it was last looked.
+    let (mut counts_at, mut quiet) = (Instant::now(), false);
     let mut settling = Settling::default();
     let mut retention = Retention::default();
     let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
@@ -204,9 +199,16 @@ async fn turn(
             Woken::Settling => look_at_subjects(engine),
             Woken::Log => {
                 on_log(engine, inputs);
-                counts_at = counts_at.min(Instant::now() + BUSY);
+                if quiet {
+                    quiet = false;
+                    counts_at = counts_at.min(Instant::now() + counts::SOON);
+                }
             }
-            Woken::Counts => counts_at = Instant::now() + on_counts(engine).await,
+            Woken::Counts => {
+                let after;
+                (after, quiet) = engine.count().await;
+                counts_at = Instant::now() + after;
+            }
             Woken::Heal => engine.heal().await,
             Woken::Upkeep => on_upkeep(engine, &mut retention).await,
             Woken::Resolvers => on_resolvers(engine),
@@ -292,7 +294,7 @@ fn on_log(engine: &mut Engine, inputs: &mut Inputs) {
     loop {
         match reader.read_batch(&mut records) {
             Ok(batch) => {
-                engine.attempts.lost += batch.lost;
+                engine.attempts.overrun += batch.lost;
                 engine.attempts.log(&records, engine.world.now());
                 records.clear();
                 if batch.drained {
@@ -324,35 +326,6 @@ async fn on_answers(engine: &mut Engine, inputs: &mut Inputs) {
     engine.on_answers(&records).await;
 }
 
-/// Reads and writes counts; returns when to do it again.
-async fn on_counts(engine: &mut Engine) -> Duration {
-    let busy = match engine.read_counts() {
-        Ok(busy) => {
-            engine.watched.table_error = None;
-            busy
-        }
-        Err(error) => {
-            tracing::error!(%error, "cannot read the kernel's counts");
-            engine.watched.table_error = Some(error.to_string());
-            false
-        }
-    };
-    if engine.store_error.is_none()
-        && let Err(error) = engine.attempts.write(engine.keeper.store(), clock::now()).await
-    {
-        engine.attempts_not_written(&error);
-    }
-    if busy || engine.attempts.is_pending() {
-        return BUSY;
-    }
-    if engine.store_error.is_none()
-        && let Err(error) = engine.retire_counts()
-    {
-        tracing::error!(%error, "counts of what is no longer in force stay in the table");
-    }
-    QUIET
-}
-
 async fn on_upkeep(engine: &mut Engine, retention: &mut Retention) {
     look_at_subjects(engine);
     if engine.store_error.is_some() {
@@ -375,9 +348,7 @@ fn on_resolvers(engine: &mut Engine) {
 
 async fn stop(engine: &mut Engine) {
     engine.write_hosts().await;
-    for _ in 0..2 {
-        on_counts(engine).await;
-    }
+    engine.count_to_the_end().await;
     let now = engine.world.now().max(clock::now());
     engine.keep(vec![record::note(LedgerKind::DaemonStopped, now, record::DAEMON, json!({}))]).await;
     if let Err(error) = engine.keeper.store().note_time(now).await {

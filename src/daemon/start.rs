@@ -156,7 +156,7 @@ async fn assemble(
     let weaker = weaker(&table, world.settings());
     let baselines = baselines(&mut table, &keeper).await?;
     let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
-    let attempts = Attempts::new(baselines, &sets_found(&mut table)?);
+    let attempts = Attempts::new(baselines, &counts_found(&mut table)?);
     let mut engine = Engine::new(
         world,
         table,
@@ -186,10 +186,10 @@ async fn baselines(table: &mut Table, keeper: &Keeper) -> Result<Vec<crate::stor
     }))
 }
 
-/// The names of the sets that a former daemon left.
-fn sets_found(table: &mut Table) -> Result<BTreeSet<String>, CommitError> {
+/// The names of the sets and counters that a former daemon left.
+fn counts_found(table: &mut Table) -> Result<BTreeSet<String>, CommitError> {
     let found = table.inventory()?.unwrap_or_default();
-    Ok(found.sets.into_iter().map(|(name, _)| name).collect())
+    Ok(found.sets.into_iter().map(|(name, _)| name).chain(found.counters).collect())
 }
 
 fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {

@@ -1,5 +1,7 @@
 //! Pure: what the kernel counted and what it logged become rows.
 //!
+//! Bounded: of a flood of made-up sources only so many are remembered, and the records of others explain nothing.
+//!
 //! The kernel counts every refused packet by remote address and protocol (`hosts`), and by port as well (`ports`);
 //! log records say more of some of them. A key's total comes from the counts alone. Records say how it is split:
 //! what they do not explain is a remainder without user, port or local address. A record that arrives later than
@@ -33,7 +35,10 @@ pub struct Detail {
 /// Changes of rows: by how much, signed.
 pub type Changes = BTreeMap<AttemptKey, i64>;
 
-/// The running split of every target, since the daemon started.
+/// The most targets that are remembered.
+const MOST: usize = 4_096;
+
+/// The running split of the targets that were counted or logged of late.
 #[derive(Debug, Default)]
 pub struct Tally {
     targets: HashMap<Target, Split>,
@@ -52,18 +57,15 @@ struct Split {
 }
 
 impl Tally {
-    /// Goes on where a former daemon left a target: what it counted is written, as far as it was more than nothing.
-    pub fn resume(&mut self, target: Target, balance: i64) {
-        let split = self.targets.entry(target).or_default();
-        split.total = balance;
-        split.remainder = balance.max(0);
-    }
-
-    /// Takes log records in; [`Tally::settle`] puts them into rows once their packets are counted.
-    pub fn explain(&mut self, target: Target, detail: Detail, now: Time) {
+    /// Takes log records in; [`Tally::settle`] puts them into rows once their packets are counted. False: there is no room.
+    pub fn explain(&mut self, target: Target, detail: Detail, now: Time) -> bool {
+        if self.targets.len() >= MOST && !self.targets.contains_key(&target) {
+            return false;
+        }
         let split = self.targets.entry(target).or_default();
         *split.waiting.entry(detail).or_default() += 1;
         split.touched = Some(now);
+        true
     }
 
     /// Takes in what the kernel counted since the last time, and returns what changes in which row. `row` gives the
@@ -75,32 +77,44 @@ impl Tally {
         now: Time,
     ) -> Changes {
         let mut changes = Changes::new();
-        let mut touched: Vec<Target> = Vec::new();
         for (target, packets) in counted {
-            let split = self.targets.entry(target.clone()).or_default();
-            if let Some(row) = row(&target) {
-                split.belong(row);
-            }
+            let Some(row) = row(&target) else { continue };
+            let mut passing = Split::default();
+            let is_known = self.targets.len() < MOST || self.targets.contains_key(&target);
+            let split = match is_known {
+                true => self.targets.entry(target.clone()).or_default(),
+                false => &mut passing,
+            };
+            split.belong(row);
             split.total += packets;
             split.touched = Some(now);
-            touched.push(target);
-        }
-        touched.extend(self.targets.iter().filter(|(_, s)| !s.waiting.is_empty()).map(|(t, _)| t.clone()));
-        touched.sort();
-        touched.dedup();
-        for target in touched {
-            if let Some(split) = self.targets.get_mut(&target) {
-                split.settle(&target, &mut changes);
-            }
+            split.settle(&target, &mut changes);
         }
         changes.retain(|_, change| *change != 0);
         changes
     }
 
-    /// Forgets targets that were quiet since an instant; what was written stays written. What a former daemon left is
-    /// kept until it is needed.
+    /// What records change that came after their packets were counted.
+    pub fn settle_late(&mut self) -> Changes {
+        let mut changes = Changes::new();
+        for (target, split) in self.targets.iter_mut().filter(|(_, split)| !split.waiting.is_empty()) {
+            split.settle(target, &mut changes);
+        }
+        changes.retain(|_, change| *change != 0);
+        changes
+    }
+
+    /// Forgets targets that were quiet since an instant; what was written stays written.
     pub fn forget(&mut self, since: Time) {
         self.targets.retain(|_, split| split.touched.is_none_or(|at| at >= since));
+        if self.targets.capacity() > 4 * self.targets.len() {
+            self.targets.shrink_to_fit();
+        }
+    }
+
+    /// Forgets everything: what was settled last is not written.
+    pub fn clear(&mut self) {
+        self.targets.clear();
     }
 }
 
@@ -187,8 +201,8 @@ mod tests {
     fn a_late_record_moves_its_packet_out_of_the_remainder() {
         let (mut tally, mut rows) = (Tally::default(), Changes::new());
         add(&mut rows, tally.settle([(target(), 5)], &row, now()));
-        tally.explain(target(), detail(33), now());
-        add(&mut rows, tally.settle([], &row, now()));
+        assert!(tally.explain(target(), detail(33), now()));
+        add(&mut rows, tally.settle_late());
         let counts: Vec<_> = rows.values().copied().collect();
         assert_eq!(counts.iter().sum::<i64>(), 5);
         assert!(counts.contains(&4) && counts.contains(&1));
@@ -197,21 +211,25 @@ mod tests {
     #[test]
     fn a_record_whose_packet_is_not_counted_yet_waits() {
         let mut tally = Tally::default();
-        tally.explain(target(), detail(33), now());
-        assert!(tally.settle([], &row, now()).is_empty());
+        assert!(tally.explain(target(), detail(33), now()));
+        assert!(tally.settle_late().is_empty());
         let rows = tally.settle([(target(), 1)], &row, now());
         assert_eq!(rows.len(), 1);
         assert_eq!(rows.keys().next().unwrap().uid, Some(33));
     }
 
     #[test]
-    fn a_balance_that_was_left_behind_is_made_up_for_and_not_counted_again() {
+    fn what_there_is_no_room_for_is_counted_without_details() {
         let mut tally = Tally::default();
-        tally.resume(target(), -1);
-        let rows = tally.settle([(target(), 1)], &row, now());
-        assert!(rows.is_empty(), "{rows:?}");
-        let rows = tally.settle([(target(), 2)], &row, now());
-        assert_eq!(rows.values().sum::<i64>(), 2);
+        let number =
+            |number: u32| Target { remote: std::net::Ipv4Addr::from_bits(number).into(), ..target() };
+        let all = (0..MOST as u32).map(|one| (number(one), 1));
+        assert_eq!(tally.settle(all, &row, now()).len(), MOST);
+        let more = number(1 << 20);
+        assert!(!tally.explain(more.clone(), detail(33), now()));
+        let rows = tally.settle([(more, 3), (number(7), 2)], &row, now());
+        assert_eq!(rows.values().copied().collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(tally.targets.len(), MOST);
     }
 
     proptest! {
@@ -224,6 +242,7 @@ mod tests {
                 for uid in records {
                     tally.explain(target(), detail(uid), now());
                 }
+                add(&mut rows, tally.settle_late());
                 sent += packets;
                 add(&mut rows, tally.settle([(target(), packets)], &row, now()));
                 prop_assert_eq!(rows.values().sum::<i64>(), sent);

@@ -338,6 +338,8 @@ pub enum Statement {
         key: Vec<Load>,
         timeout: Duration,
     },
+    /// Goes on while fewer packets than this come a second, with as many at once.
+    Limit(u32),
     /// Takes the key out of a dynamic set.
     Delete {
         set: Name,

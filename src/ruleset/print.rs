@@ -265,6 +265,7 @@ impl fmt::Display for Statement {
             Self::UpdateFor { set, key, timeout } => {
                 write!(f, "update @{set} {{ {} timeout {}s }}", print_loads(key), timeout.as_secs())
             }
+            Self::Limit(rate) => write!(f, "limit rate {rate}/second burst {rate} packets"),
             Self::Delete { set, key } => write!(f, "delete @{set} {{ {} }}", print_loads(key)),
             Self::Count(name) => write!(f, "counter name \"{name}\""),
             Self::Log { prefix, group } => {

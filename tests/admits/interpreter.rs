@@ -169,7 +169,7 @@ impl<'a> Interpreter<'a> {
                 counted.push(name.clone());
                 Some(Flow::Next)
             }
-            Statement::Log { .. } | Statement::LogWhole { .. } => Some(Flow::Next),
+            Statement::Log { .. } | Statement::LogWhole { .. } | Statement::Limit(_) => Some(Flow::Next),
             Statement::RejectWithReset => yes(tcp).map(|_| Flow::Done(false)),
             Statement::RejectAsProhibited => Some(Flow::Done(false)),
             Statement::Verdict(verdict) => Some(self.verdict(verdict, packet, counted)),

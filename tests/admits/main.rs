@@ -446,7 +446,10 @@ proptest! {
                             open == ServiceState::Open && owner.service.policies.iter().any(|p| p.tls)
                         });
                         if !fate.passed && insists {
-                            prop_assert_eq!(&fate.counted, &["out-plaintext"], "{:?}", attempt);
+                            prop_assert_eq!(fate.counted.len(), 2, "{:?} {:?}", attempt, fate);
+                            prop_assert!(fate.counted[0].starts_with("svc-"), "{:?}", fate);
+                            prop_assert!(fate.counted[0].ends_with("-out-plaintext"), "{:?}", fate);
+                            prop_assert_eq!(&fate.counted[1], "out-plaintext", "{:?}", attempt);
                         }
                     }
                 }
@@ -457,8 +460,11 @@ proptest! {
                 Explanation::Refuse { service, reason } => {
                     prop_assert!(!fate.passed, "{attempt:?} {fate:?}");
                     let owner = owners.owner(&standings, attempt.remote, at);
-                    let whose = if owner.is_some() { String::new() } else { format!("any-{service}-") };
-                    prop_assert_eq!(&fate.counted, &vec![format!("{whose}{way}-{reason}")], "{:?}", attempt);
+                    let counted = match owner.is_some() {
+                        true => vec![format!("svc-{service}-{way}-{reason}"), format!("{way}-{reason}")],
+                        false => vec![format!("any-{service}-{way}-{reason}")],
+                    };
+                    prop_assert_eq!(&fate.counted, &counted, "{:?}", attempt);
                     if let Some(owner) = owner {
                         prop_assert_eq!(&standings[owner.index].service.name, &service);
                     }

@@ -16,6 +16,7 @@ mod containers;
 mod explain;
 mod failsafe;
 mod findings;
+mod flood;
 mod forward;
 mod full_disk;
 mod harness;

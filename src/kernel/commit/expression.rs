@@ -206,10 +206,10 @@ pub fn dispatch(map: &CStr) -> Expression {
 }
 
 /// Adds the key in the registers to a set, or refreshes it; with the set's own timeout and expressions.
-pub fn update(set: &CStr, limit: Option<u32>) -> Expression {
+pub fn update(set: &CStr, rate: Option<u32>) -> Expression {
     let update = change(set, libc::NFT_DYNSET_OP_UPDATE as u32);
-    match limit {
-        Some(rate) => update.nested(sys::NFTNL_EXPR_DYNSET_EXPRESSIONS, packets_per_second(rate)),
+    match rate {
+        Some(rate) => update.nested(sys::NFTNL_EXPR_DYNSET_EXPRESSIONS, limit(rate)),
         None => update,
     }
 }
@@ -232,7 +232,8 @@ fn change(set: &CStr, operation: u32) -> Expression {
         .str(sys::NFTNL_EXPR_DYNSET_SET_NAME, set)
 }
 
-fn packets_per_second(rate: u32) -> Expression {
+/// Goes on while fewer packets come a second, with as many at once.
+pub fn limit(rate: u32) -> Expression {
     Expression::new(c"limit")
         .u64(sys::NFTNL_EXPR_LIMIT_RATE, rate.into())
         .u64(sys::NFTNL_EXPR_LIMIT_UNIT, 1)

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use error::{CommitError, Failure, Holder};
 pub use owner::Process;
+pub use read::Counted;
 pub use verify::Difference;
 
 use crate::model::Time;

@@ -64,6 +64,15 @@ pub struct Declared {
     pub key_length: u32,
 }
 
+/// What an element counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    pub key: Key,
+    pub packets: u64,
+    /// Milliseconds until it expires.
+    pub expires_ms: Option<u64>,
+}
+
 /// An element as the kernel describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -111,28 +120,41 @@ impl Table {
 
     /// Packets of each named counter.
     pub fn counters(&mut self) -> Result<BTreeMap<String, u64>, CommitError> {
-        let packets = |object: &Attributes| {
-            let data = object.clone().find_kind(OBJECT_DATA)?;
-            data.inside().find_kind(COUNTER_PACKETS)?.u64()
-        };
-        Ok(self
-            .objects()?
-            .iter()
-            .filter_map(|message| {
-                let object = Attributes::of_message(message);
-                Some((object.clone().find_kind(OBJECT_NAME)?.text(), packets(&object)?))
-            })
-            .collect())
+        Ok(self.objects()?.iter().filter_map(|message| counter_in(message)).collect())
     }
 
-    /// The elements of one set and the packets of each one's counter; those without a counter are left out.
-    pub fn set_counts(&mut self, set: &str, declaration: &Set) -> Result<Vec<(Key, u64)>, CommitError> {
+    /// Packets of these counters; those that are not there are left out. Costs some microseconds each, however many there
+    /// are beside them.
+    pub fn counters_named<'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a String>,
+    ) -> Result<BTreeMap<String, u64>, CommitError> {
+        let (names, table): (Vec<&String>, _) = (names.into_iter().collect(), self.name.clone());
+        let mut found = BTreeMap::new();
+        for names in names.chunks(QUESTIONS) {
+            let ask = |request: Request, name: &&String| {
+                request.text(OBJECT_TABLE, &table).text(OBJECT_NAME, name).u32(OBJECT_TYPE, OBJECT_COUNTER)
+            };
+            let answers = self
+                .reader
+                .get_each(libc::NFT_MSG_GETOBJ as u16, names, ask)
+                .map_err(|error| CommitError::netlink("read counters", error))?;
+            found.extend(answers.iter().flatten().filter_map(|message| counter_in(message)));
+        }
+        Ok(found)
+    }
+
+    /// The elements of one set and the packets of each one's counter; those without a counter are left out. Of a set that
+    /// changes meanwhile some may come twice, and some not at all.
+    pub fn set_counts(&mut self, set: &str, declaration: &Set) -> Result<Vec<Counted>, CommitError> {
         let length = key_length(&declaration.fields).next_multiple_of(4);
         let found = self.dump_elements(set)?;
         Ok(found
             .into_iter()
             .filter(|found| !found.is_end && found.key.bytes().len() == length)
-            .filter_map(|found| Some((found.key, found.packets?)))
+            .filter_map(|found| {
+                Some(Counted { packets: found.packets?, expires_ms: found.expires_ms, key: found.key })
+            })
             .collect())
     }
 
@@ -204,10 +226,6 @@ impl Table {
         Ok(messages.iter().filter_map(parse).collect())
     }
 
-    pub(super) fn counter_names(&mut self) -> Result<Vec<String>, CommitError> {
-        Ok(self.counters()?.into_keys().collect())
-    }
-
     fn objects(&mut self) -> Result<Vec<Vec<u8>>, CommitError> {
         let table = self.name.clone();
         self.reader.dump("the counters", libc::NFT_MSG_GETOBJ as u16, |request| {
@@ -277,6 +295,13 @@ impl Table {
         }
         Ok(kept)
     }
+}
+
+/// The name and the packets of a counter.
+fn counter_in(message: &[u8]) -> Option<(String, u64)> {
+    let object = Attributes::of_message(message);
+    let packets = object.clone().find_kind(OBJECT_DATA)?.inside().find_kind(COUNTER_PACKETS)?.u64()?;
+    Some((object.clone().find_kind(OBJECT_NAME)?.text(), packets))
 }
 
 /// A hook that is none of ours reads as no hook, which no wanted base chain equals.

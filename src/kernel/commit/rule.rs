@@ -156,6 +156,7 @@ impl Encoder<'_> {
                 self.loads(key);
                 self.push(expr::update_for(&text(set)?, *timeout));
             }
+            Statement::Limit(rate) => self.push(expr::limit(*rate)),
             Statement::Delete { set, key } => {
                 self.loads(key);
                 self.push(expr::delete(&text(set)?));

@@ -165,7 +165,13 @@ impl Agent {
 
     /// Sends them in the background, one `every` so often; its [`Socket::flow`] tells how many.
     pub fn raw_pump(&self, packets: Packets, every: Duration) -> Socket<'_> {
-        self.socket(&Ask::RawPump { packets, every }).expect("root sends raw packets")
+        self.flood(packets, 1, 1, every)
+    }
+
+    /// The same from so many made-up sources, one behind the other, in bursts.
+    pub fn flood(&self, packets: Packets, sources: u32, burst: u32, every: Duration) -> Socket<'_> {
+        let asked = Ask::RawPump { packets, sources, burst, every };
+        self.socket(&asked).expect("root sends raw packets")
     }
 
     /// For each question asks a name server, and connects to the address in its answer at once.

@@ -121,11 +121,11 @@ impl Sockets {
                 let ears = self.ears.get_mut(&socket).ok_or(io::ErrorKind::NotFound)?;
                 Ok(Answer::Names(raw::heard(ears)))
             }
-            Ask::RawPump { packets, every } => {
+            Ask::RawPump { packets, sources, burst, every } => {
                 let answer = self.hold(None, packets.from);
                 let flow = Shared::clone(&self.held(self.last)?.flow);
                 thread::spawn(move || {
-                    if let Err(error) = raw::pump(packets, every, &flow) {
+                    if let Err(error) = raw::pump(packets, sources, burst, every, &flow) {
                         stream::ended(&flow, Ending::Broken(error.into()));
                     }
                 });

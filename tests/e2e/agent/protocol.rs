@@ -127,6 +127,8 @@ pub enum Ask {
     /// Raw packets in the background; `Flow` tells how many.
     RawPump {
         packets: Packets,
+        sources: u32,
+        burst: u32,
         every: Duration,
     },
     /// For each question asks a name server, and connects to the address in its answer at once.

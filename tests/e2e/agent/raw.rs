@@ -26,16 +26,27 @@ pub fn send(packets: Packets) -> io::Result<()> {
     (0..packets.count).try_for_each(|number| send_one(&socket, packets, number))
 }
 
-/// Sends them one `every` so often and counts them.
-pub fn pump(packets: Packets, every: Duration, flow: &Shared) -> io::Result<()> {
+/// Sends them in bursts, one `every` so often, each from the next of so many sources, and counts them.
+pub fn pump(packets: Packets, sources: u32, burst: u32, every: Duration, flow: &Shared) -> io::Result<()> {
     let socket = raw_socket(packets.to, libc::IPPROTO_RAW)?;
     for number in 0..packets.count {
         // Counted first: a number that is read later never lags behind the wire.
         locked(flow).sent += 1;
-        send_one(&socket, packets, number)?;
-        thread::sleep(every);
+        let from = SocketAddr::new(behind(packets.from.ip(), number % sources), packets.from.port());
+        send_one(&socket, Packets { from, ..packets }, number)?;
+        if number % burst == burst - 1 {
+            thread::sleep(every);
+        }
     }
     Ok(())
+}
+
+/// The address so many behind another one.
+fn behind(first: IpAddr, number: u32) -> IpAddr {
+    match first {
+        IpAddr::V4(first) => std::net::Ipv4Addr::from_bits(first.to_bits() + number).into(),
+        IpAddr::V6(first) => std::net::Ipv6Addr::from_bits(first.to_bits() + u128::from(number)).into(),
+    }
 }
 
 /// Sends one echo request and waits for its reply.
