@@ -71,27 +71,41 @@ pub fn read_settings(settings: &SettingsFile) -> Option<Source> {
 /// Where the daemon's sockets are, by settings that may have mistakes elsewhere: to ask the daemon must still be possible
 /// when somebody broke its files. Only a file that was given and cannot be read is an error.
 pub fn runtime(settings: &SettingsFile) -> Result<PathBuf, Vec<Diagnostic>> {
+    place(settings, "runtime", |paths| paths.runtime)
+}
+
+/// Where the database is, likewise: the ledger has to be verifiable whatever else is broken.
+pub fn state(settings: &SettingsFile) -> Result<PathBuf, Vec<Diagnostic>> {
+    place(settings, "state", |paths| paths.state)
+}
+
+fn place(
+    settings: &SettingsFile,
+    key: &str,
+    choose: impl Fn(Paths) -> PathBuf,
+) -> Result<PathBuf, Vec<Diagnostic>> {
     let source = read_settings(settings);
-    let known = settings_of(source.as_ref()).map(|settings| settings.paths.runtime);
+    let known = settings_of(source.as_ref()).map(|settings| choose(settings.paths));
     match (known, source) {
-        (Some(runtime), _) => Ok(runtime),
-        (None, Some(Source { text: Ok(bytes), .. })) => Ok(runtime_written(&bytes)),
+        (Some(path), _) => Ok(path),
+        (None, Some(Source { text: Ok(bytes), .. })) => {
+            Ok(written(&bytes, key).unwrap_or_else(|| choose(Paths::default())))
+        }
         (None, Some(source)) if *settings != SettingsFile::Standard => {
             let files = Files { settings: Some(source), ..Files::default() };
-            config::load(&files).map(|loaded| loaded.settings.paths.runtime)
+            config::load(&files).map(|loaded| choose(loaded.settings.paths))
         }
-        (None, _) => Ok(Paths::default().runtime),
+        (None, _) => Ok(choose(Paths::default())),
     }
 }
 
-/// What `[paths]` says of the sockets in a text with mistakes.
-fn runtime_written(bytes: &[u8]) -> PathBuf {
+/// What `[paths]` says in a text with mistakes.
+fn written(bytes: &[u8], key: &str) -> Option<PathBuf> {
     let text = String::from_utf8_lossy(bytes);
     let (root, _) = toml::de::DeTable::parse_recoverable(&text);
     let paths = root.get_ref().get("paths").and_then(|paths| paths.get_ref().as_table());
-    let runtime = paths.and_then(|paths| paths.get("runtime")).and_then(|value| value.get_ref().as_str());
-    let absolute = runtime.map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute.unwrap_or_else(|| Paths::default().runtime)
+    let path = paths.and_then(|paths| paths.get(key)).and_then(|value| value.get_ref().as_str());
+    path.map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 /// The settings that a source holds; `None` when it has mistakes.

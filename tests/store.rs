@@ -13,6 +13,10 @@ mod keeper;
 mod keeps;
 #[path = "store/mounts.rs"]
 mod mounts;
+#[path = "store/signed.rs"]
+mod signed;
+#[path = "store/tamper.rs"]
+mod tamper;
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use picoseg::model::{Cause, Decommissioned, Order, OrderKind, Record, ServiceName, Suspended, Time};

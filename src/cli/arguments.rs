@@ -44,6 +44,9 @@ pub enum Command {
     Offline(Offline),
     #[command(flatten)]
     Online(Online),
+    /// The ledger: what was decided and done, in order, hash-chained and signed.
+    #[command(subcommand)]
+    Audit(Audit),
 }
 
 /// What needs no daemon.
@@ -165,6 +168,71 @@ pub struct Attempts {
     pub follow: bool,
 }
 
+#[derive(Debug, Clone, Subcommand)]
+pub enum Audit {
+    /// Prints the ledger; with --at the states and the ruleset of an instant.
+    Show(AuditShow),
+    /// Checks the ledger, offline: every entry, every signature and the end.
+    ///
+    /// Names the first entry that was altered, deleted, reordered, inserted or cut off. It tells tampering; it does not prevent it:
+    /// whoever has the key can write another ledger, which only a checkpoint that was copied elsewhere exposes.
+    Verify(AuditVerify),
+    /// Writes the ledger for others, offline; it ends with the signed head, so that one that was cut off fails.
+    Export(AuditExport),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AuditShow {
+    /// What was in force at this instant: RFC 3339 with an offset, or now.
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["since", "limit"])]
+    pub at: Option<When>,
+    /// Only entries of this instant or later: RFC 3339 with an offset, or now.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<When>,
+    /// Only this service.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// At most so many entries, the latest.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AuditVerify {
+    /// A database or an export [default: the database in the state directory, by the settings].
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Checkpoints that were copied elsewhere, anywhere in the text of this file; - is stdin. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Vec<PathBuf>,
+    /// The public key to trust, PEM [default: ledger.pub beside the database, or the one that the export states].
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AuditExport {
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ExportFormat::Jsonl)]
+    pub format: ExportFormat,
+    /// Where to [default: stdout].
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only entries of this instant or later: RFC 3339 with an offset, or now. The result is an excerpt.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<When>,
+    /// Only entries of this service. The result is an excerpt.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExportFormat {
+    /// A JSON object a line.
+    Jsonl,
+    /// For spreadsheets.
+    Csv,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct Explain {
     /// The process, as in a policy: unit:payments.service, cgroup:/a/b, exe:/usr/bin/x, user:x, group:x, container:x.
@@ -258,13 +326,30 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_unknown() {
-        for word in ["plan", "confirm", "flows", "extend", "approve", "audit", "report", "suggest"] {
+        for word in ["plan", "confirm", "flows", "extend", "approve", "report", "suggest"] {
             assert_eq!(
                 parse(&format!("picoseg {word}")).unwrap_err(),
                 ErrorKind::InvalidSubcommand,
                 "{word}"
             );
         }
+    }
+
+    #[test]
+    fn the_ledger_is_shown_verified_and_exported() {
+        for good in [
+            "show",
+            "show --at now",
+            "show --since now --service stripe --limit 5",
+            "verify",
+            "verify export.csv --checkpoint a --checkpoint - --key ledger.pub",
+            "export --format csv --output out --since now --service stripe",
+        ] {
+            assert!(parse(&format!("picoseg audit {good}")).is_ok(), "{good}");
+        }
+        assert_eq!(parse("picoseg audit").unwrap_err(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+        assert_eq!(parse("picoseg audit show --limit 0").unwrap_err(), ErrorKind::ValueValidation);
+        assert_eq!(parse("picoseg audit export --format xml").unwrap_err(), ErrorKind::InvalidValue);
     }
 
     #[test]

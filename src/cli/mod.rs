@@ -3,6 +3,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `arguments` | what may be written |
+//! | `audit` | the ledger: shown by the daemon, verified and exported offline |
 //! | `check`, `compile`, `timeline` | offline, from the files |
 //! | `activation` | listeners that the system manager makes for a service |
 //! | `explain` | asks the daemon, and works from the files where none answers |
@@ -19,6 +20,7 @@ mod activation;
 mod apply;
 mod arguments;
 mod attempts;
+mod audit;
 mod check;
 mod compile;
 mod console;
@@ -78,11 +80,15 @@ fn run(arguments: &Arguments, console: &mut Console<'_>) -> Result<(), Stop> {
         Command::Offline(command) => work(command, &arguments.settings(), console),
         Command::Online(command) => {
             let daemon = Daemon::choose(arguments)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| Stop::Failed(format!("cannot start: {error}")))?;
-            runtime.block_on(ask(command, &daemon, &arguments.settings(), console))
+            runtime()?.block_on(ask(command, &daemon, &arguments.settings(), console))
         }
+        Command::Audit(command) => runtime()?.block_on(audit::run(command, arguments, console)),
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Stop::Failed(format!("cannot start: {error}")))
 }
 
 fn work(command: &Offline, settings: &SettingsFile, console: &mut Console<'_>) -> Result<(), Stop> {

@@ -502,7 +502,7 @@ impl Engine {
 
     /// Tries the store again; when it works everything is armed again.
     pub async fn heal(&mut self) {
-        match self.keeper.heal().await {
+        match self.keeper.heal(clock::now()).await {
             Ok(_) => {
                 tracing::info!("the store works again");
                 self.store_error = None;

@@ -114,6 +114,7 @@ fn base(engine: &Engine) -> Facts {
         drift: engine.drift,
         drift_at: engine.drift_at,
         clock_steps: watched.clock_steps,
+        last_sync: engine.keeper.store().last_synced(),
         ledger: None,
         unresolved_subjects: 0,
         unresolved_services: 0,

@@ -15,6 +15,7 @@
 //! | `tally` | pure: kernel counts and log records to rows |
 //! | `attempts` | reads counts and records, writes rows |
 //! | `snapshot` | what is kept of accepted files |
+//! | `sealing` | sums of attempts into the ledger, checkpoints into the log |
 //! | `record` | happenings to ledger entries |
 //! | `answer` | what the API asks |
 //! | `metrics` | what metrics and dashboard are made of |
@@ -40,6 +41,7 @@ mod record;
 mod retention;
 mod rows;
 mod run;
+mod sealing;
 mod settle;
 mod settling;
 mod snapshot;

@@ -132,6 +132,7 @@ enum Woken {
     Upkeep,
     Heal,
     Resolvers,
+    Seal,
 }
 
 async fn turn(
@@ -144,6 +145,7 @@ async fn turn(
     // Nothing was to be read when it was last looked.
     let (mut counts_at, mut quiet) = (Instant::now(), false);
     let mut settling = Settling::default();
+    let mut seal_at = Instant::now();
     let mut retention = Retention::default();
     let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
     let mut heal = interval_at(Instant::now() + HEAL, HEAL);
@@ -177,6 +179,7 @@ async fn turn(
             _ = heal.tick(), if engine.store_error.is_some() => Woken::Heal,
             _ = upkeep.tick() => Woken::Upkeep,
             _ = resolvers.tick() => Woken::Resolvers,
+            () = sleep_until(seal_at), if engine.store_error.is_none() => Woken::Seal,
         };
         match woken {
             Woken::Stop => return,
@@ -212,6 +215,7 @@ async fn turn(
             Woken::Heal => engine.heal().await,
             Woken::Upkeep => on_upkeep(engine, &mut retention).await,
             Woken::Resolvers => on_resolvers(engine),
+            Woken::Seal => seal_at = Instant::now() + engine.seal().await,
         }
     }
 }
@@ -349,10 +353,12 @@ fn on_resolvers(engine: &mut Engine) {
 async fn stop(engine: &mut Engine) {
     engine.write_hosts().await;
     engine.count_to_the_end().await;
+    engine.seal_all().await;
     let now = engine.world.now().max(clock::now());
     engine.keep(vec![record::note(LedgerKind::DaemonStopped, now, record::DAEMON, json!({}))]).await;
     if let Err(error) = engine.keeper.store().note_time(now).await {
         tracing::error!(%error, "the latest time is not on record");
     }
+    engine.checkpoint().await;
     engine.keeper.store().close().await;
 }

@@ -109,7 +109,7 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
     let settings = &files.loaded.settings;
     let hierarchy = Hierarchy::find()?;
     let table = Table::open(&settings.enforcement.table, settings.enforcement.protect)?;
-    let opened = Keeper::open(&settings.paths.state, &settings.paths.runtime).await;
+    let opened = Keeper::open(&settings.paths.state, &settings.paths.runtime, clock::now()).await;
     for problem in &opened.journal {
         tracing::error!(error = %problem, "a part of the journal cannot be read");
     }

@@ -48,6 +48,8 @@ pub struct Facts {
     pub drift: u64,
     pub drift_at: Option<Time>,
     pub clock_steps: u64,
+    /// When the store last had decisions on the disk.
+    pub last_sync: Option<Time>,
     /// `None`: the store could not be asked.
     pub ledger: Option<LedgerHead>,
     pub unresolved_subjects: usize,

@@ -111,6 +111,7 @@ fn work(facts: &Facts) -> Vec<Family> {
         one(&all::DRIFT, Some(Value::Count(facts.drift))),
         at(&all::DRIFT_LAST, facts.drift_at),
         one(&all::CLOCK_STEPS, Some(Value::Count(facts.clock_steps))),
+        at(&all::STORE_LAST_SYNC, facts.last_sync),
         one(&all::LEDGER_HEAD_SEQ, facts.ledger.map(|head| Value::Count(head.seq))),
         at(&all::LEDGER_HEAD, facts.ledger.and_then(|head| head.at)),
     ]

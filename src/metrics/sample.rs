@@ -56,6 +56,7 @@ pub fn facts() -> Facts {
         drift: 1,
         drift_at: Some(at("2026-03-02T08:00:00Z")),
         clock_steps: 1,
+        last_sync: Some(at("2026-03-02T09:59:30Z")),
         ledger: Some(LedgerHead { seq: 12, at: Some(at("2026-03-02T09:59:00Z")) }),
         unresolved_subjects: 1,
         unresolved_services: 1,

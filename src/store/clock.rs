@@ -30,7 +30,7 @@ impl Store {
             .bind(text::from_time(latest))
             .execute(&mut *transaction)
             .await?;
-            transaction.commit().await?;
+            self.sync(transaction, now).await?;
             Ok(latest)
         })
         .await

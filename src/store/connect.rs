@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Access, access};
@@ -13,7 +14,9 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
+use super::checkpoint;
 use super::error::Fault;
+use super::key::{Key, Place};
 use super::{Opened, StoreError};
 
 /// The numbered steps from an empty file to this version's tables. A released step never changes.
@@ -34,6 +37,7 @@ const OPEN: &str = "open it";
 pub(super) struct Connected {
     pub writer: SqlitePool,
     pub readers: SqlitePool,
+    pub key: Arc<Key>,
     /// For what the daemon's loop reads itself.
     pub prompt: SqlitePool,
     file: FileId,
@@ -66,13 +70,17 @@ fn file_id(path: &Path) -> io::Result<FileId> {
     fs::metadata(path).map(|metadata| FileId(metadata.dev(), metadata.ino()))
 }
 
-pub(super) async fn connect(directory: &Path, path: &Path) -> Result<(Connected, Opened), StoreError> {
+pub(super) async fn connect(
+    directory: &Path,
+    path: &Path,
+    place: &Place,
+) -> Result<(Connected, Opened), StoreError> {
     let within = tokio::time::timeout(OPENING, async {
         let opened = prepare(directory, path).await?;
         let options = options(path)?;
         examine(path, &options).await?;
         restrict(path)?;
-        Ok((connections(path, options).await?, opened))
+        Ok((connections(path, options, place).await?, opened))
     });
     within.await.unwrap_or_else(|_| Err(StoreError::TooSlow { path: path.to_owned(), what: OPEN }))
 }
@@ -171,13 +179,13 @@ async fn examine(path: &Path, options: &SqliteConnectOptions) -> Result<(), Stor
     }
 }
 
-enum Schema {
+pub(super) enum Schema {
     Empty,
     Ours { version: i64 },
     Foreign,
 }
 
-async fn schema(connection: &mut SqliteConnection) -> Result<Schema, Fault> {
+pub(super) async fn schema(connection: &mut SqliteConnection) -> Result<Schema, Fault> {
     let (tables, ours): (i64, i64) = sqlx::query_as(
         "SELECT count(*), count(*) FILTER (WHERE name = '_sqlx_migrations') FROM sqlite_schema WHERE type = 'table'",
     )
@@ -199,18 +207,40 @@ async fn schema(connection: &mut SqliteConnection) -> Result<Schema, Fault> {
 /// The mark that the first migration leaves: "pico".
 const APPLICATION: i64 = 0x7069_636f;
 
-async fn connections(path: &Path, options: SqliteConnectOptions) -> Result<Connected, StoreError> {
+async fn connections(
+    path: &Path,
+    options: SqliteConnectOptions,
+    place: &Place,
+) -> Result<Connected, StoreError> {
     let explain = |error: sqlx::Error| Fault::from(error).explain(path, OPEN);
     let options =
         options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full).foreign_keys(true);
     let options = options.pragma("journal_size_limit", LOG_BYTES);
     let writer = pool(1).connect_with(options.clone()).await.map_err(explain)?;
     migrate(path, &writer).await?;
+    let key = key(path, &writer, place).await?;
     let reading = options.pragma("query_only", "ON");
     let readers = pool(READERS).connect_with(reading.clone()).await.map_err(explain)?;
     let prompt = pool(1).connect_with(reading).await.map_err(explain)?;
     let file = file_id(path).map_err(|error| cannot_open(path, &error))?;
-    Ok(Connected { writer, readers, prompt, file })
+    Ok(Connected { writer, readers, prompt, key, file })
+}
+
+/// The key, which has to be there when the ledger was signed before.
+async fn key(path: &Path, writer: &SqlitePool, place: &Place) -> Result<Arc<Key>, StoreError> {
+    let signer = async {
+        let mut connection = writer.acquire().await?;
+        checkpoint::signer(&mut connection).await
+    };
+    let signer = signer.await.map_err(|fault: Fault| fault.explain(path, OPEN))?;
+    let (place, expected) = (place.clone(), signer.clone());
+    let loaded = tokio::task::spawn_blocking(move || place.load(expected.as_ref())).await;
+    let key = loaded
+        .unwrap_or_else(|error| Err(StoreError::Open { path: path.to_owned(), cause: error.to_string() }))?;
+    if let Some(before) = signer.filter(|before| before != key.public()) {
+        tracing::warn!(%before, now = %key.public(), "the ledger is signed with another key from now on");
+    }
+    Ok(Arc::new(key))
 }
 
 fn pool(size: u32) -> SqlitePoolOptions {

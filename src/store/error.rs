@@ -37,6 +37,10 @@ pub enum StoreError {
     LogHeld { path: PathBuf, megabytes: u64 },
     #[error("cannot {what}: the store {} is not open", .path.display())]
     Closed { path: PathBuf, what: &'static str },
+    #[error("cannot use the ledger's key {}: {cause}; nothing is recorded without it, and it is never replaced unasked: restore it, or make another one (docs/ledger.md)", .path.display())]
+    Key { path: PathBuf, cause: String },
+    #[error("the ledger's key {} is missing, and the ledger was signed with it (public key {key}): restore it, or make another one (docs/ledger.md)", .path.display())]
+    KeyMissing { path: PathBuf, key: String },
     #[error("cannot {what} in the store {}: {cause}", .path.display())]
     Failed { path: PathBuf, what: &'static str, cause: String },
 }

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 
 use rustix::rand::{GetRandomFlags, getrandom};
+use serde_json::Value;
 use sqlx::SqliteConnection;
 
 use super::error::Fault;
 use super::{Entry, Store, StoreError, ledger, records, text};
-use crate::model::{Order, Record, ServiceName};
+use crate::model::{Order, Record, ServiceName, Time};
 
 /// One thing to remember.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,24 +43,43 @@ impl Pending {
     }
 }
 
+impl Pending {
+    /// The same fact; an entry says that it was recorded later than it happened.
+    pub(super) fn recorded_at(&self, now: Time) -> Self {
+        let mut late = self.clone();
+        if let Fact::Entry(Entry { detail: Value::Object(detail), .. }) = &mut late.fact {
+            detail.insert("recorded_at".to_owned(), text::from_time(now).into());
+        }
+        late
+    }
+}
+
 /// Ids that the store remembers. Only the latest can come again: those of a try that was given up, and those of a
 /// journal that was replayed and could not be removed.
 const REMEMBERED: i64 = 65_536;
 
 impl Store {
     /// Stores facts in their order, all or none, and returns the numbers of their ledger entries. What was settled before is
-    /// skipped.
-    pub async fn commit(&self, facts: &[Pending]) -> Result<Vec<u64>, StoreError> {
+    /// skipped. `now` is when their ledger entries are signed.
+    pub async fn commit(&self, facts: &[Pending], now: Time) -> Result<Vec<u64>, StoreError> {
         self.promptly("record what was decided", async {
             let mut transaction = self.begin().await?;
             forget_old(&mut transaction).await?;
-            let mut seqs = Vec::new();
+            let mut entries = Vec::new();
             for pending in facts {
                 if settle(&mut transaction, &pending.id).await? {
-                    put(&mut transaction, &pending.fact, &mut seqs).await?;
+                    match &pending.fact {
+                        Fact::Entry(entry) => entries.push(entry.clone()),
+                        Fact::Order(order) => records::put_order(&mut transaction, order).await?,
+                        Fact::Record { service, record } => {
+                            records::put_record(&mut transaction, service, record).await?;
+                        }
+                    }
                 }
             }
-            transaction.commit().await?;
+            let key = self.signer()?;
+            let seqs = ledger::append(&mut transaction, &entries, &key, now).await?;
+            self.sync(transaction, now).await?;
             Ok(seqs)
         })
         .await
@@ -85,15 +105,6 @@ async fn settle(connection: &mut SqliteConnection, id: &str) -> Result<bool, Fau
         .execute(connection)
         .await?;
     Ok(done.rows_affected() > 0)
-}
-
-async fn put(connection: &mut SqliteConnection, fact: &Fact, seqs: &mut Vec<u64>) -> Result<(), Fault> {
-    match fact {
-        Fact::Entry(entry) => seqs.extend(ledger::append(connection, std::slice::from_ref(entry)).await?),
-        Fact::Order(order) => records::put_order(connection, order).await?,
-        Fact::Record { service, record } => records::put_record(connection, service, record).await?,
-    }
-    Ok(())
 }
 
 /// The records as they will be once the pending facts are stored.

@@ -49,13 +49,13 @@ const BATCH: usize = 256;
 
 impl Keeper {
     /// Opens the store and reads the journal, and stores what waited there. Works with a broken store too.
-    pub async fn open(state: &Path, runtime: &Path) -> Start {
+    pub async fn open(state: &Path, runtime: &Path, now: Time) -> Start {
         let store = Arc::new(Store::at(state));
         let opened = store.reopen().await;
         let (journal, mut problems) = Journal::load(state, runtime).await;
         let mut keeper = Self { store, journal };
         let replayed = match opened {
-            Ok(opened) => keeper.replay().await.map(|cleared| {
+            Ok(opened) => keeper.replay(now).await.map(|cleared| {
                 problems.extend(cleared);
                 opened
             }),
@@ -70,7 +70,7 @@ impl Keeper {
         let error = if self.is_waiting() {
             None
         } else {
-            match self.store.commit(&pending).await {
+            match self.store.commit(&pending, now).await {
                 Ok(seqs) => return Kept::Recorded(seqs),
                 Err(error) => Some(error),
             }
@@ -82,18 +82,20 @@ impl Keeper {
     /// Opens the store anew and stores what waits; returns what of the journal could not be removed.
     ///
     /// Until it returns `Ok` the store has to be taken for broken.
-    pub async fn heal(&mut self) -> Result<Vec<JournalError>, StoreError> {
+    pub async fn heal(&mut self, now: Time) -> Result<Vec<JournalError>, StoreError> {
         self.store.reopen().await?;
         self.store.prove_room().await?;
-        self.replay().await
+        self.replay(now).await
     }
 
-    async fn replay(&mut self) -> Result<Vec<JournalError>, StoreError> {
+    /// Stores what waits. An entry keeps the time at which it happened and says when it was recorded.
+    async fn replay(&mut self, now: Time) -> Result<Vec<JournalError>, StoreError> {
         if self.journal.is_empty() {
             return Ok(Vec::new());
         }
         for batch in self.journal.pending().chunks(BATCH) {
-            self.store.commit(batch).await?;
+            let batch: Vec<_> = batch.iter().map(|pending| pending.recorded_at(now)).collect();
+            self.store.commit(&batch, now).await?;
         }
         Ok(self.journal.clear().await)
     }

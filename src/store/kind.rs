@@ -40,6 +40,7 @@ kinds! {
     DriftRepaired = "drift.repaired",
     ClockStepped = "clock.stepped",
     AttemptsSealed = "attempts.sealed",
+    KeyChanged = "key.changed",
 }
 
 impl LedgerKind {

@@ -10,7 +10,8 @@ use sqlx::{Row, SqliteConnection};
 
 use super::chain::{self, FirstBad, Head, Verifier};
 use super::error::Fault;
-use super::{Detail, LedgerKind, Store, StoreError, text};
+use super::key::Key;
+use super::{Detail, LedgerKind, Store, StoreError, checkpoint, text};
 use crate::model::{ServiceName, Time};
 
 /// Something that happened, before it has a number.
@@ -74,12 +75,14 @@ pub struct LedgerFilter {
 }
 
 impl Store {
-    /// Appends entries, all or none, and returns their numbers.
+    /// Appends entries, all or none, and returns their numbers. They are signed as of the last one's time.
     pub async fn append(&self, entries: &[Entry]) -> Result<Vec<u64>, StoreError> {
+        let Some(last) = entries.last() else { return Ok(Vec::new()) };
         self.promptly("append to the ledger", async {
             let mut transaction = self.begin().await?;
-            let seqs = append(&mut transaction, entries).await?;
-            transaction.commit().await?;
+            let key = self.signer()?;
+            let seqs = append(&mut transaction, entries, &key, last.at).await?;
+            self.sync(transaction, last.at).await?;
             Ok(seqs)
         })
         .await
@@ -124,8 +127,8 @@ impl Store {
 }
 
 impl LedgerFilter {
-    /// Entries of one step through the whole ledger; some megabytes.
-    const PAGE: u32 = 5_000;
+    /// Entries of one step through the whole ledger; some may be about a whole configuration.
+    pub(super) const PAGE: u32 = 500;
 
     /// The page that follows an entry.
     pub fn page(after: u64) -> Self {
@@ -133,9 +136,25 @@ impl LedgerFilter {
     }
 }
 
-/// Appends within a transaction that holds the write lock, so that no other writer takes the same numbers.
-pub(super) async fn append(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<Vec<u64>, Fault> {
+/// Appends within a transaction that holds the write lock, so that no other writer takes the same numbers, and signs the
+/// new head.
+///
+/// A ledger whose head is not what was signed is not continued: new signatures would cover up what was done to it.
+pub(super) async fn append(
+    connection: &mut SqliteConnection,
+    entries: &[Entry],
+    key: &Key,
+    now: Time,
+) -> Result<Vec<u64>, Fault> {
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut head = head(connection).await?;
+    if let Some(change) = checkpoint::examine(connection, &head, key, now).await? {
+        let row = LedgerRow::following(&head, &change);
+        insert(connection, &row).await?;
+        head = row.head();
+    }
     let mut seqs = Vec::with_capacity(entries.len());
     for entry in entries {
         let row = LedgerRow::following(&head, entry);
@@ -143,16 +162,12 @@ pub(super) async fn append(connection: &mut SqliteConnection, entries: &[Entry])
         seqs.push(row.seq);
         head = row.head();
     }
-    sqlx::query("UPDATE ledger_head SET seq = ?, hash = ? WHERE id = 1")
-        .bind(text::from_count(head.seq))
-        .bind(head.hash)
-        .execute(connection)
-        .await?;
+    checkpoint::put_head(connection, &head, key, now).await?;
     Ok(seqs)
 }
 
 /// The stored head, not the last row: where the end was cut off, numbers go on behind the gap, which stays visible.
-async fn head(connection: &mut SqliteConnection) -> Result<Head, Fault> {
+pub(super) async fn head(connection: &mut SqliteConnection) -> Result<Head, Fault> {
     let row = sqlx::query("SELECT seq, hash FROM ledger_head WHERE id = 1")
         .fetch_optional(connection)
         .await?
@@ -181,7 +196,10 @@ async fn insert(connection: &mut SqliteConnection, row: &LedgerRow) -> Result<()
     }
 }
 
-async fn select(connection: &mut SqliteConnection, filter: &LedgerFilter) -> Result<Vec<LedgerRow>, Fault> {
+pub(super) async fn select(
+    connection: &mut SqliteConnection,
+    filter: &LedgerFilter,
+) -> Result<Vec<LedgerRow>, Fault> {
     let rows = sqlx::query(
         "SELECT seq, at, kind, service, actor, detail, prev, hash FROM ledger
          WHERE seq > ?1 AND (?2 IS NULL OR at >= ?2) AND (?3 IS NULL OR at <= ?3) AND (?4 IS NULL OR service = ?4)

@@ -7,6 +7,11 @@
 //! | file | duty |
 //! |---|---|
 //! | [`chain`] | pure: hashes of ledger entries, and whether they are unbroken |
+//! | [`key`], [`statement`] | who signs the ledger, and the exact text that is signed |
+//! | `checkpoint`, `seal` | the signed head and signed checkpoints; sums of attempts as entries |
+//! | [`examine`] | pure: whether entries, statements and the end fit together |
+//! | [`verify`] | feeds it from a database or an export |
+//! | [`offline`], [`export`] | the ledger without a daemon: from a database, from and to a file |
 //! | `ledger`, `attempts`, `baselines`, `records`, `clock` | one table each |
 //! | `kind`, `detail` | the words and the JSON of ledger entries |
 //! | `fact` | several of them in one transaction, each at most once |
@@ -20,7 +25,13 @@
 
 pub mod accepted;
 pub mod chain;
+pub mod examine;
+pub mod export;
 pub mod journal;
+pub mod key;
+pub mod offline;
+pub mod statement;
+pub mod verify;
 
 mod attempt_cap;
 mod attempt_changes;
@@ -30,6 +41,7 @@ mod attempt_row;
 mod attempt_totals;
 mod attempts;
 mod baselines;
+mod checkpoint;
 mod clock;
 mod connect;
 mod detail;
@@ -46,9 +58,11 @@ mod names;
 mod records;
 mod retention;
 mod room;
+mod seal;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -70,7 +84,9 @@ pub use later_attempts::{LATER_SOURCES, LaterAttempt, LaterAttempts};
 pub use latest_attempts::LatestAttempt;
 pub use ledger::{Entry, LedgerFilter, LedgerRow};
 pub use room::LOG_MOST;
+pub use seal::Sealed;
 
+use crate::model::Time;
 use connect::Connected;
 use error::Fault;
 
@@ -91,7 +107,10 @@ const AUDIT: Duration = Duration::from_secs(600);
 pub struct Store {
     directory: PathBuf,
     path: PathBuf,
+    key: key::Place,
     connected: RwLock<Option<Connected>>,
+    /// Nanoseconds since 1970; the smallest number for never.
+    synced: AtomicI64,
 }
 
 /// Whether a store was there.
@@ -105,7 +124,14 @@ pub enum Opened {
 impl Store {
     /// A store that is not open yet: every call says so until [`Store::reopen`] worked.
     pub fn at(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), path: directory.join(FILE), connected: RwLock::new(None) }
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|value| !value.is_empty());
+        Self {
+            directory: directory.to_owned(),
+            path: directory.join(FILE),
+            key: key::Place::new(directory, credentials.map(PathBuf::from)),
+            connected: RwLock::new(None),
+            synced: AtomicI64::new(i64::MIN),
+        }
     }
 
     /// Opens the store of a state directory; creates directory (0700) and database (0600) where there is none.
@@ -118,7 +144,7 @@ impl Store {
     /// Opens the file anew, whatever the state before; after an error the store is closed.
     pub async fn reopen(&self) -> Result<Opened, StoreError> {
         self.close().await;
-        let (connected, opened) = connect::connect(&self.directory, &self.path).await?;
+        let (connected, opened) = connect::connect(&self.directory, &self.path, &self.key).await?;
         *self.connected.write().unwrap_or_else(PoisonError::into_inner) = Some(connected);
         Ok(opened)
     }
@@ -147,6 +173,31 @@ impl Store {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The time of the last commit of decisions, entries or the clock that SQLite has synced to the disk, as given by those
+    /// who wrote; `None` before the first.
+    pub fn last_synced(&self) -> Option<Time> {
+        let nanoseconds = self.synced.load(Ordering::Relaxed);
+        (nanoseconds != i64::MIN).then(|| Time::from_timestamp_nanos(nanoseconds))
+    }
+
+    /// How SQLite writes: its journal mode, and how it syncs (2 is FULL).
+    pub async fn durability(&self) -> Result<(String, i64), StoreError> {
+        self.promptly("ask how the store is synced", async {
+            let mut connection = self.connected()?.writer.acquire().await?;
+            let (mode,) = sqlx::query_as("PRAGMA journal_mode").fetch_one(&mut *connection).await?;
+            let (level,) = sqlx::query_as("PRAGMA synchronous").fetch_one(&mut *connection).await?;
+            Ok((mode, level))
+        })
+        .await
+    }
+
+    /// Commits, which with `synchronous=FULL` returns when the disk has it.
+    async fn sync(&self, transaction: Transaction<'static, Sqlite>, now: Time) -> Result<(), Fault> {
+        transaction.commit().await?;
+        self.synced.store(now.timestamp_nanos_opt().unwrap_or(i64::MAX), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Begins a transaction that holds the write lock from its start: it cannot fail half-way for another writer.

@@ -21,6 +21,7 @@ mod forward;
 mod full_disk;
 mod harness;
 mod hostile;
+mod ledger;
 mod lifecycle;
 mod metrics;
 mod monitoring;

@@ -44,7 +44,7 @@ impl Host {
     }
 
     async fn open(&self) -> Start {
-        Keeper::open(&self.state(), &self.runtime()).await
+        Keeper::open(&self.state(), &self.runtime(), at(60)).await
     }
 }
 
@@ -84,10 +84,10 @@ async fn with_a_broken_store_facts_wait_and_are_recorded_once_it_works() {
     }
     assert!(keeper.records().await.is_err());
     assert_eq!(keeper.waiting_records().into_keys().collect::<Vec<_>>(), [name("a"), name("b")]);
-    assert!(keeper.heal().await.is_err());
+    assert!(keeper.heal(at(60)).await.is_err());
 
     host.repair_store();
-    assert_eq!(keeper.heal().await, Ok(vec![]));
+    assert_eq!(keeper.heal(at(60)).await, Ok(vec![]));
     assert!(!keeper.is_waiting());
     assert_eq!(keeper.store().load_records().await.unwrap().len(), 2);
     assert_eq!(keeper.store().orders(None).await.unwrap(), [order("a"), order("b")]);
@@ -120,7 +120,7 @@ async fn a_journal_that_comes_back_after_its_replay_records_nothing_twice() {
     let _ = keeper.keep(decommission("stripe"), at(9)).await;
     let journal = fs::read(host.state().join(journal::FILE)).unwrap();
     host.repair_store();
-    keeper.heal().await.unwrap();
+    keeper.heal(at(60)).await.unwrap();
     let resumed = Fact::Record { service: name("stripe"), record: Record::default() };
     assert_eq!(keeper.keep(vec![resumed], at(10)).await, Kept::Recorded(vec![]));
     drop(keeper);
@@ -139,8 +139,8 @@ async fn a_fact_that_was_stored_after_all_is_skipped() {
     let host = Host::new();
     let keeper = host.open().await.keeper;
     let facts: Vec<_> = decommission("stripe").into_iter().map(Pending::new).collect();
-    assert_eq!(keeper.store().commit(&facts).await, Ok(vec![1]));
-    assert_eq!(keeper.store().commit(&facts).await, Ok(vec![]));
+    assert_eq!(keeper.store().commit(&facts, at(60)).await, Ok(vec![1]));
+    assert_eq!(keeper.store().commit(&facts, at(60)).await, Ok(vec![]));
     assert_eq!(keeper.store().head().await.unwrap().seq, 1);
 }
 
@@ -161,7 +161,7 @@ async fn a_locked_store_delays_the_first_fact_by_a_second_and_the_others_not_at_
     assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
 
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
-    keeper.heal().await.unwrap();
+    keeper.heal(at(60)).await.unwrap();
     assert_eq!(keeper.store().load_records().await.unwrap().len(), 6);
     let rows = keeper.store().entries(&LedgerFilter::default()).await.unwrap();
     assert_eq!(rows[0].service.as_deref(), Some("first"));
@@ -173,7 +173,7 @@ async fn a_keeper_works_in_a_task_of_its_own() {
     let mut keeper = host.open().await.keeper;
     let task = tokio::spawn(async move {
         let kept = keeper.keep(decommission("stripe"), at(9)).await;
-        keeper.heal().await.map(|_| kept)
+        keeper.heal(at(60)).await.map(|_| kept)
     });
     assert_eq!(task.await.unwrap(), Ok(Kept::Recorded(vec![1])));
 }
@@ -186,6 +186,6 @@ async fn a_long_journal_is_replayed_whole() {
     let facts = (0..2_000).map(|second| Fact::Entry(entry(second, None)));
     let _ = keeper.keep(facts.collect(), at(9)).await;
     host.repair_store();
-    keeper.heal().await.unwrap();
+    keeper.heal(at(60)).await.unwrap();
     assert_eq!(keeper.store().verify_ledger().await.unwrap().unwrap().seq, 2_000);
 }

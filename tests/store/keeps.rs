@@ -145,7 +145,7 @@ async fn what_was_appended_is_there_after_a_kill() {
     store.put_record(&name("stripe"), &decommissioned(9)).await.unwrap();
     // What the disk holds at this instant: no connection was closed, nothing was folded into the database.
     let copy = tempfile::tempdir().unwrap();
-    for file in ["picoseg.db", "picoseg.db-wal"] {
+    for file in ["picoseg.db", "picoseg.db-wal", "ledger.key"] {
         std::fs::copy(root.path().join(file), copy.path().join(file)).unwrap();
     }
     let after = Store::open(copy.path()).await.unwrap();

@@ -86,7 +86,7 @@ fn remount_larger(path: &Path) {
 fn a_full_disk_stops_records_but_loses_none() {
     on_a_file_system_of("2m", |root| async move {
         let elsewhere = tempfile::tempdir().unwrap();
-        let mut keeper = Keeper::open(root.path(), elsewhere.path()).await.keeper;
+        let mut keeper = Keeper::open(root.path(), elsewhere.path(), at(60)).await.keeper;
         assert_eq!(keeper.keep(decommission("before"), at(9)).await, Kept::Recorded(vec![1]));
         let ballast = root.path().join("ballast");
         fill(&ballast);
@@ -102,7 +102,7 @@ fn a_full_disk_stops_records_but_loses_none() {
         assert_eq!(keeper.store().head().await.unwrap().seq, seqs_before);
 
         fs::remove_file(&ballast).unwrap();
-        keeper.heal().await.unwrap();
+        keeper.heal(at(60)).await.unwrap();
         assert!(keeper.records().await.unwrap().contains_key(&name("while-full")));
         assert_eq!(keeper.store().verify_ledger().await.unwrap().unwrap().seq, seqs_before + 1);
         assert_eq!(keeper.store().health().await, Ok(()));
@@ -136,12 +136,12 @@ fn a_full_disk_keeps_the_accepted_files_as_they_were() {
 fn a_read_only_file_system_is_named_and_closing_goes_on() {
     on_a_file_system_of("4m", |root| async move {
         let elsewhere = tempfile::tempdir().unwrap();
-        let mut keeper = Keeper::open(root.path(), elsewhere.path()).await.keeper;
+        let mut keeper = Keeper::open(root.path(), elsewhere.path(), at(60)).await.keeper;
         let _ = keeper.keep(decommission("before"), at(9)).await;
         keeper.store().close().await;
         remount(root.path(), MsFlags::MS_RDONLY);
 
-        let error = keeper.heal().await.unwrap_err();
+        let error = keeper.heal(at(60)).await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains("read-only") || text.contains("Read-only"), "{error:?}");
         match keeper.keep(decommission("while-read-only"), at(9)).await {
@@ -150,7 +150,7 @@ fn a_read_only_file_system_is_named_and_closing_goes_on() {
         }
 
         remount(root.path(), MsFlags::empty());
-        keeper.heal().await.unwrap();
+        keeper.heal(at(60)).await.unwrap();
         assert_eq!(keeper.store().head().await.unwrap().seq, 2);
     });
 }

@@ -66,7 +66,8 @@ fn cards(facts: &Facts) -> Vec<Card<'_>> {
         (title, grade, says)
     };
     let table = health("Table", &facts.table_error, format!("in force since {since}"), "cannot be read");
-    let store = health("Store", &facts.store_error, "works".to_owned(), "does not work");
+    let synced = facts.last_sync.map(|at| format!(", last synced {}", when(at))).unwrap_or_default();
+    let store = health("Store", &facts.store_error, format!("works{synced}"), "does not work");
     let config = health("Configuration", &facts.config_error, "in force".to_owned(), "not accepted");
     let meanings = [
         (table, &facts.table_error, "What the kernel lets pass now is not known."),
