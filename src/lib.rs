@@ -27,6 +27,7 @@
 //! | [`kernel`] | transactions, sockets, NFLOG, cgroups, the clock |
 //! | [`store`] | ledger, attempts, orders, accepted files |
 //! | [`api`] | requests and answers over the unix sockets |
+//! | [`metrics`] | metrics for Prometheus and the dashboard |
 //! | [`cli`] | the command line |
 //! | [`execd`] | the helper for programs: each of their processes in a cgroup of its own |
 
@@ -43,6 +44,7 @@ pub mod explain;
 pub mod files;
 pub mod history;
 pub mod kernel;
+pub mod metrics;
 pub mod model;
 pub mod names;
 pub mod owners;

@@ -586,6 +586,11 @@ impl World {
         self.since.get(subject).copied()
     }
 
+    /// The state of a service as it was last settled, and its next change by time.
+    pub fn outlook(&self, name: &ServiceName) -> Option<(ServiceState, Option<(Time, ServiceState)>)> {
+        self.agenda.entry(name).map(|entry| (entry.state, entry.transition))
+    }
+
     /// The next change of any service's state.
     pub fn next_transition(&self) -> Option<(Time, ServiceName, ServiceState)> {
         self.agenda.next_transition()

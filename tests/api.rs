@@ -9,6 +9,7 @@ use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
 use picoseg::api::audit::{self, Question};
 use picoseg::api::client::{Client, ClientError, escaped};
 use picoseg::api::server::{ApiError, Server, serve};
+use picoseg::metrics::Scraper;
 use picoseg::model::{OrderKind, ServiceName, Settings};
 use picoseg::store::AttemptFilter;
 use serde_json::{Value, json};
@@ -42,7 +43,7 @@ impl Api {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let server = serve(&settings(directory.path()), line, shutdown).await.unwrap();
+        let server = serve(&settings(directory.path()), line, scraper(), shutdown).await.unwrap();
         Self { directory, asked, server, stop }
     }
 
@@ -84,6 +85,11 @@ impl Api {
     async fn get(&self, socket: &str, path: &str) -> (u16, Value) {
         self.raw(socket, &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await
     }
+}
+
+/// Nobody answers for metrics.
+fn scraper() -> Scraper {
+    Scraper::new(mpsc::channel(1).0)
 }
 
 fn settings(directory: &Path) -> Settings {
@@ -311,7 +317,7 @@ async fn a_second_daemon_is_kept_out_and_a_stale_socket_is_not() {
     let api = Api::start().await;
     let (line, _questions) = mpsc::channel(1);
     let settings = settings(api.directory.path());
-    let second = serve(&settings, line.clone(), std::future::pending()).await;
+    let second = serve(&settings, line.clone(), scraper(), std::future::pending()).await;
     assert!(matches!(second, Err(ApiError::Locked(_))), "{second:?}");
     assert!(api.control().get("/v1/status").await.is_ok(), "the first one is untouched");
 
@@ -321,15 +327,15 @@ async fn a_second_daemon_is_kept_out_and_a_stale_socket_is_not() {
     assert!(!control.exists(), "the sockets go with the server");
 
     let foreign = UnixListener::bind(&control).unwrap();
-    let third = serve(&settings, line.clone(), std::future::pending()).await;
+    let third = serve(&settings, line.clone(), scraper(), std::future::pending()).await;
     assert_eq!(third.unwrap_err().to_string(), format!("another picosegd answers on {}", control.display()));
     drop(foreign);
     assert!(control.exists(), "stale: nobody listens any more");
-    let fourth = serve(&settings, line.clone(), std::future::pending()).await.unwrap();
+    let fourth = serve(&settings, line.clone(), scraper(), std::future::pending()).await.unwrap();
     drop(fourth);
     std::fs::remove_file(&control).unwrap();
     std::fs::write(&control, "precious").unwrap();
-    let fifth = serve(&settings, line, std::future::pending()).await;
+    let fifth = serve(&settings, line, scraper(), std::future::pending()).await;
     assert!(matches!(fifth, Err(ApiError::InTheWay(_))), "{fifth:?}");
     assert_eq!(std::fs::read_to_string(&control).unwrap(), "precious");
 }
@@ -357,7 +363,7 @@ async fn a_loop_that_is_gone_is_a_daemon_that_does_not_answer() {
     let (line, questions) = mpsc::channel(1);
     drop(questions);
     let settings = settings(directory.path());
-    let _server = serve(&settings, line, std::future::pending()).await.unwrap();
+    let _server = serve(&settings, line, scraper(), std::future::pending()).await.unwrap();
     let error = Client::new(settings.paths.runtime.join("control.sock")).get("/v1/status").await.unwrap_err();
     assert!(matches!(&error, ClientError::Silent { why, .. } if why.contains("stopping")), "{error:?}");
 }
@@ -367,7 +373,7 @@ async fn a_loop_that_hangs_is_a_daemon_that_does_not_answer() {
     let directory = tempfile::tempdir().unwrap();
     let (line, _questions) = mpsc::channel(1);
     let settings = settings(directory.path());
-    let _server = serve(&settings, line, std::future::pending()).await.unwrap();
+    let _server = serve(&settings, line, scraper(), std::future::pending()).await.unwrap();
     let error = Client::new(settings.paths.runtime.join("control.sock")).get("/v1/status").await.unwrap_err();
     assert!(matches!(&error, ClientError::Silent { why, .. } if why.contains("in time")), "{error:?}");
 }
@@ -385,6 +391,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
         }
     }
     let served = [
+        ("get", "/metrics"),
         ("get", "/v1/attempts"),
         ("get", "/v1/audit"),
         ("get", "/v1/explain"),
@@ -410,7 +417,9 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
             (_, "/v1/apply") => api.post("control.sock", &real, "{}").await,
             _ => api.post("control.sock", &real, r#"{"reason": "r"}"#).await,
         };
-        assert_eq!(status, 200, "{method} {path}: {body}");
+        // Nobody answers for metrics here.
+        let expected = if path == "/metrics" { 503 } else { 200 };
+        assert_eq!(status, expected, "{method} {path}: {body}");
     }
 }
 

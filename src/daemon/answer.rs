@@ -106,7 +106,6 @@ async fn status(engine: &mut Engine) -> Answer {
     });
     let health = |error: &Option<String>| body::Health { ok: error.is_none(), error: error.clone() };
     let total = engine.keeper.store().attempts_total().await.unwrap_or(0);
-    let held = engine.keeper.store().log_held().map(|held| held.to_string());
     let status = body::Status {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -121,7 +120,7 @@ async fn status(engine: &mut Engine) -> Answer {
         drift: body::Drift { count: engine.drift, last_at: engine.drift_at },
         attempts_total: total,
         lost_details: engine.attempts.lost,
-        weaker: engine.weaker.iter().cloned().chain(held).collect(),
+        weaker: engine.weaker_now(),
     };
     done(&status)
 }
@@ -172,7 +171,10 @@ pub async fn apply(engine: &mut Engine, settings: &SettingsFile, by: &str) -> An
         Err(error) => return failure(Outcome::Failed, &error.to_string()),
     };
     match changed {
-        Ok(changed) => applied(engine, changed),
+        Ok(changed) => {
+            engine.watched.follow(engine.world.settings().metrics.listen);
+            applied(engine, changed)
+        }
         Err(ChangeError::Invalid(diagnostics)) => {
             engine.reject(&diagnostics, by).await;
             invalid(&diagnostics)

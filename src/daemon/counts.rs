@@ -43,6 +43,10 @@ impl Engine {
         if matches!(step, Ok(Next::Round | Next::Quiet)) {
             self.write_closings().await;
         }
+        self.watched.table_error = match &step {
+            Err(StepError::Kernel(error)) => Some(error.to_string()),
+            Ok(_) | Err(StepError::Store(_)) => None,
+        };
         match step {
             Ok(Next::Step) => (Duration::ZERO, false),
             Ok(Next::Settle) => (SOON, false),

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
 use super::digest::Digest;
+use super::metrics::Watched;
 use super::names::Hosts;
 use super::notify::Notifier;
 use super::subjects::{Resolved, Subjects};
@@ -75,6 +76,7 @@ pub struct Engine {
     told_digest: Option<String>,
     /// The ledger could not be read at the start: what it lacks is told when it can be.
     pub(super) untold: bool,
+    pub watched: Watched,
     /// Counts of what is no longer in force: their sets go when they are on record.
     pub(super) retiring: Vec<CountSets>,
     pub(super) retiring_counters: BTreeSet<String>,
@@ -163,6 +165,7 @@ impl Engine {
             digest: Digest::default(),
             told_digest: None,
             untold: false,
+            watched: Watched::default(),
             retiring: Vec::new(),
             retiring_counters: BTreeSet::new(),
         }
@@ -331,6 +334,7 @@ impl Engine {
         facts.extend(self.proof_facts(&outcome, &proofs));
         self.note_digest(&mut facts).await;
         if stepped {
+            self.watched.clock_steps += 1;
             let detail = json!({ "clock": clock::now(), "latest_seen": before });
             facts.push(record::note(LedgerKind::ClockStepped, self.world.now(), record::DAEMON, detail));
         }
@@ -473,6 +477,13 @@ impl Engine {
 
     /// Commits and reads back.
     pub(super) fn commit(&mut self, changeset: Changeset) -> Result<(), CommitError> {
+        let began = Instant::now();
+        let committed = self.commit_and_verify(changeset);
+        self.watched.commits.note(committed.is_ok(), began.elapsed());
+        committed
+    }
+
+    fn commit_and_verify(&mut self, changeset: Changeset) -> Result<(), CommitError> {
         let latest = self.world.now();
         for phase in changeset.phases() {
             // Timeouts count from here; a clock that was turned back must not make them longer.

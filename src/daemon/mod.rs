@@ -24,6 +24,7 @@
 //! | `record` | happenings to ledger entries |
 //! | `report` | collects the decommission report |
 //! | `answer` | what the API asks |
+//! | `metrics` | what metrics and dashboard are made of |
 //! | `rows` | rows of attempts for the API |
 //! | `retention` | has old attempts removed beside the loop |
 //! | `run` | the loop |
@@ -44,6 +45,7 @@ mod in_flight;
 mod isolation;
 mod journald;
 mod matching;
+mod metrics;
 mod names;
 mod notify;
 mod programs;

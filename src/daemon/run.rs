@@ -11,13 +11,14 @@ use super::engine::Engine;
 use super::retention::Retention;
 use super::settle::Settling;
 use super::start::{self, StartError};
-use super::{Options as Arguments, answer, counts, record};
+use super::{Options as Arguments, answer, counts, metrics as measured, record};
 use crate::api::ask::{Ask, Asked};
 use crate::api::server;
 use crate::files::SettingsFile;
 use crate::kernel::clock::{self, ClockWatch, Tick};
 use crate::kernel::nflog::{Options, Reader};
 use crate::kernel::wait::Waiting;
+use crate::metrics::{self, Scraper};
 use crate::model::{HostName, Time};
 use crate::names::News;
 use crate::store::LedgerKind;
@@ -51,9 +52,11 @@ struct Inputs {
 pub async fn run(options: &Arguments) -> Result<(), StartError> {
     let files = start::files(options)?;
     let (line, asked) = mpsc::channel(WAITING);
+    let (measures, measuring) = mpsc::channel(WAITING);
+    let scraper = Scraper::new(measures);
     // The sockets come first: a second daemon stops here, before it touches the table.
     let (stop_serving, stopped) = oneshot::channel::<()>();
-    let server = server::serve(&files.loaded.settings, line, async {
+    let server = server::serve(&files.loaded.settings, line, scraper.clone(), async {
         // Also when the sender is dropped.
         let _ = stopped.await;
     })
@@ -61,12 +64,13 @@ pub async fn run(options: &Arguments) -> Result<(), StartError> {
     .map_err(|error| StartError::Api(error.to_string()))?;
     let mut engine = start::start(files).await?;
     let mut inputs = inputs(&mut engine)?;
+    engine.watched.listen(engine.world.settings().metrics.listen, scraper).await;
     tracing::info!(services = engine.world.standings().len(), "in force");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "cannot tell the service manager that we are ready");
     }
     let settings = start::settings_file(options);
-    turn(&mut engine, &mut inputs, asked, &settings).await;
+    turn(&mut engine, &mut inputs, asked, measuring, &settings).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(stop_serving);
     server.ended().await;
@@ -119,6 +123,7 @@ enum Woken {
     Answers,
     Log,
     Asked(Asked),
+    Measured(metrics::facts::Ask),
     /// Somebody waits for a cgroup.
     Settling,
     Hangup,
@@ -134,6 +139,7 @@ async fn turn(
     engine: &mut Engine,
     inputs: &mut Inputs,
     mut asked: mpsc::Receiver<Asked>,
+    mut measuring: mpsc::Receiver<metrics::facts::Ask>,
     settings: &SettingsFile,
 ) {
     // Nothing was to be read when it was last looked.
@@ -168,6 +174,7 @@ async fn turn(
             at = reached(elapsed) => Woken::Elapsed(at),
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
+            Some(ask) = measuring.recv() => Woken::Measured(ask),
             () = settling.due() => Woken::Settling,
             () = sleep_until(counts_at) => Woken::Counts,
             () = logged(&mut inputs.log) => Woken::Log,
@@ -194,6 +201,7 @@ async fn turn(
                 look_at_subjects(engine);
             }
             Woken::Asked(asked) => answer::reply(engine, asked, settings).await,
+            Woken::Measured(ask) => measured::tell(engine, ask),
             Woken::Settling => look_at_subjects(engine),
             Woken::Log => {
                 on_log(engine, inputs);

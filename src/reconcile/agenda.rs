@@ -57,12 +57,12 @@ impl Entry {
 }
 
 impl Agenda {
-    pub fn state(&self, name: &ServiceName) -> Option<ServiceState> {
-        self.entries.get(name).map(|entry| entry.state)
+    pub fn entry(&self, name: &ServiceName) -> Option<&Entry> {
+        self.entries.get(name)
     }
 
-    pub fn entry(&self, name: &ServiceName) -> Option<Entry> {
-        self.entries.get(name).copied()
+    pub fn state(&self, name: &ServiceName) -> Option<ServiceState> {
+        self.entries.get(name).map(|entry| entry.state)
     }
 
     /// True unless its watch is known to be over.

@@ -12,6 +12,7 @@ use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
 use picoseg::api::audit;
 use picoseg::api::explain::Question;
 use picoseg::api::server::{Server, serve};
+use picoseg::metrics::Scraper;
 use picoseg::model::{Direction, OrderKind, Reason, Settings};
 use picoseg::store::{AttemptFilter, Verdict};
 use serde_json::{Value, json};
@@ -43,7 +44,8 @@ impl Daemon {
         });
         let mut settings = Settings::default();
         settings.paths.runtime = etc.path("run");
-        let server = runtime.block_on(serve(&settings, line, std::future::pending())).unwrap();
+        let nobody = Scraper::new(mpsc::channel(1).0);
+        let server = runtime.block_on(serve(&settings, line, nobody, std::future::pending())).unwrap();
         Self { etc, asked, _server: server, _runtime: runtime }
     }
 

@@ -26,6 +26,8 @@ mod hostile;
 mod journal;
 mod ledger;
 mod lifecycle;
+mod metrics;
+mod monitoring;
 mod names;
 mod notify;
 mod observe;

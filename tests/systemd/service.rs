@@ -52,6 +52,17 @@ fn no_promise_is_weaker_for_the_hardening() {
 }
 
 #[test]
+fn under_its_unit_the_daemon_serves_metrics() {
+    let settings = ("/etc/picoseg/picoseg.toml", "[metrics]\nlisten = \"127.0.0.1:9477\"\n");
+    let Some(machine) = Machine::boot(&[settings]) else { return };
+    let status = machine.status();
+    assert!(!status["weaker"].to_string().contains("metrics"), "{status:#}");
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/9477 && printf 'GET /metrics HTTP/1.1\\r\\nhost: localhost\\r\\n\\r\\n' >&3 && cat <&3";
+    let answer = machine.run(&["bash", "-c", ask]).ok().stdout;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\npicoseg_store_ok 1\n"), "{answer}");
+}
+
+#[test]
 fn under_its_unit_the_daemon_can_do_all_that_it_does() {
     let (pay, remotes) = (file("pay"), [v4(0), v6(0)]);
     let grants = schedule(&[egress("pay.service", &remotes, "443/tcp")]);

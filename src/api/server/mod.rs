@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::ask;
+use crate::metrics::Scraper;
 use crate::model::Settings;
 use peer::Groups;
 use routes::Api;
@@ -83,13 +84,14 @@ impl Server {
 }
 
 /// Serves both sockets in the runtime directory of the settings until `shutdown`; every request goes to the loop by
-/// `line`. When it returns, both sockets accept.
+/// `line`, those for metrics by `scraper`. When it returns, both sockets accept.
 ///
 /// # Errors
 /// When another daemon is there, or when the directory or a socket cannot be made.
 pub async fn serve(
     settings: &Settings,
     line: ask::Line,
+    scraper: Scraper,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Server, ApiError> {
     let groups = Arc::new(Groups::of_this_host());
@@ -101,7 +103,7 @@ pub async fn serve(
     let stop = stop_signal(shutdown);
     let mut tasks = JoinSet::new();
     for Bound { side, listener, path } in bound {
-        let api = Api { side, line: line.clone(), groups: Arc::clone(&groups) };
+        let api = Api { side, line: line.clone(), scraper: scraper.clone(), groups: Arc::clone(&groups) };
         let stop = stop.clone();
         tasks.spawn(async move {
             connection::accept(listener, api, stop).await;

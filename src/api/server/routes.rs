@@ -7,7 +7,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -23,6 +24,8 @@ use crate::api::audit;
 use crate::api::body::OrderRequest;
 use crate::api::explain::{Question, RemoteError};
 use crate::api::reason;
+use crate::metrics::format::{Format, accepted};
+use crate::metrics::scraper::{Scraper, Unanswered, What};
 use crate::model::{Direction, OrderKind, ServiceName, Subject, Time};
 
 /// The largest body of a request.
@@ -42,6 +45,7 @@ pub const APPLY: Duration = Duration::from_secs(120);
 pub struct Api {
     pub side: Side,
     pub line: Line,
+    pub scraper: Scraper,
     pub groups: Arc<Groups>,
 }
 
@@ -50,6 +54,7 @@ pub struct Api {
 struct Client {
     side: Side,
     line: Line,
+    scraper: Scraper,
     uid: u32,
 }
 
@@ -57,7 +62,7 @@ type Reply = Result<Response, Refused>;
 
 /// The routes as one peer may use them.
 pub fn router(api: Api, uid: u32) -> Router {
-    let client = Client { side: api.side, line: api.line, uid };
+    let client = Client { side: api.side, line: api.line, scraper: api.scraper, uid };
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
@@ -71,6 +76,7 @@ pub fn router(api: Api, uid: u32) -> Router {
         .route("/v1/audit", get(audit))
         .route("/v1/settle", get(settle))
         .route("/v1/apply", post(apply))
+        .route("/metrics", get(metrics))
         .fallback(|uri: Uri| async move { Refused::NoSuchRoute(uri.path().to_owned()) })
         .method_not_allowed_fallback(|method: Method| async move { Refused::Method(method.to_string()) })
         .with_state(client)
@@ -163,6 +169,16 @@ async fn settle(State(client): State<Client>, place: Result<Query<Place>, QueryR
     let Query(Place { cgroup, id }) = place.map_err(|error| Refused::BadRequest(error.body_text()))?;
     let cgroup = Subject::cgroup(&cgroup).map_err(|error| Refused::BadRequest(error.to_string()))?;
     client.ask(Ask::Settle(Settle { cgroup: cgroup.value().to_owned(), id }), ANSWER).await
+}
+
+/// The same as at `[metrics] listen`.
+async fn metrics(State(client): State<Client>, headers: HeaderMap) -> Reply {
+    let format = Format::accepted(&accepted(&headers));
+    let text = client.scraper.get(What::Metrics(format)).await.map_err(|error| match error {
+        Unanswered::Stopping => Refused::Stopping,
+        Unanswered::Busy | Unanswered::Unwritable => Refused::Busy,
+    })?;
+    Ok(([(CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 async fn apply(State(client): State<Client>, body: Body) -> Reply {

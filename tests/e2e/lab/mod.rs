@@ -36,7 +36,7 @@ use netns::Netns;
 pub use cgroup::Unit;
 pub use cli::Cli;
 pub use daemon::{Daemon, Failed};
-pub use skip::{have, skipped};
+pub use skip::{have, promtool, skipped};
 
 /// Attempts show within this time.
 pub const SHOWN: Duration = Duration::from_secs(3);
@@ -360,6 +360,11 @@ impl Lab {
         self.dir.path().join("state")
     }
 
+    /// Where the sockets are.
+    pub fn runtime(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
     fn paths(&self, state: &str, runtime: &str) -> String {
         let dir = self.dir.path().display();
         format!(
@@ -494,6 +499,11 @@ runtime = "{dir}/{runtime}"
     /// Runs any command in the host's network namespace.
     pub fn on_host(&self, command: Command) -> Cli {
         self.host.run(|| Cli::run(command))
+    }
+
+    /// Runs `body` on a thread in the host's network namespace.
+    pub fn in_host<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        self.host.run(body)
     }
 
     // What the daemon says
