@@ -224,6 +224,7 @@ impl World {
         if schedule::decommissioned_at(standing.service, standing.record, latest).is_none() {
             known.record.decommission(Decommissioned {
                 at: latest,
+                covers: latest.max(known.service.lifetime.opens_at()),
                 cause: Cause::Removed,
                 by: None,
                 reason: None,
@@ -247,7 +248,8 @@ impl World {
         }
         let before = known.record.clone();
         if !ended {
-            known.record = before.clone().after(&Order { at: latest, ..order.clone() });
+            known.record =
+                before.clone().after(&Order { at: latest, ..order.clone() }, known.service.lifetime);
         }
         let changed = (known.record != before).then(|| (name.clone(), known.record.clone()));
         self.cut_at = Some(latest);
@@ -344,7 +346,7 @@ impl World {
         let before = self.agenda.state(name);
         if state == ServiceState::Decommissioned {
             let event = decommission_event(&standing, latest);
-            let unknown = standing.record.decommissioned.as_ref().is_none_or(|old| old.at < event.at);
+            let unknown = standing.record.decommissioned.as_ref().is_none_or(|old| old.covers < event.covers);
             if unknown && let Some(known) = self.known_mut(name) {
                 known.record.decommission(event);
             }
@@ -618,7 +620,7 @@ fn state(standing: &Standing<'_>, at: Time) -> ServiceState {
 fn decommission_event(standing: &Standing<'_>, now: Time) -> Decommissioned {
     let service = standing.service;
     let recorded = standing.record.decommissioned.clone();
-    if let Some(event) = recorded.filter(|event| service.lifetime.opens_at() <= event.at) {
+    if let Some(event) = recorded.filter(|event| service.lifetime.opens_at() <= event.covers) {
         return event;
     }
     let by_time = service.lifetime.closes_at() <= now;
@@ -628,5 +630,5 @@ fn decommission_event(standing: &Standing<'_>, now: Time) -> Decommissioned {
             (service.lifetime.closes_at(), Cause::Time)
         }
     };
-    Decommissioned { at, cause, by: None, reason: None }
+    Decommissioned { at, covers: at.max(service.lifetime.opens_at()), cause, by: None, reason: None }
 }

@@ -56,6 +56,7 @@ fn decommissioned(second: i64) -> Record {
         }),
         decommissioned: Some(Decommissioned {
             at: at(second),
+            covers: at(second),
             cause: Cause::Order,
             by: Some("root (uid 0)".to_owned()),
             reason: Some("contract ended".to_owned()),

@@ -431,11 +431,9 @@ fn an_opening_has_the_same_ends_whatever_is_asked() {
 // Transitions.
 
 fn some_record(random: &mut StdRng, scene: Scene) -> Record {
-    let decommissioned = random.random_ratio(1, 4).then(|| Decommissioned {
-        at: scene.some_instant(random),
-        cause: Cause::Order,
-        by: None,
-        reason: None,
+    let decommissioned = random.random_ratio(1, 4).then(|| {
+        let at = scene.some_instant(random);
+        Decommissioned { at, covers: at, cause: Cause::Order, by: None, reason: None }
     });
     let suspended = random.random_ratio(1, 8).then(|| Suspended {
         at: scene.some_instant(random),

@@ -78,7 +78,7 @@ pub async fn draft(engine: &mut Engine, name: &ServiceName) -> Option<Draft> {
 fn ended(standing: &Standing<'_>, now: Time) -> Option<Decommissioned> {
     let at = schedule::decommissioned_at(standing.service, standing.record, now)?;
     let recorded = standing.record.decommissioned.clone().filter(|event| event.at == at);
-    Some(recorded.unwrap_or(Decommissioned { at, cause: Cause::Time, by: None, reason: None }))
+    Some(recorded.unwrap_or(Decommissioned { at, covers: at, cause: Cause::Time, by: None, reason: None }))
 }
 
 impl Draft {

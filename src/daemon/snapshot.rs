@@ -39,6 +39,7 @@ pub fn merged(before: &Accepted, loaded: &Loaded, world: &World) -> Accepted {
 pub fn note_decommissions(accepted: &mut Accepted, world: &World) {
     for (name, service) in &mut accepted.services {
         let event = world.standing(name).and_then(|standing| standing.record.decommissioned.clone());
-        service.departed = event.map(|event| Departed { at: event.at, cause: event.cause });
+        service.departed =
+            event.map(|event| Departed { at: event.at, covers: event.covers, cause: event.cause });
     }
 }

@@ -271,6 +271,7 @@ fn remembered(
     if let Some(departed) = departed {
         record.decommission(crate::model::Decommissioned {
             at: departed.at,
+            covers: departed.covers,
             cause: departed.cause,
             by: None,
             reason: None,

@@ -1,6 +1,6 @@
 //! What is remembered of a service beside its file: the only state that is kept.
 
-use super::{Order, OrderKind, Time};
+use super::{Lifetime, Order, OrderKind, Time};
 
 /// Why a service was decommissioned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,10 +32,12 @@ impl Cause {
     }
 }
 
-/// A decommission that happened. It is final for every lifetime that began at or before it.
+/// A decommission that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decommissioned {
     pub at: Time,
+    /// It is final for every lifetime that begins at or before this: later than `at` where the lifetime it ended had not begun.
+    pub covers: Time,
     pub cause: Cause,
     /// Who ordered it and why; `None` unless the cause is an order.
     pub by: Option<String>,
@@ -58,8 +60,9 @@ pub struct Record {
 }
 
 impl Record {
-    /// The record after an order. A decommission that already stands is kept: the first one counts.
-    pub fn after(mut self, order: &Order) -> Self {
+    /// The record of a service with this lifetime after an order. A decommission that already stands is kept: the first
+    /// one counts.
+    pub fn after(mut self, order: &Order, lifetime: Lifetime) -> Self {
         match order.kind {
             OrderKind::Suspend => {
                 self.suspended.get_or_insert_with(|| Suspended {
@@ -71,6 +74,7 @@ impl Record {
             OrderKind::Resume => self.suspended = None,
             OrderKind::Decommission => self.decommission(Decommissioned {
                 at: order.at,
+                covers: order.at.max(lifetime.opens_at()),
                 cause: Cause::Order,
                 by: Some(order.by.clone()),
                 reason: Some(order.reason.clone()),
@@ -82,7 +86,7 @@ impl Record {
     /// Remembers a decommission; the latest one decides which lifetimes it ends.
     pub fn decommission(&mut self, event: Decommissioned) {
         match &self.decommissioned {
-            Some(known) if known.at >= event.at => {}
+            Some(known) if known.covers >= event.covers => {}
             Some(_) | None => self.decommissioned = Some(event),
         }
     }

@@ -252,3 +252,46 @@ proptest! {
         }
     }
 }
+
+/// A service with these minutes as its lifetime, in its world, before it began.
+fn pending(from: i64, to: i64) -> (World, BTreeMap<ServiceName, Service>, ServiceName) {
+    let settings = Settings::default();
+    let services = BTreeMap::from([service(0, &text((3, from, to - from, 1, false)), &settings)]);
+    let mut world = World::new(settings.clone(), at(0));
+    world.apply(settings, services.clone(), at(0));
+    let name = services.keys().next().unwrap().clone();
+    assert_eq!(world.state(&name), Some(ServiceState::Pending));
+    (world, services, name)
+}
+
+#[test]
+fn a_service_that_is_decommissioned_before_it_began_never_opens() {
+    let order = |name: &ServiceName| Order {
+        service: name.clone(),
+        kind: OrderKind::Decommission,
+        at: at(1),
+        by: "o".into(),
+        reason: "r".into(),
+    };
+    let ordered: fn(&mut World, &Order) = |world, order| {
+        world.order(order).unwrap();
+    };
+    let removed: fn(&mut World, &Order) = |world, _| {
+        world.apply(Settings::default(), BTreeMap::new(), at(1));
+    };
+    for end in [ordered, removed] {
+        let (mut world, services, name) = pending(10, 60);
+        end(&mut world, &order(&name));
+        for minute in [1, 9, 20, 70] {
+            world.tick(at(minute));
+            assert_eq!(world.state(&name), Some(ServiceState::Decommissioned), "minute {minute}");
+        }
+        world.apply(Settings::default(), services, at(71));
+        assert_eq!(world.state(&name), Some(ServiceState::Decommissioned), "the same file comes back");
+        let later = service(0, &text((3, 80, 10, 1, false)), &Settings::default());
+        world.apply(Settings::default(), BTreeMap::from([later]), at(72));
+        assert_eq!(world.state(&name), Some(ServiceState::Pending), "a later lifetime is another one");
+        world.tick(at(81));
+        assert_eq!(world.state(&name), Some(ServiceState::Open));
+    }
+}

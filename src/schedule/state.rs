@@ -138,7 +138,7 @@ fn ends_at(service: &Service, record: &Record) -> Time {
 /// The decommission on record, unless this lifetime began after it.
 fn recorded(service: &Service, record: &Record) -> Option<Time> {
     let decommissioned = record.decommissioned.as_ref()?;
-    (service.lifetime.opens_at() <= decommissioned.at).then_some(decommissioned.at)
+    (service.lifetime.opens_at() <= decommissioned.covers).then_some(decommissioned.at)
 }
 
 #[cfg(test)]
@@ -158,7 +158,13 @@ mod tests {
 
     fn decommissioned(text: &str) -> Record {
         let mut record = Record::default();
-        record.decommission(Decommissioned { at: at(text), cause: Cause::Order, by: None, reason: None });
+        record.decommission(Decommissioned {
+            at: at(text),
+            covers: at(text),
+            cause: Cause::Order,
+            by: None,
+            reason: None,
+        });
         record
     }
 

@@ -41,7 +41,13 @@ fn record() -> Pending {
         service: stripe(),
         record: Record {
             suspended: Some(Suspended { at: now(), by: "a".to_owned(), reason: "b".to_owned() }),
-            decommissioned: Some(Decommissioned { at: now(), cause: Cause::Removed, by: None, reason: None }),
+            decommissioned: Some(Decommissioned {
+                at: now(),
+                covers: now(),
+                cause: Cause::Removed,
+                by: None,
+                reason: None,
+            }),
         },
     })
 }

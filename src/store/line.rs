@@ -70,6 +70,8 @@ struct SuspendedText {
 #[derive(Serialize, Deserialize)]
 struct DecommissionedText {
     at: Time,
+    #[serde(default)]
+    covers: Option<Time>,
     cause: String,
     by: Option<String>,
     reason: Option<String>,
@@ -147,7 +149,8 @@ impl From<SuspendedText> for Suspended {
 
 impl From<Decommissioned> for DecommissionedText {
     fn from(event: Decommissioned) -> Self {
-        Self { at: event.at, cause: event.cause.as_str().to_owned(), by: event.by, reason: event.reason }
+        let Decommissioned { at, covers, cause, by, reason } = event;
+        Self { at, covers: Some(covers), cause: cause.as_str().to_owned(), by, reason }
     }
 }
 
@@ -157,6 +160,7 @@ impl TryFrom<DecommissionedText> for Decommissioned {
     fn try_from(text: DecommissionedText) -> Result<Self, Unreadable> {
         Ok(Self {
             at: text.at,
+            covers: text.covers.unwrap_or(text.at),
             cause: Cause::parse(&text.cause).ok_or(Unreadable::Cause(text.cause))?,
             by: text.by,
             reason: text.reason,

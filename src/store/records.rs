@@ -66,8 +66,8 @@ pub(super) async fn put_record(
     sqlx::query(
         "INSERT OR REPLACE INTO records
          (service, suspended_at, suspended_by, suspended_reason,
-          decommissioned_at, decommissioned_cause, decommissioned_by, decommissioned_reason)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+          decommissioned_at, decommissioned_cause, decommissioned_by, decommissioned_reason, decommissioned_covers)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(service.as_str())
     .bind(suspended.map(|event| text::from_time(event.at)))
@@ -77,6 +77,7 @@ pub(super) async fn put_record(
     .bind(decommissioned.map(|event| event.cause.as_str()))
     .bind(decommissioned.and_then(|event| event.by.as_ref()))
     .bind(decommissioned.and_then(|event| event.reason.as_ref()))
+    .bind(decommissioned.map(|event| text::from_time(event.covers)))
     .execute(connection)
     .await?;
     Ok(())
@@ -116,8 +117,11 @@ fn decommissioned(row: &SqliteRow) -> Result<Option<Decommissioned>, Fault> {
     let Some(at) = row.try_get::<Option<String>, _>("decommissioned_at")? else {
         return Ok(None);
     };
+    let at = text::to_time(&at)?;
+    let covers = row.try_get::<Option<String>, _>("decommissioned_covers")?;
     Ok(Some(Decommissioned {
-        at: text::to_time(&at)?,
+        at,
+        covers: covers.map_or(Ok(at), |covers| text::to_time(&covers))?,
         cause: to_cause(&row.try_get::<String, _>("decommissioned_cause")?)?,
         by: row.try_get("decommissioned_by")?,
         reason: row.try_get("decommissioned_reason")?,

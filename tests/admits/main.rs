@@ -156,6 +156,7 @@ fn record() -> impl Strategy<Value = Record> {
         suspended: suspended.map(|at| Suspended { at: instant(at), by: "x".into(), reason: "x".into() }),
         decommissioned: decommissioned.map(|at| Decommissioned {
             at: instant(at),
+            covers: instant(at),
             cause: Cause::Order,
             by: None,
             reason: None,

@@ -216,7 +216,13 @@ async fn records_and_orders_are_kept() {
     let store = Store::open(root.path()).await.unwrap();
     let bare = Record {
         suspended: None,
-        decommissioned: Some(Decommissioned { at: at(1), cause: Cause::Time, by: None, reason: None }),
+        decommissioned: Some(Decommissioned {
+            at: at(1),
+            covers: at(2),
+            cause: Cause::Time,
+            by: None,
+            reason: None,
+        }),
     };
     store.put_record(&name("a"), &decommissioned(9)).await.unwrap();
     store.put_record(&name("b"), &decommissioned(9)).await.unwrap();

@@ -49,6 +49,9 @@ struct SegmentText {
 #[serde(deny_unknown_fields)]
 struct DepartedText {
     at: Time,
+    /// Absent in what former versions wrote: `at`.
+    #[serde(default)]
+    covers: Option<Time>,
     cause: String,
 }
 
@@ -132,10 +135,11 @@ impl ServiceText {
         Self {
             text: service.text.clone(),
             lists: shelf.put_all(&service.lists),
-            departed: service
-                .departed
-                .as_ref()
-                .map(|departed| DepartedText { at: departed.at, cause: departed.cause.as_str().to_owned() }),
+            departed: service.departed.as_ref().map(|departed| DepartedText {
+                at: departed.at,
+                covers: Some(departed.covers),
+                cause: departed.cause.as_str().to_owned(),
+            }),
         }
     }
 
@@ -152,6 +156,6 @@ impl DepartedText {
     fn into_departed(self) -> Result<Departed, String> {
         let cause = Cause::parse(&self.cause)
             .ok_or_else(|| format!("{:?} is not a cause of a decommission", self.cause))?;
-        Ok(Departed { at: self.at, cause })
+        Ok(Departed { at: self.at, covers: self.covers.unwrap_or(self.at), cause })
     }
 }

@@ -66,6 +66,8 @@ pub struct AcceptedSegment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Departed {
     pub at: Time,
+    /// Final for lifetimes that begin at or before this.
+    pub covers: Time,
     pub cause: Cause,
 }
 

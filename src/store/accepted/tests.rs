@@ -27,8 +27,11 @@ fn segment(lists: &[(&str, &Arc<str>)]) -> AcceptedSegment {
 fn sample() -> Accepted {
     let list: Arc<str> = "192.0.2.1\n".into();
     let mut gone = service(&[("api", &list)]);
-    gone.departed =
-        Some(Departed { at: Utc.with_ymd_and_hms(2026, 1, 2, 3, 4, 5).unwrap(), cause: Cause::Removed });
+    gone.departed = Some(Departed {
+        at: Utc.with_ymd_and_hms(2026, 1, 2, 3, 4, 5).unwrap(),
+        covers: Utc.with_ymd_and_hms(2026, 2, 2, 3, 4, 5).unwrap(),
+        cause: Cause::Removed,
+    });
     Accepted {
         settings_text: Some("[paths]\n".to_owned()),
         services: [(name("gone"), gone), (name("stripe"), service(&[("api", &list), ("other", &list)]))]
