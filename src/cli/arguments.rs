@@ -164,7 +164,7 @@ pub struct Attempts {
     /// Only what was seen before this instant.
     #[arg(long, value_name = "TIME")]
     pub until: Option<When>,
-    /// The latest rows, that many at most, up to 10000 [default: 1000].
+    /// The latest rows, that many at most, up to 10000 [default: 1000, with --json 10000].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_ROWS)))]
     pub limit: Option<u32>,
     /// Goes on printing what is new or counts further, until interrupted; waits for a daemon that restarts.

@@ -11,6 +11,7 @@ use super::when;
 use crate::api::body::{Attempt, Attempts};
 use crate::api::client::{ClientError, escaped};
 use crate::model::Time;
+use crate::store::MOST_ROWS;
 
 /// Between two looks of `--follow`.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -22,7 +23,7 @@ pub async fn run(
     console: &mut Console<'_>,
 ) -> Result<(), Stop> {
     let narrowed = query(wanted, now)?;
-    let body = daemon.get(&path(&narrowed, wanted.limit.map(|limit| ("limit", limit.into())))).await?;
+    let body = daemon.get(&path(&narrowed, limit(wanted, console.json))).await?;
     let attempts: Attempts = understand(&body)?;
     let mut table = header();
     match console.json {
@@ -97,6 +98,12 @@ fn print_news(
     }
     news.iter().for_each(|attempt| table.push(row(attempt)));
     console.print(table.take(console.colour))
+}
+
+/// A program adds rows up: it gets as many as there can be.
+fn limit(wanted: &arguments::Attempts, json: bool) -> Option<(&'static str, u64)> {
+    let limit = wanted.limit.or(json.then_some(MOST_ROWS));
+    limit.map(|limit| ("limit", limit.into()))
 }
 
 /// What the rows have to be, as keys and values of a query.
@@ -175,12 +182,13 @@ mod tests {
     fn path_of(line: &[&str]) -> String {
         let arguments = Arguments::try_parse_from(["picoseg", "attempts"].iter().chain(line)).unwrap();
         let Command::Online(Online::Attempts(wanted)) = arguments.command else { panic!("attempts") };
-        path(&query(&wanted, Time::UNIX_EPOCH).unwrap(), wanted.limit.map(|limit| ("limit", limit.into())))
+        path(&query(&wanted, Time::UNIX_EPOCH).unwrap(), limit(&wanted, arguments.json))
     }
 
     #[test]
     fn a_query_names_what_was_asked_for() {
         assert_eq!(path_of(&[]), "/v1/attempts");
+        assert_eq!(path_of(&["--json"]), "/v1/attempts?limit=10000");
         assert_eq!(
             path_of(&["--service", "stripe", "--since", "now", "--limit", "5"]),
             "/v1/attempts?service=stripe&since=1970-01-01T00:00:00Z&limit=5"
