@@ -32,9 +32,12 @@ pub fn notes(family: Family) -> String {
     format!("who-out{}", digit(family))
 }
 
-/// The declaration of the set of notes: cgroup, remote address, protocol, remote port, local port.
+/// The declaration of the set of notes: cgroup, remote address, protocol, local port.
+///
+/// Without the remote port: a cgroup counts as two fields, and nft cannot read a set of more than five. nft 1.0.6 aborts
+/// when it lists one that has elements.
 pub fn declaration(family: Family) -> Set {
-    let fields = [Field::Cgroup, Field::Address(family), Field::Protocol, Field::Port, Field::Port];
+    let fields = [Field::Cgroup, Field::Address(family), Field::Protocol, Field::Port];
     Set::dynamic(&fields, SIZE, Some(TIMEOUT), false)
 }
 
@@ -45,8 +48,7 @@ pub fn add(family: Family, ruleset: &mut Ruleset) {
     // The deepest first: a socket that is less deep breaks the rule off.
     let note = |level| {
         let remote = Load::Address(family, Side::Destination);
-        let ports = [Side::Destination, Side::Source].map(Load::Port);
-        let key = [&[Load::Cgroup { level }, remote, Load::Protocol][..], &ports].concat();
+        let key = [Load::Cgroup { level }, remote, Load::Protocol, Load::Port(Side::Source)];
         vec![update(notes(family), &key), back()]
     };
     chain(ruleset, notes(family), (1..=DEEPEST).rev().map(note).collect());

@@ -15,29 +15,24 @@ use super::digest::Digest;
 use super::metrics::Watched;
 use super::names::Hosts;
 use super::notify::Notifier;
-use super::subjects::{Resolved, Subjects};
+use super::subjects::Subjects;
 use super::teardown::{self, Proofs};
-use super::{isolation, journald, record, snapshot};
-use crate::api::body::Teardown;
-use crate::compile::{CountSets, Openings};
+use super::{isolation, journald, record};
+use crate::compile::CountSets;
 use crate::config::{Diagnostic, Loaded};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
 use crate::model::{HostName, Order, OrderKind, ServiceName, Settings, Subject, Time};
 use crate::owners::Owners;
-use crate::plan::{self, Changeset};
-use crate::reconcile::{Happening, OrderError, Outcome, What, World};
+use crate::reconcile::{OrderError, World};
 use crate::resolvers;
-use crate::ruleset::{Part, Ruleset};
-use crate::store::accepted::{self, Accepted};
-use crate::store::{Fact, Keeper, Kept, LedgerKind, NewSource, Store, StoreError};
+use crate::ruleset::Ruleset;
+use crate::store::accepted::Accepted;
+use crate::store::{Keeper, LedgerKind, Store};
 
 /// How long a transition that could not be committed waits for its next try.
 const RETRY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
-
-/// Facts in one transaction, which has to fit into the time that a decision waits. An order's are few.
-const BATCH: usize = 1_024;
 
 /// How far the wall clock may be behind the latest time seen before it counts as turned back.
 const BEHIND: chrono::TimeDelta = chrono::TimeDelta::milliseconds(50);
@@ -58,7 +53,7 @@ pub struct Engine {
     pub attempts: Attempts,
     pub accepted: Accepted,
     /// When the world's time was last moved on, by a clock that nobody turns back.
-    seen_at: Instant,
+    pub(super) seen_at: Instant,
     /// Not before this time again: the last transition was not committed.
     retry_at: Option<Time>,
     /// How often the kernel held something else than was committed, and when that was last seen.
@@ -70,10 +65,10 @@ pub struct Engine {
     pub store_error: Option<String>,
     /// Promises that are weaker on this host.
     pub weaker: Vec<String>,
-    told: Told,
-    digest: Digest,
+    pub(super) told: Told,
+    pub(super) digest: Digest,
     /// The digest that the ledger has.
-    told_digest: Option<String>,
+    pub(super) told_digest: Option<String>,
     /// The ledger could not be read at the start: what it lacks is told when it can be.
     pub(super) untold: bool,
     pub watched: Watched,
@@ -83,10 +78,10 @@ pub struct Engine {
 }
 
 /// Whom the engine tells of what it put on record.
-struct Told {
-    sources: journald::Sources,
-    entries: journald::Entries,
-    notifier: Notifier,
+pub(super) struct Told {
+    pub(super) sources: journald::Sources,
+    pub(super) entries: journald::Entries,
+    pub(super) notifier: Notifier,
 }
 
 impl Told {
@@ -213,40 +208,13 @@ impl Engine {
         Ok(Changed { table, proofs, recorded, warnings: loaded.warnings })
     }
 
-    /// The entries about files that are in force, each with what `head` says.
-    pub(super) async fn applied(
-        &mut self,
-        listing: Listing,
-        kind: LedgerKind,
-        by: &str,
-        mut head: serde_json::Value,
-    ) -> Vec<Fact> {
-        let digest = self.digest().await;
-        head["services"] = json!(self.world.files_count());
-        head["mode"] = json!(self.world.settings().enforcement.mode.to_string());
-        head["ruleset_digest"] = json!(digest);
-        self.told_digest = Some(digest);
-        listing.facts(kind, self.world.now(), by, &head)
-    }
-
-    /// Has the entries of a change say it where the rules are others since.
-    async fn note_digest(&mut self, facts: &mut Vec<Fact>) {
-        let digest = self.digest().await;
-        if self.told_digest.as_ref() == Some(&digest) {
-            return;
-        }
-        if !record::note_digest(facts, &digest) {
-            facts.extend(
-                self.applied(Listing::default(), LedgerKind::ConfigApplied, record::DAEMON, json!({})).await,
-            );
-        }
-        self.told_digest = Some(digest);
-    }
-
     /// Notes that files were not accepted.
     pub async fn reject(&mut self, diagnostics: &[Diagnostic], by: &str) {
         let first = diagnostics.first().map(ToString::to_string).unwrap_or_default();
-        let error = format!("{} mistakes; the first: {first}", diagnostics.len());
+        let error = match diagnostics.len() {
+            1 => first,
+            mistakes => format!("{mistakes} mistakes; the first: {first}"),
+        };
         self.config_error = Some(error.clone());
         let entry = record::note(LedgerKind::ConfigRejected, self.world.now(), by, json!({ "error": error }));
         self.keep(vec![entry]).await;
@@ -345,159 +313,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Decommissions stand beside the accepted texts too: a database that is removed must not bring a service back.
-    fn snapshot_decommissions(&mut self, outcome: &Outcome) {
-        let ended = |h: &Happening| matches!(h.what, What::Decommissioned(_));
-        if outcome.happenings.iter().any(ended) {
-            snapshot::note_decommissions(&mut self.accepted, &self.world);
-            self.write_accepted();
-        }
-    }
-
-    /// Takes over where subjects are now: the chains of their policies change, nothing else.
-    pub fn resolve(&mut self, changes: Vec<Resolved>) -> Result<(), CommitError> {
-        let mut next = self.world.clone();
-        let mut subjects = BTreeSet::new();
-        for (subject, places) in changes {
-            tracing::info!(%subject, places = places.len(), "subject changed");
-            subjects.insert(subject.clone());
-            next.resolve_at(subject, places, clock::now());
-        }
-        let part = next.compile_subjects(&subjects, &self.world, &self.in_force);
-        self.put_part_in_force(next, part)?;
-        Ok(())
-    }
-
-    /// Tells whoever waits for it which places of subjects are in the table.
-    pub fn confirm_subjects(&mut self) {
-        let world = &self.world;
-        self.subjects.confirm(|subject| world.places(subject));
-    }
-
-    pub(super) fn put_in_force(
-        &mut self,
-        next: World,
-        rearm: &BTreeSet<String>,
-    ) -> Result<bool, CommitError> {
-        let digest = Digest::begin(&next);
-        let mut wanted = next.compile();
-        self.keep_counts(&mut wanted);
-        let changeset = plan::plan(&self.in_force, &wanted, rearm);
-        let changed = changeset.as_ref().is_some_and(Changeset::outlasts_time);
-        match changeset.map(|changeset| self.commit(changeset)) {
-            Some(Err(CommitError::Vanished { .. })) => self.replace(&mut wanted)?,
-            committed => committed.transpose().map(|_| ())?,
-        }
-        self.take(next);
-        self.adopt(wanted, digest, changed);
-        Ok(changed)
-    }
-
-    /// Puts in force what follows the state of these services; everything when others govern than before.
-    fn put_services_in_force(
-        &mut self,
-        next: World,
-        touched: &BTreeSet<ServiceName>,
-    ) -> Result<bool, CommitError> {
-        let governs = |world: &World, name| world.standing(name).is_some_and(|s| s.governs(world.now()));
-        if touched.iter().any(|name| governs(&next, name) != governs(&self.world, name)) {
-            return self.put_in_force(next, &BTreeSet::new());
-        }
-        let part = next.compile_services(touched, self.owners.ties(touched), &self.in_force);
-        let same = |(name, chain)| self.in_force.chains.get(name) == Some(chain);
-        // Windows come and go; rules follow files and orders.
-        let rules_change = !part.wanted.chains.iter().all(same);
-        let moved: BTreeSet<_> =
-            touched.iter().filter(|name| next.moved(&self.world, name)).cloned().collect();
-        let digest = rules_change.then(|| Digest::begin(&next));
-        let changed = match moved.is_empty() {
-            true => self.put_part_in_force(next, part)?,
-            false => self.put_addresses_in_force(next, &moved, Some(part))?,
-        };
-        if let Some(digest) = digest {
-            self.in_force_since = self.world.now();
-            self.digest = digest;
-        }
-        Ok(changed)
-    }
-
-    pub(super) fn put_part_in_force(&mut self, next: World, mut part: Part) -> Result<bool, CommitError> {
-        self.keep_part_counts(&mut part);
-        let changeset = plan::plan_part(&self.in_force, &part);
-        let changed = changeset.is_some();
-        match changeset.map(|changeset| self.commit(changeset)) {
-            Some(Err(CommitError::Vanished { .. })) => {
-                let digest = Digest::begin(&next);
-                let mut wanted = next.compile();
-                self.replace(&mut wanted)?;
-                self.take(next);
-                self.adopt(wanted, digest, true);
-                return Ok(true);
-            }
-            committed => committed.transpose().map(|_| ())?,
-        }
-        self.take(next);
-        self.in_force.take_over(part);
-        Ok(changed)
-    }
-
-    pub(super) fn take(&mut self, next: World) {
-        if next.now() > self.world.now() {
-            self.seen_at = Instant::now();
-        }
-        self.world = next;
-    }
-
-    fn adopt(&mut self, wanted: Ruleset, digest: Digest, changed: bool) {
-        self.in_force = wanted;
-        if changed {
-            self.in_force_since = self.world.now();
-        }
-        self.owners = Owners::new(&self.world.standings());
-        self.digest = digest;
-    }
-
-    /// Brings whatever is in the kernel to the wanted table, in one transaction and without a packet's gap.
-    fn replace(&mut self, wanted: &mut Ruleset) -> Result<(), CommitError> {
-        let (found, held) = match self.table.inventory()? {
-            Some(found) => {
-                self.keep_found_counts(&found, wanted);
-                (found, self.table.held(wanted)?)
-            }
-            None => {
-                self.attempts.begin_anew();
-                Default::default()
-            }
-        };
-        match plan::replace(&found, &held, wanted) {
-            Some(changeset) => self.commit(changeset),
-            None => Ok(()),
-        }
-    }
-
-    /// Commits and reads back.
-    pub(super) fn commit(&mut self, changeset: Changeset) -> Result<(), CommitError> {
-        let began = Instant::now();
-        let committed = self.commit_and_verify(changeset);
-        self.watched.commits.note(committed.is_ok(), began.elapsed());
-        committed
-    }
-
-    fn commit_and_verify(&mut self, changeset: Changeset) -> Result<(), CommitError> {
-        let latest = self.world.now();
-        for phase in changeset.phases() {
-            // Timeouts count from here; a clock that was turned back must not make them longer.
-            let committed = self.table.commit(&phase, &|| clock::now().max(latest))?;
-            tracing::debug!(?committed, "committed");
-            for difference in self.table.verify(&phase, &clock::now)? {
-                tracing::error!(%difference, "the kernel holds something else than was committed");
-                self.drift += 1;
-                self.drift_at = Some(clock::now());
-            }
-        }
-        Ok(())
-    }
-
     async fn teardown(&mut self, needed: bool) -> Proofs {
         match needed {
             true => {
@@ -507,145 +322,6 @@ impl Engine {
             }
             false => Proofs::new(),
         }
-    }
-
-    /// A proof for every service that closed, also when nothing was connected.
-    fn proof_facts(&self, outcome: &Outcome, proofs: &Proofs) -> Vec<Fact> {
-        let now = self.world.now();
-        let closing = outcome.closing();
-        let cut = proofs.keys().filter(|service| !closing.contains(service));
-        closing
-            .iter()
-            .copied()
-            .chain(cut)
-            .map(|service| {
-                let proof = proofs.get(service).cloned().unwrap_or_default();
-                let proof = Teardown { completed_at: Some(clock::now().max(now)), ..proof };
-                record::teardown(service, &proof, now)
-            })
-            .collect()
-    }
-
-    /// Puts facts on record; false while they wait for the store.
-    pub async fn keep(&mut self, facts: Vec<Fact>) -> bool {
-        let mut facts = facts.into_iter();
-        let mut seqs = Vec::new();
-        loop {
-            let batch: Vec<_> = facts.by_ref().take(BATCH).collect();
-            if batch.is_empty() {
-                self.note_time().await;
-                self.told.entries.tell(self.keeper.store(), &seqs).await;
-                return true;
-            }
-            let (error, keeping) = match self.keeper.keep(batch, clock::now()).await {
-                Kept::Recorded(numbers) => {
-                    seqs.extend(numbers);
-                    continue;
-                }
-                Kept::Waiting { error, keeping } => (error, keeping),
-            };
-            let rest: Vec<_> = facts.collect();
-            if !rest.is_empty() {
-                // Behind those that wait already: nothing is asked.
-                let _waiting = self.keeper.keep(rest, clock::now()).await;
-            }
-            let error = error.map_or_else(|| "earlier facts wait".to_owned(), |e| e.to_string());
-            tracing::error!(%error, ?keeping, "not on record yet");
-            self.store_broke(error);
-            return false;
-        }
-    }
-
-    /// Tells of sources whose first attempts are on record.
-    pub fn tell(&mut self, new: &[NewSource]) {
-        self.told.sources.tell(new);
-        if !new.is_empty() {
-            self.told.notifier.wake();
-        }
-    }
-
-    /// Remembers the latest time: turning the clock back must not reopen what has closed, also not after a restart.
-    async fn note_time(&mut self) {
-        if let Err(error) = self.keeper.store().note_time(self.world.now()).await {
-            self.store_broke(error.to_string());
-        }
-    }
-
-    /// From now on nothing opens that is not open already.
-    pub fn store_broke(&mut self, error: String) {
-        if self.store_error.is_some() {
-            return;
-        }
-        self.store_error = Some(error);
-        if self.world.openings() == Openings::Armed {
-            self.set_openings(Openings::Since(self.world.now()));
-        }
-    }
-
-    /// Attempts stay in the kernel's counters. Behind a reader that stalls nothing else waits.
-    pub fn attempts_not_written(&mut self, error: &StoreError) {
-        tracing::error!(%error, "attempts are not on record yet");
-        if !matches!(error, StoreError::LogHeld { .. }) {
-            self.store_broke(error.to_string());
-        }
-    }
-
-    /// Tries the store again; when it works everything is armed again.
-    pub async fn heal(&mut self) {
-        match self.keeper.heal(clock::now()).await {
-            Ok(_) => {
-                tracing::info!("the store works again");
-                self.store_error = None;
-                self.told.entries.tell(self.keeper.store(), &[]).await;
-                self.set_openings(Openings::Armed);
-                self.tell_what_is_untold().await;
-            }
-            Err(error) => self.store_error = Some(error.to_string()),
-        }
-    }
-
-    /// Takes over whom the host asks for names: segments that may ask too follow.
-    pub fn follow_resolvers(&mut self) -> Result<(), CommitError> {
-        if !self.world.segments().values().any(|segment| segment.dns) {
-            return Ok(());
-        }
-        let mut next = self.world.clone();
-        if next.set_resolvers(resolvers::read()) {
-            tracing::info!(resolvers = ?next.resolvers(), "the resolvers changed");
-            self.put_in_force(next, &BTreeSet::new())?;
-        }
-        Ok(())
-    }
-
-    fn set_openings(&mut self, openings: Openings) {
-        let mut next = self.world.clone();
-        next.set_openings(openings);
-        let windows = next.compile_windows();
-        if let Err(error) = self.put_part_in_force(next, windows) {
-            tracing::error!(%error, "cannot change what may open");
-        }
-    }
-
-    /// Remembers the accepted texts, for a start with bad files and for services whose file goes.
-    /// Returns those of before.
-    fn accept(&mut self, loaded: &Loaded) -> Accepted {
-        let accepted = snapshot::merged(&self.accepted, loaded, &self.world);
-        let before = std::mem::replace(&mut self.accepted, accepted);
-        self.write_accepted();
-        before
-    }
-
-    pub fn write_accepted(&mut self) {
-        let directory = &self.world.settings().paths.state;
-        if let Err(error) = accepted::write(directory, &self.accepted) {
-            tracing::error!(%error, "cannot keep the accepted files");
-            self.store_broke(error.to_string());
-        }
-    }
-
-    /// The digest over the printed table that follows from files and orders alone.
-    pub async fn digest(&mut self) -> String {
-        self.digest.get().await
     }
 
     /// When the loop has to look at the time again.
@@ -665,12 +341,5 @@ impl Engine {
         let closes_at = self.world.next_close()?;
         let left = (closes_at - latest).to_std().unwrap_or_default();
         Some((self.seen_at + left, closes_at))
-    }
-
-    /// Takes over subjects whose cgroups the table does not know yet: an earlier change of them failed.
-    pub fn catch_up(&mut self) -> Result<(), CommitError> {
-        let mut behind = self.subjects.resolved();
-        behind.retain(|(subject, places)| self.world.places(subject) != places);
-        if behind.is_empty() { Ok(()) } else { self.resolve(behind) }
     }
 }

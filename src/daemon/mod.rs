@@ -4,7 +4,9 @@
 //! | file | duty |
 //! |---|---|
 //! | `start` | everything that has to be there before the first transaction |
-//! | `engine` | changes of the world, committed and recorded |
+//! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
+//! | `in_force` | from a world to the table |
+//! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
 //! | `programs` | what the helper tells of programs, in the words of `show` |
 //! | `findings` | sockets that were made elsewhere than a policy supposes |
@@ -42,12 +44,14 @@ mod fallback;
 mod findings;
 mod hearing;
 mod in_flight;
+mod in_force;
 mod isolation;
 mod journald;
 mod matching;
 mod metrics;
 mod names;
 mod notify;
+mod on_record;
 mod programs;
 mod record;
 mod report;

@@ -57,7 +57,7 @@ async fn history(connection: &mut SqliteConnection, service: &ServiceName) -> Re
     let entries = latest(connection, service).await?;
     let ended = entries.iter().rfind(|row| row.kind == LedgerKind::ServiceDecommissioned.as_str());
     let applied = match ended {
-        Some(ended) => follows(connection, ended.seq).await?,
+        Some(ended) => precedes(connection, ended.seq).await?,
         None => None,
     };
     Ok(History {
@@ -80,9 +80,9 @@ async fn latest(connection: &mut SqliteConnection, service: &ServiceName) -> Res
     rows.iter().rev().map(ledger_row).collect()
 }
 
-/// What files bring about stands right before the entry of their being loaded.
-async fn follows(connection: &mut SqliteConnection, seq: u64) -> Result<Option<LedgerRow>, Fault> {
-    let row = sqlx::query("SELECT * FROM ledger WHERE seq > ? AND kind IN (?, ?) ORDER BY seq LIMIT 1")
+/// What files bring about stands behind the entry of their being loaded.
+async fn precedes(connection: &mut SqliteConnection, seq: u64) -> Result<Option<LedgerRow>, Fault> {
+    let row = sqlx::query("SELECT * FROM ledger WHERE seq < ? AND kind IN (?, ?) ORDER BY seq DESC LIMIT 1")
         .bind(text::from_count(seq))
         .bind(LedgerKind::ConfigApplied.as_str())
         .bind(LedgerKind::DaemonStarted.as_str())

@@ -37,8 +37,8 @@ pub struct Batch {
 pub struct Flow {
     pub remote: IpAddr,
     pub protocol: u8,
-    /// Of the remote and of the local end; none for protocols without.
-    pub ports: Option<(u16, u16)>,
+    /// None for protocols without.
+    pub local_port: Option<u16>,
 }
 
 /// The kernel says: the socket of this flow was created in this cgroup.
@@ -180,8 +180,8 @@ fn holder(known: &Known, inode: u32) -> Option<u32> {
 }
 
 fn flow(sighting: &Sighting) -> Flow {
-    let ports = sighting.remote_port.zip(sighting.local_port);
-    Flow { remote: sighting.target.remote, protocol: sighting.target.protocol, ports }
+    let target = &sighting.target;
+    Flow { remote: target.remote, protocol: target.protocol, local_port: sighting.local_port }
 }
 
 /// Not a listener that happens to have the port, nor a later socket.
@@ -229,7 +229,7 @@ impl Notes {
     fn new(notes: &[Note]) -> Self {
         let mut flows: HashMap<Flow, Found> = HashMap::with_capacity(notes.len() * 2);
         for note in notes {
-            for flow in [note.flow, Flow { ports: None, ..note.flow }] {
+            for flow in [note.flow, Flow { local_port: None, ..note.flow }] {
                 let found = flows.entry(flow).or_insert(Found::None);
                 *found = found.with(note.cgroup);
             }

@@ -178,11 +178,9 @@ fn note(values: &[Value]) -> Option<Note> {
             Value::Cgroup(cgroup),
             Value::Address(remote),
             Value::Protocol(protocol),
-            Value::Port(remote_port),
             Value::Port(local_port),
         ] => {
-            let flow =
-                Flow { remote: *remote, protocol: *protocol, ports: Some((*remote_port, *local_port)) };
+            let flow = Flow { remote: *remote, protocol: *protocol, local_port: Some(*local_port) };
             Some(Note { flow, cgroup: *cgroup })
         }
         _ => None,
