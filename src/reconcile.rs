@@ -15,25 +15,25 @@
 //! kernel, and only then kept.
 
 mod agenda;
+mod asked;
 mod enclosures;
 mod index;
 mod names;
 mod passage;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
-
-use crate::compile::{self, Input, Openings, Place, Resolution, Standing, Unresolved};
+use crate::compile::{Openings, Place, Resolution, Standing};
 use crate::model::{
     Cause, Decommissioned, FileState, Order, OrderKind, Record, Service, ServiceName, ServiceState, Settings,
     Span, Subject, Time,
 };
 use crate::names::Names;
-use crate::ruleset::{Part, Ruleset};
+
 use crate::schedule;
 use agenda::{Agenda, Entry};
 use enclosures::Enclosures;
@@ -422,100 +422,6 @@ impl World {
         whats.into_iter().map(happening).collect()
     }
 
-    /// Returns the wanted table.
-    pub fn compile(&self) -> Ruleset {
-        let standings = self.standings();
-        compile::compile(&self.input(&standings))
-    }
-
-    /// Returns only the sets that follow the time.
-    pub fn compile_windows(&self) -> Part {
-        let standings = self.standings();
-        compile::window_sets(&self.input(&standings))
-    }
-
-    /// Returns only what follows where these subjects are; `before`: the world whose table is in force.
-    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, before: &Self, in_force: &Ruleset) -> Part {
-        let mut part = Part::new(&self.settings.enforcement.table);
-        let judges = |subject| self.enclosures.names(subject) || self.index.is_anywhere(subject);
-        if subjects.iter().any(judges) {
-            self.compile_enclosures(in_force, &mut part);
-        }
-        self.compile_learning(subjects, before, &mut part);
-        for subject in subjects {
-            let standings = self.standings_of(self.index.with_subject(subject));
-            compile::subject_chains(&self.input(&standings), subject, &mut part);
-        }
-        part
-    }
-
-    /// Returns only what follows the state of these services. Right as long as the same services govern as in the
-    /// table in force; `ties`: the groups of services that own addresses together with any of them.
-    pub fn compile_services<'a>(
-        &self,
-        names: &BTreeSet<ServiceName>,
-        ties: impl IntoIterator<Item = &'a [ServiceName]>,
-        in_force: &Ruleset,
-    ) -> Part {
-        let standings = self.standings_of(names);
-        let ties: Vec<_> = ties.into_iter().map(|group| self.standings_of(group)).collect();
-        let in_use = |set: &str| {
-            let mut users = self.index.with_opening_set(set).filter_map(|name| self.standing(name));
-            users.any(|standing| standing.may_open(self.latest))
-        };
-        let mut part = compile::service_part(&self.input(&standings), &ties, &in_use, in_force);
-        if self.index.anywhere().into_iter().any(|name| names.contains(name)) {
-            self.compile_enclosures(in_force, &mut part);
-        }
-        part
-    }
-
-    fn compile_enclosures(&self, in_force: &Ruleset, part: &mut Part) {
-        let standings = self.standings_of(self.index.anywhere());
-        compile::enclosures(&self.input(&standings), in_force, part);
-    }
-
-    /// Returns the table that follows from files and orders alone: the same on every host and at every restart.
-    pub fn compile_lasting(&self) -> Ruleset {
-        let all = self.services.values().map(|known| Standing { service: &known.file, ..self.stand(known) });
-        let standings: Vec<_> = all.filter(|standing| standing.governs(self.latest)).collect();
-        let resolution = Resolution::new();
-        let input = self.input(&standings);
-        compile::compile(&Input {
-            segments: self.enclosures.files(),
-            resolution: &resolution,
-            resolvers: &[],
-            openings: Openings::Never,
-            cut_at: None,
-            ..input
-        })
-    }
-
-    /// The SHA-256, in hexadecimal, over the printed table that follows from files and orders alone.
-    pub fn digest(&self) -> String {
-        let printed = self.compile_lasting().print_lasting().to_string();
-        Sha256::digest(printed.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    fn input<'a>(&'a self, services: &'a [Standing<'a>]) -> Input<'a> {
-        Input {
-            settings: &self.settings,
-            services,
-            segments: self.enclosures.segments(),
-            resolvers: self.enclosures.resolvers(),
-            resolution: &self.resolution,
-            now: self.latest,
-            openings: self.openings,
-            unresolved: Unresolved::Silent,
-            cut_at: self.cut_at,
-        }
-    }
-
-    fn standings_of<'a>(&self, names: impl IntoIterator<Item = &'a ServiceName>) -> Vec<Standing<'_>> {
-        let known = names.into_iter().filter_map(|name| self.standing(name));
-        known.filter(|standing| standing.governs(self.latest)).collect()
-    }
-
     /// The services sorted by name, those whose watch is over left out.
     pub fn standings(&self) -> Vec<Standing<'_>> {
         let all = self.services.values().map(|known| self.stand(known));
@@ -530,82 +436,6 @@ impl World {
         // Approvals cannot be given yet: where they are required nothing opens.
         let approved = self.settings.approval.required.is_empty();
         Standing { service: &known.service, record: &known.record, approved }
-    }
-
-    /// The number of services whose files are there.
-    pub fn files_count(&self) -> usize {
-        self.services.values().filter(|known| !known.departed).count()
-    }
-
-    /// True when the service's file is gone.
-    pub fn is_departed(&self, name: &ServiceName) -> bool {
-        self.services.get(name).is_some_and(|known| known.departed)
-    }
-
-    pub fn state(&self, name: &ServiceName) -> Option<ServiceState> {
-        self.standing(name).map(|standing| state(&standing, self.latest))
-    }
-
-    pub fn current_opening(&self, name: &ServiceName) -> Option<Span> {
-        self.opening_at(name, self.latest)
-    }
-
-    fn opening_at(&self, name: &ServiceName, at: Time) -> Option<Span> {
-        let s = self.standing(name)?;
-        schedule::current_opening(s.service, s.record, s.approved, at)
-    }
-
-    /// The state that the service had when it was last looked at; `None` where it governs nothing.
-    pub fn settled_state(&self, name: &ServiceName) -> Option<ServiceState> {
-        self.agenda.state(name).filter(|_| self.agenda.governs(name))
-    }
-
-    /// Every service that was ever taken over, also those whose watch is over.
-    pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
-        self.services.keys()
-    }
-
-    pub fn next_opening(&self, name: &ServiceName) -> Option<Span> {
-        let s = self.standing(name)?;
-        schedule::next_opening(s.service, s.record, s.approved, self.latest)
-    }
-
-    pub fn subjects(&self) -> BTreeSet<&Subject> {
-        self.index.subjects().chain(self.enclosures.subjects()).collect()
-    }
-
-    /// True when some policy or segment is about the subject.
-    pub fn is_named(&self, subject: &Subject) -> bool {
-        self.index.names(subject) || self.enclosures.names(subject)
-    }
-
-    pub fn places(&self, subject: &Subject) -> &[Place] {
-        self.resolution.get(subject).map_or(&[], |places| places)
-    }
-
-    /// Since when the subject is where it is, or nowhere; `None` where nobody looked for it.
-    pub fn since(&self, subject: &Subject) -> Option<Time> {
-        self.since.get(subject).copied()
-    }
-
-    /// The state of a service as it was last settled, and its next change by time.
-    pub fn outlook(&self, name: &ServiceName) -> Option<(ServiceState, Option<(Time, ServiceState)>)> {
-        self.agenda.entry(name).map(|entry| (entry.state, entry.transition))
-    }
-
-    /// The next change of any service's state.
-    pub fn next_transition(&self) -> Option<(Time, ServiceName, ServiceState)> {
-        self.agenda.next_transition()
-    }
-
-    /// The earliest end of the openings in force.
-    pub fn next_close(&self) -> Option<Time> {
-        self.services.keys().filter_map(|name| self.current_opening(name)).map(Span::closes_at).min()
-    }
-
-    /// When to call [`World::tick`] next; without services in a long time.
-    pub fn next_deadline(&self) -> Time {
-        self.agenda.first().unwrap_or(self.latest + LONG)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::model::{Segment, SegmentName};
 use crate::names::News;
 use crate::owners::Owners;
 use crate::plan;
-use crate::ruleset::Verdict;
+use crate::ruleset::{Part, Ruleset, Verdict};
 
 fn at(minute: i64) -> Time {
     Time::from_timestamp(1_790_000_000 + minute * 60, 0).unwrap()

@@ -1,0 +1,109 @@
+//! The table that a world wants: whole, or the parts of it that a change touches.
+
+use std::collections::BTreeSet;
+
+use sha2::{Digest as _, Sha256};
+
+use super::World;
+use crate::compile::{self, Input, Openings, Resolution, Standing, Unresolved};
+use crate::model::{ServiceName, Subject};
+use crate::ruleset::{Part, Ruleset};
+
+impl World {
+    /// Returns the wanted table.
+    pub fn compile(&self) -> Ruleset {
+        let standings = self.standings();
+        compile::compile(&self.input(&standings))
+    }
+
+    /// Returns only the sets that follow the time.
+    pub fn compile_windows(&self) -> Part {
+        let standings = self.standings();
+        compile::window_sets(&self.input(&standings))
+    }
+
+    /// Returns only what follows where these subjects are; `before`: the world whose table is in force.
+    pub fn compile_subjects(&self, subjects: &BTreeSet<Subject>, before: &Self, in_force: &Ruleset) -> Part {
+        let mut part = Part::new(&self.settings.enforcement.table);
+        let judges = |subject| self.enclosures.names(subject) || self.index.is_anywhere(subject);
+        if subjects.iter().any(judges) {
+            self.compile_enclosures(in_force, &mut part);
+        }
+        self.compile_learning(subjects, before, &mut part);
+        for subject in subjects {
+            let standings = self.standings_of(self.index.with_subject(subject));
+            compile::subject_chains(&self.input(&standings), subject, &mut part);
+        }
+        part
+    }
+
+    /// Returns only what follows the state of these services. Right as long as the same services govern as in the
+    /// table in force; `ties`: the groups of services that own addresses together with any of them.
+    pub fn compile_services<'a>(
+        &self,
+        names: &BTreeSet<ServiceName>,
+        ties: impl IntoIterator<Item = &'a [ServiceName]>,
+        in_force: &Ruleset,
+    ) -> Part {
+        let standings = self.standings_of(names);
+        let ties: Vec<_> = ties.into_iter().map(|group| self.standings_of(group)).collect();
+        let in_use = |set: &str| {
+            let mut users = self.index.with_opening_set(set).filter_map(|name| self.standing(name));
+            users.any(|standing| standing.may_open(self.latest))
+        };
+        let mut part = compile::service_part(&self.input(&standings), &ties, &in_use, in_force);
+        if self.index.anywhere().into_iter().any(|name| names.contains(name)) {
+            self.compile_enclosures(in_force, &mut part);
+        }
+        part
+    }
+
+    pub(super) fn compile_enclosures(&self, in_force: &Ruleset, part: &mut Part) {
+        let standings = self.standings_of(self.index.anywhere());
+        compile::enclosures(&self.input(&standings), in_force, part);
+    }
+
+    /// Returns the table that follows from files and orders alone: the same on every host and at every restart.
+    pub fn compile_lasting(&self) -> Ruleset {
+        let all = self.services.values().map(|known| Standing { service: &known.file, ..self.stand(known) });
+        let standings: Vec<_> = all.filter(|standing| standing.governs(self.latest)).collect();
+        let resolution = Resolution::new();
+        let input = self.input(&standings);
+        compile::compile(&Input {
+            segments: self.enclosures.files(),
+            resolution: &resolution,
+            resolvers: &[],
+            openings: Openings::Never,
+            cut_at: None,
+            ..input
+        })
+    }
+
+    /// The SHA-256, in hexadecimal, over the printed table that follows from files and orders alone.
+    pub fn digest(&self) -> String {
+        let printed = self.compile_lasting().print_lasting().to_string();
+        Sha256::digest(printed.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(super) fn input<'a>(&'a self, services: &'a [Standing<'a>]) -> Input<'a> {
+        Input {
+            settings: &self.settings,
+            services,
+            segments: self.enclosures.segments(),
+            resolvers: self.enclosures.resolvers(),
+            resolution: &self.resolution,
+            now: self.latest,
+            openings: self.openings,
+            unresolved: Unresolved::Silent,
+            cut_at: self.cut_at,
+        }
+    }
+
+    pub(super) fn standings_of<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a ServiceName>,
+    ) -> Vec<Standing<'_>> {
+        let known = names.into_iter().filter_map(|name| self.standing(name));
+        known.filter(|standing| standing.governs(self.latest)).collect()
+    }
+}
