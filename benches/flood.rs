@@ -274,7 +274,12 @@ impl Collector {
             }
             Variant::UlogdSqlite => {
                 let database = self.dir.join("ulogd.sqlite3");
-                let rows = said(Command::new("sqlite3").arg(database).arg("SELECT count(*) FROM ulog"));
+                let rows = said(
+                    Command::new("sqlite3")
+                        .args(["-cmd", ".timeout 5000"])
+                        .arg(database)
+                        .arg("SELECT count(*) FROM ulog"),
+                );
                 (dropped(), rows.trim().parse().unwrap_or_default())
             }
         }

@@ -128,11 +128,12 @@ impl Engine {
 
     pub(super) fn commit_and_verify(&mut self, changeset: Changeset) -> Result<(), CommitError> {
         let latest = self.world.now();
+        // Timeouts count from here; a clock that was turned back must not make them longer.
+        let now = || clock::now().max(latest);
         for phase in changeset.phases() {
-            // Timeouts count from here; a clock that was turned back must not make them longer.
-            let committed = self.table.commit(&phase, &|| clock::now().max(latest))?;
+            let committed = self.table.commit(&phase, &now)?;
             tracing::debug!(?committed, "committed");
-            for difference in self.table.verify(&phase, &clock::now)? {
+            for difference in self.table.verify(&phase, &now)? {
                 tracing::error!(%difference, "the kernel holds something else than was committed");
                 self.drift += 1;
                 self.drift_at = Some(clock::now());
