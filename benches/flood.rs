@@ -244,16 +244,18 @@ impl Collector {
         while Instant::now() < end {
             std::thread::sleep(Duration::from_secs(1));
             let now = self.figures();
-            if now == last && now.0 == sent {
+            let told = now.is_some_and(|(counted, _)| counted == sent);
+            if now == last && told {
                 break;
             }
             last = now;
         }
-        last
+        last.unwrap_or_default()
     }
 
-    fn figures(&self) -> (u64, u64) {
-        match self.variant {
+    /// What is counted and what recorded so far; `None` while that cannot be read: ulogd holds its database locked.
+    fn figures(&self) -> Option<(u64, u64)> {
+        Some(match self.variant {
             Variant::DropOnly => (dropped(), 0),
             Variant::Picoseg | Variant::PicosegAllDetails => {
                 let status = said(
@@ -280,9 +282,9 @@ impl Collector {
                         .arg(database)
                         .arg("SELECT count(*) FROM ulog"),
                 );
-                (dropped(), rows.trim().parse().unwrap_or_default())
+                (dropped(), rows.trim().parse().ok()?)
             }
-        }
+        })
     }
 
     /// User and system time in seconds: fields 14 and 15 of /proc/PID/stat, in hundredths (proc(5)).

@@ -158,9 +158,8 @@ fn a_flood_beyond_the_bound_is_exact_by_service_and_nothing_of_it_passes() {
     let (now, most, after) = costs(&daemon);
     let busy = after - before;
     eprintln!("resident {now} MiB, at most {most}; {busy:?} of {took:?}");
-    // A build without optimisation, on a machine that does other things.
+    // A build without optimisation has more than an optimised one. What it costs in time, `benches/flood.rs` says.
     assert!(most < 96, "{most} MiB");
-    assert!(busy < took.mul_f64(0.7), "{busy:?} of {took:?}");
     let all = sums(&lab);
     let (stripe, adyen) = (&all["stripe ingress expired"], &all["adyen ingress expired"]);
     assert!(stripe.other > 0 && adyen.other > 0, "{all:#?}");
