@@ -14,6 +14,7 @@ use super::sources::{Pair, Read};
 use super::tally::{Changes, Detail, Tally, Target};
 use super::whois::{Sighting, Whois};
 use crate::compile::{self, Charged, CountSets};
+use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
 use crate::kernel::nflog;
 use crate::model::{Direction, Time};
@@ -121,9 +122,9 @@ impl Attempts {
         owners: &Owners,
         store: &Store,
     ) -> Result<Next, StepError> {
-        self.explain(table, world.now());
+        self.explain(table, time(world));
         let outcome = match std::mem::replace(&mut self.stage, Stage::Idle) {
-            Stage::Idle => self.look(table, in_force, store, world.now()).await,
+            Stage::Idle => self.look(table, in_force, store, time(world)).await,
             Stage::Reading { left, read } => self.read_next(table, left, read),
             Stage::Settling { left, now } => {
                 self.settle_next(table, in_force, world, owners, store, left, now).await
@@ -223,7 +224,7 @@ impl Attempts {
         match now {
             Some(mut settling) => {
                 let (changes, lines, packets) = settling.next(self, world, &standings);
-                self.write(store, changes, lines, world.now()).await?;
+                self.write(store, changes, lines, time(world)).await?;
                 self.counted += packets;
                 match settling.is_done() {
                     true => settling.finish(self),
@@ -239,7 +240,7 @@ impl Attempts {
                         self,
                         table,
                         in_force,
-                        (owners, &standings, world.now()),
+                        (owners, &standings, time(world)),
                         pair,
                         total,
                         read,
@@ -254,8 +255,8 @@ impl Attempts {
             return Ok(Next::Step);
         }
         let late = self.tally.settle_late();
-        self.write(store, late, Vec::new(), world.now()).await?;
-        self.tally.forget(world.now() - QUIET);
+        self.write(store, late, Vec::new(), time(world)).await?;
+        self.tally.forget(time(world) - QUIET);
         // The records may be of packets that were counted after the read: then this is too little, never too much.
         self.lost = self.lost.max(self.counted.saturating_sub(self.recorded));
         self.closings.end_round();
@@ -316,6 +317,12 @@ pub enum StepError {
     Kernel(#[from] CommitError),
     #[error("attempts are not on record yet: {0}")]
     Store(#[from] StoreError),
+}
+
+/// When something is counted: by the wall clock, which the world looks at only when something is due, but never before what
+/// was seen already.
+pub(super) fn time(world: &World) -> Time {
+    world.now().max(clock::now())
 }
 
 /// By the prefix that our log rules write.

@@ -216,7 +216,7 @@ impl Engine {
             mistakes => format!("{mistakes} mistakes; the first: {first}"),
         };
         self.config_error = Some(error.clone());
-        let entry = record::note(LedgerKind::ConfigRejected, self.world.now(), by, json!({ "error": error }));
+        let entry = record::note(LedgerKind::ConfigRejected, self.now(), by, json!({ "error": error }));
         self.keep(vec![entry]).await;
     }
 

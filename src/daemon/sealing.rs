@@ -73,7 +73,7 @@ impl Engine {
         self.store_broke(error.to_string());
     }
 
-    fn now(&self) -> Time {
+    pub(super) fn now(&self) -> Time {
         self.world.now().max(clock::now())
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::attempts::Attempts;
+use super::attempts::{Attempts, time};
 use super::attributed::{Owned, Rows};
 use super::books::Line;
 use super::matching::{self, Claim, Given};
@@ -330,7 +330,7 @@ impl Settling {
                     let (targets, elements) = source.book(&self.pair, given.packets);
                     lines.extend(elements);
                     let row = |target: &Target| Some(rows.row(target, &owned));
-                    for (key, change) in attempts.tally.settle(targets, &row, world.now()) {
+                    for (key, change) in attempts.tally.settle(targets, &row, time(world)) {
                         changes.entry(key).or_default().add(change);
                     }
                     if let Booking::Found(_) = booking {
