@@ -454,3 +454,20 @@ fn a_segment_around_a_program_holds_without_the_helper() {
     until("it is back", MOMENT, || running.knock(case.remote).is_ok());
     assert!(!running.knock(elsewhere).is_ok());
 }
+
+#[test]
+fn a_policy_for_any_address_admits_nothing_without_the_helper() {
+    let Some(case) = case() else { return };
+    let unit = case.lab.unit("payments");
+    let any = policy("egress", &case.subject(), "any", "443/tcp");
+    case.lab.write("stripe", &schedule(Lifetime::open(), &[any]));
+    let (helper, _daemon) = (case.lab.execd(), case.lab.daemon());
+    let mut running = Running::start(&case.lab, &unit, &case.program);
+    assert!(running.knock(case.remote).is_ok());
+
+    helper.kill9();
+    until("without it", Duration::from_secs(5), || !case.is_resolved());
+    assert!(!running.knock(case.remote).is_ok());
+    let _helper = case.lab.execd();
+    until("it is back", MOMENT, || running.knock(case.remote).is_ok());
+}
