@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::agent::unit;
 use crate::clock::{until, within};
-use crate::machine::{MOMENT, Machine, shipped_units};
+use crate::machine::{MOMENT, Machine, System, shipped_units};
 use crate::outside::{v4, v6};
 use crate::schedule::{egress, file, schedule};
 
@@ -12,7 +12,13 @@ const DAEMON: &str = "picosegd.service";
 
 #[test]
 fn the_daemon_is_in_force_when_the_system_is_up() {
-    let Some(machine) = Machine::boot(&[]) else { return };
+    for suite in ["bookworm", "trixie"] {
+        is_in_force_when_up(System { suite, variant: "base" });
+    }
+}
+
+fn is_in_force_when_up(system: System) {
+    let Some(machine) = Machine::boot_on(system, &[]) else { return };
     assert_eq!(machine.property(DAEMON, "ActiveState"), "active");
     assert!(machine.property(DAEMON, "Before").contains("network-pre.target"));
     let status = machine.status();

@@ -17,11 +17,18 @@ const UP_WITHIN: Duration = Duration::from_secs(60);
 const CAPABILITIES: &str =
     "CAP_NET_ADMIN,CAP_NET_RAW,CAP_SYS_PTRACE,CAP_BPF,CAP_PERFMON,CAP_SYSLOG,CAP_IPC_LOCK,CAP_WAKE_ALARM";
 
-/// The root file system that all machines lie on.
+/// What a machine lies on: a release of Debian, and what is in it besides systemd (see `scripts/rootfs`).
+#[derive(Debug, Clone, Copy)]
+pub struct System {
+    pub suite: &'static str,
+    pub variant: &'static str,
+}
+
+/// The root file system of a system.
 ///
 /// # Errors
 /// The reason in words: a program that is missing, no mirror within reach.
-pub fn base() -> Result<PathBuf, String> {
+pub fn base(system: System) -> Result<PathBuf, String> {
     for (program, package) in
         [("systemd-nspawn", "systemd-container"), ("nsenter", "util-linux"), ("ip", "iproute2")]
     {
@@ -30,10 +37,9 @@ pub fn base() -> Result<PathBuf, String> {
         // `ip` knows no such option, and is there.
         found.map_err(|_| format!("{program} is not installed (package {package})"))?;
     }
-    let suite = std::env::var("PICOSEG_SUITE").unwrap_or_else(|_| "trixie".to_owned());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/rootfs");
     let made = Command::new(&script)
-        .arg(&suite)
+        .args([system.suite, system.variant])
         .stdin(Stdio::null())
         .output()
         .map_err(|e| format!("{}: {e}", script.display()))?;

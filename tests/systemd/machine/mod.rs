@@ -25,6 +25,7 @@ use crate::cli::Cli;
 use crate::netns::{self, Netns};
 use crate::outside::Outside;
 use crate::skip::skipped;
+pub use boot::System;
 use place::{Cage, Tree};
 
 /// What the kernel and systemd do at once, on a loaded machine.
@@ -38,6 +39,11 @@ const PROGRAMS: [(&str, &str); 3] = [
     ("/usr/bin/picoseg", env!("CARGO_BIN_EXE_picoseg")),
     ("/usr/bin/picoseg-execd", env!("CARGO_BIN_EXE_picoseg-execd")),
 ];
+
+enum Installed {
+    Yes,
+    No,
+}
 
 pub struct Machine {
     /// The process that is PID 1 inside.
@@ -54,24 +60,46 @@ impl Machine {
     /// A machine on which picoseg is installed and enabled, with more `files`: paths below `/`, and texts. Everything that
     /// is to start at boot has. `None` after saying why this machine cannot have one.
     pub fn boot(files: &[(&str, &str)]) -> Option<Self> {
-        Self::build(files).map_err(|reason| skipped(&reason)).ok()
+        let suite = match std::env::var("PICOSEG_SUITE").as_deref() {
+            Ok("bookworm") => "bookworm",
+            _ => "trixie",
+        };
+        Self::boot_on(System { suite, variant: "base" }, files)
     }
 
-    fn build(files: &[(&str, &str)]) -> Result<Self, String> {
+    /// The same on a release of Debian that the test names.
+    pub fn boot_on(system: System, files: &[(&str, &str)]) -> Option<Self> {
+        Self::build(system, Installed::Yes, files).map_err(|reason| skipped(&reason)).ok()
+    }
+
+    /// A machine without picoseg, for tests that install it as users do.
+    #[expect(dead_code, reason = "for tests of packages")]
+    pub fn bare(system: System, files: &[(&str, &str)]) -> Option<Self> {
+        Self::build(system, Installed::No, files).map_err(|reason| skipped(&reason)).ok()
+    }
+
+    fn build(system: System, installed: Installed, files: &[(&str, &str)]) -> Result<Self, String> {
         static MACHINES: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
             return Err("not root".to_owned());
         }
         place::sweep(of_the_dead);
         netns::sweep(|name| name.strip_prefix(NETNS).is_some_and(of_the_dead));
-        let base = boot::base()?;
+        let base = boot::base(system)?;
         let id = format!("{}n{}", std::process::id(), MACHINES.fetch_add(1, Ordering::Relaxed));
         let inside = Netns::add(&format!("{NETNS}{id}i"))?;
         let outside = Outside::beside(&inside, Netns::add(&format!("{NETNS}{id}o"))?);
         let (tree, cage) = (Tree::lay(&id, &base)?, Cage::build(&id)?);
-        install(&tree.root());
+        put(&tree.root(), AGENT, "");
+        let programs: &[_] = match installed {
+            Installed::Yes => {
+                install(&tree.root());
+                &PROGRAMS
+            }
+            Installed::No => &[],
+        };
         files.iter().for_each(|(path, text)| put(&tree.root(), path, text));
-        let (nspawn, leader) = boot::boot(&id, &tree, &cage, &inside, &PROGRAMS)?;
+        let (nspawn, leader) = boot::boot(&id, &tree, &cage, &inside, programs)?;
         Ok(Self { leader, nspawn, _cage: cage, tree, outside, _inside: inside })
     }
 
@@ -198,7 +226,6 @@ fn install(root: &Path) {
     put(root, "/etc/systemd/system/multi-user.target.d/picoseg.conf", "[Unit]\nWants=picosegd.service\n");
     let groups = fs::read_to_string(root.join("etc/group")).expect("a Debian");
     put(root, "/etc/group", &(groups + "picoseg:x:900:\npicoseg-admin:x:901:\n"));
-    put(root, AGENT, "");
 }
 
 fn put(root: &Path, path: &str, text: &str) {
