@@ -42,6 +42,8 @@ mod digest;
 mod engine;
 mod fallback;
 mod findings;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hearing;
 mod in_flight;
 mod in_force;

@@ -120,7 +120,7 @@ async fn refuse(stream: UnixStream) -> Result<(), hyper::Error> {
 }
 
 /// One request a connection: nobody holds a place by doing nothing.
-fn http() -> http1::Builder {
+pub(super) fn http() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(false);
     builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS).half_close(true);

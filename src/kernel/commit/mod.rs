@@ -9,6 +9,8 @@ mod attributes;
 mod batch;
 mod error;
 mod expression;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::kernel) mod fuzz;
 mod owner;
 mod read;
 mod rule;

@@ -41,7 +41,7 @@ pub struct Answer {
 
 impl Answer {
     /// `None` for a message that is not an answer.
-    fn parse(message: &[u8]) -> Option<Self> {
+    pub(super) fn parse(message: &[u8]) -> Option<Self> {
         let header = Header::of(message)?;
         if i32::from(header.kind) != libc::NLMSG_ERROR {
             return None;
@@ -254,7 +254,7 @@ fn object_or_error(message: &[u8]) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-fn object_or_none(message: &[u8]) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn object_or_none(message: &[u8]) -> io::Result<Option<Vec<u8>>> {
     match object_or_error(message) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         result => result,
