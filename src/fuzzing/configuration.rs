@@ -52,7 +52,10 @@ pub(super) fn files(bytes: &[u8]) -> Files {
 fn put(files: &mut Files, path: &str, text: Vec<u8>) {
     let source = Source { path: PathBuf::from(path), text: Ok(text) };
     let stem = source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    // A directory has each name once.
+    let known = files.services.iter().chain(&files.segments).any(|other| other.path == source.path);
     match path.split_once('/') {
+        _ if known => {}
         Some(("services.d", _)) => files.services.push(source),
         Some(("segments.d", _)) => files.segments.push(source),
         Some(("lists", _)) => drop(files.lists.insert(stem, source)),

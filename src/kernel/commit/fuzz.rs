@@ -34,10 +34,9 @@ fn elements(bytes: &[u8]) {
     }
 }
 
-/// The expressions are read by libnftnl, which wants the message aligned as the receive buffer is.
+/// The expressions are read by libnftnl.
 fn rule(bytes: &[u8]) {
-    let aligned = bytes.to_vec();
-    if let Some(rule) = ffi::Rule::parse(&aligned) {
+    if let Some(rule) = ffi::Rule::parse(bytes) {
         drop(rule.texts());
     }
 }

@@ -11,6 +11,7 @@ mod error;
 mod expression;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(in crate::kernel) mod fuzz;
+pub(in crate::kernel) mod named;
 mod owner;
 mod read;
 mod rule;

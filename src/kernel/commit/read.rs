@@ -230,7 +230,10 @@ impl Table {
         let messages = self.reader.dump("the rules of a chain", libc::NFT_MSG_GETRULE as u16, |request| {
             request.text(RULE_TABLE, &table).text(RULE_CHAIN, chain)
         })?;
-        Ok(messages.iter().filter_map(|message| ffi::Rule::parse(message)).map(|rule| rule.texts()).collect())
+        // What cannot be read is no wanted rule either.
+        let unreadable = || vec!["unreadable".to_owned()];
+        let texts = |message: &Vec<u8>| ffi::Rule::parse(message).map_or_else(unreadable, |rule| rule.texts());
+        Ok(messages.iter().map(texts).collect())
     }
 
     fn dump_elements(&mut self, set: &str) -> Result<Vec<Found>, CommitError> {

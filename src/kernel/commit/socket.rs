@@ -50,7 +50,7 @@ impl Answer {
         let extra = Attributes::new(message.get(extra_begins(message, header.flags)..).unwrap_or(&[]));
         Some(Self {
             sequence: header.sequence,
-            errno: -i32::from_ne_bytes(code),
+            errno: i32::from_ne_bytes(code).saturating_neg(),
             text: extra.clone().find_kind(ERROR_TEXT).map(Attribute::text),
             offset: extra.clone().find_kind(ERROR_OFFSET).and_then(host_u32),
         })
