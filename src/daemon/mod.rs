@@ -23,6 +23,7 @@
 //! | `in_flight` | which closes that is asked for |
 //! | `snapshot` | what is kept of accepted files |
 //! | `sealing` | sums of attempts into the ledger, checkpoints into the log |
+//! | `recall` | what store and daemon remember of services, brought together again |
 //! | `record` | happenings to ledger entries |
 //! | `report` | collects the decommission report |
 //! | `answer` | what the API asks |
@@ -55,6 +56,7 @@ mod names;
 mod notify;
 mod on_record;
 mod programs;
+mod recall;
 mod record;
 mod report;
 mod retention;

@@ -67,7 +67,8 @@ fn put(files: &mut Files, path: &str, text: Vec<u8>) {
 /// Every finding has a place in its file, says something, and prints as one line and a help line.
 fn check(files: &Files, found: &[Diagnostic]) {
     assert!(found.is_sorted() && found.windows(2).all(|two| two[0] != two[1]), "{found:?}");
-    let sources = files.services.iter().chain(&files.segments).chain(files.lists.values()).chain(&files.settings);
+    let sources =
+        files.services.iter().chain(&files.segments).chain(files.lists.values()).chain(&files.settings);
     let lines: BTreeMap<_, usize> = sources
         .map(|source| (&source.path, source.text.as_deref().unwrap_or_default()))
         .map(|(path, text)| (path, text.iter().filter(|byte| **byte == b'\n').count() + 1))

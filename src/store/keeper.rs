@@ -22,6 +22,8 @@ use crate::model::{Record, ServiceName, Time};
 pub struct Keeper {
     store: Arc<Store>,
     journal: Journal,
+    /// The database was made when it was last opened.
+    is_new: bool,
 }
 
 /// What became of facts.
@@ -53,7 +55,7 @@ impl Keeper {
         let store = Arc::new(Store::at(state));
         let opened = store.reopen().await;
         let (journal, mut problems) = Journal::load(state, runtime).await;
-        let mut keeper = Self { store, journal };
+        let mut keeper = Self { store, journal, is_new: matches!(opened, Ok(Opened::Created)) };
         let replayed = match opened {
             Ok(opened) => keeper.replay(now).await.map(|cleared| {
                 problems.extend(cleared);
@@ -83,7 +85,7 @@ impl Keeper {
     ///
     /// Until it returns `Ok` the store has to be taken for broken.
     pub async fn heal(&mut self, now: Time) -> Result<Vec<JournalError>, StoreError> {
-        self.store.reopen().await?;
+        self.is_new = self.store.reopen().await? == Opened::Created;
         self.store.prove_room().await?;
         self.replay(now).await
     }
@@ -98,6 +100,11 @@ impl Keeper {
             self.store.commit(&batch, now).await?;
         }
         Ok(self.journal.clear().await)
+    }
+
+    /// True when there was no database when it was last opened: nothing of before is remembered in it.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// True while facts wait for the store.

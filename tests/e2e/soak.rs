@@ -116,7 +116,8 @@ struct Soak<'a> {
 #[test]
 #[ignore = "takes an hour: scripts/soak"]
 fn an_hour_of_everything_at_once() {
-    let minutes = std::env::var("PICOSEG_SOAK_MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(60_u64);
+    let minutes =
+        std::env::var("PICOSEG_SOAK_MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(60_u64);
     let lasts = Duration::from_secs(minutes * 60);
     let Some(lab) = Lab::new() else { return };
     lab.public(6);
@@ -333,7 +334,8 @@ impl<'a> Soak<'a> {
     fn as_ordered(&mut self, when: &str) {
         let passes = self.ours.talks_to(at(self.lab.provider4(4), 443));
         let ordered = self.ordered;
-        self.figures.insist(passes == (ordered == "open"), || format!("{when}: {ordered}, traffic passes: {passes}"));
+        self.figures
+            .insist(passes == (ordered == "open"), || format!("{when}: {ordered}, traffic passes: {passes}"));
     }
 
     fn apply_good(&mut self) {
@@ -350,7 +352,12 @@ impl<'a> Soak<'a> {
 
     fn apply_bad(&mut self) {
         let before = self.lab.status()["ruleset_digest"].clone();
-        let text = self.random.pick(&["provider = ", "\u{0}\u{1}", "[[egress]]\nto = [\"0.0.0.0/0\"]\n", "x = 1\nx = 2\n"]);
+        let text = self.random.pick(&[
+            "provider = ",
+            "\u{0}\u{1}",
+            "[[egress]]\nto = [\"0.0.0.0/0\"]\n",
+            "x = 1\nx = 2\n",
+        ]);
         self.lab.write("bad", text);
         let said = self.lab.picoseg(&["apply"]);
         self.lab.remove("bad");
@@ -387,8 +394,12 @@ impl<'a> Soak<'a> {
     fn burst(&mut self) {
         const COUNT: u32 = 10_000;
         let lab = self.lab;
-        let packets =
-            Packets { kind: Kind::Udp, from: at(lab.provider4(2), 9), to: at(lab.host4(), 9000), count: COUNT };
+        let packets = Packets {
+            kind: Kind::Udp,
+            from: at(lab.provider4(2), 9),
+            to: at(lab.host4(), 9000),
+            count: COUNT,
+        };
         self.theirs.raw(packets);
         self.bursts += u64::from(COUNT);
         self.figures.did("bursts", 1);
@@ -413,7 +424,8 @@ impl<'a> Soak<'a> {
         let said = self.lab.on_host(command);
         let known = [0, 1].contains(&said.code) && !said.stderr.contains("panicked");
         self.figures.insist(known, || format!("a broken copy: exit {}: {}", said.code, said.stderr));
-        self.figures.did(if said.code == 0 { "broken copies, ledger untouched" } else { "broken copies, found" }, 1);
+        self.figures
+            .did(if said.code == 0 { "broken copies, ledger untouched" } else { "broken copies, found" }, 1);
     }
 
     /// Others have tables of their own, and may not touch ours.
@@ -495,7 +507,8 @@ impl<'a> Soak<'a> {
         self.figures.insist(whole.is_some(), || "the knocks did not come to an end".to_owned());
         for end in connection {
             let flow = end.flow();
-            self.figures.insist(flow.end.is_none() && flow.received > 0, || format!("steady at the end: {flow:?}"));
+            self.figures
+                .insist(flow.end.is_none() && flow.received > 0, || format!("steady at the end: {flow:?}"));
             self.figures.did("records of the steady connection", flow.received);
         }
         // What is sent from now on does not leave: the counts of both sides come to rest.
@@ -543,7 +556,9 @@ impl<'a> Soak<'a> {
         }
         for (what, all) in [("order", &mut figures.orders), ("start", &mut figures.starts)] {
             all.sort_unstable();
-            let part = |share: f64| all.get(((all.len() as f64 - 1.0) * share).round() as usize).copied().unwrap_or_default();
+            let part = |share: f64| {
+                all.get(((all.len() as f64 - 1.0) * share).round() as usize).copied().unwrap_or_default()
+            };
             println!("| {what}: p50, p99, most | {:?}, {:?}, {:?} |", part(0.5), part(0.99), part(1.0));
         }
         // Of the daemon that lived longest: through the middle part.

@@ -27,8 +27,9 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_HEAD: usize = 16 << 10;
 const MAX_FIELDS: usize = 64;
 
-/// How long a peer may take for its head.
-const HEAD: Duration = Duration::from_secs(10);
+/// How long a peer may take for its head. It is a process of this host: hundreds that say nothing must be through before
+/// one that closes something gives up.
+const HEAD: Duration = Duration::from_secs(2);
 
 /// How long a connection may last: longer than the slowest request, so that only a peer that does not read meets it.
 const CONNECTION: Duration = Duration::from_secs(180);

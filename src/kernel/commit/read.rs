@@ -232,7 +232,8 @@ impl Table {
         })?;
         // What cannot be read is no wanted rule either.
         let unreadable = || vec!["unreadable".to_owned()];
-        let texts = |message: &Vec<u8>| ffi::Rule::parse(message).map_or_else(unreadable, |rule| rule.texts());
+        let texts =
+            |message: &Vec<u8>| ffi::Rule::parse(message).map_or_else(unreadable, |rule| rule.texts());
         Ok(messages.iter().map(texts).collect())
     }
 

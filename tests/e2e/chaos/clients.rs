@@ -5,9 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::{descriptors, of_status};
+use crate::lab::Lab;
 use crate::lab::clock::until;
 use crate::lab::schedule::{Lifetime, egress, schedule};
-use crate::lab::Lab;
 
 /// More than a socket serves at once, by far.
 const MANY: usize = 300;
@@ -48,7 +48,7 @@ fn a_crowd_of_lookers_does_not_keep_anyone_from_closing() {
 
     // The same at the door of those who may order: they come in when the others have had their time.
     let orderers = crowd(&lab, "control.sock");
-    until("an order comes through", Duration::from_secs(60), || {
+    until("an order comes through", Duration::from_secs(45), || {
         lab.picoseg(&["resume", "stripe", "--reason", "test"]).code == 0
     });
     drop(orderers);

@@ -26,9 +26,13 @@ fn of_ten_thousand_schedules_the_one_that_is_bad_is_named_and_nothing_changes() 
     let before = lab.status()["ruleset_digest"].clone();
     for number in 0..ALL - 1 {
         let remote = format!("100.{}.{}.1", 64 + number / 250, number % 250);
-        lab.write(&format!("svc{number:05}"), &schedule(Lifetime::open(), &[egress(&payments, remote, "443/tcp")]));
+        lab.write(
+            &format!("svc{number:05}"),
+            &schedule(Lifetime::open(), &[egress(&payments, remote, "443/tcp")]),
+        );
     }
-    let bad = schedule(Lifetime::open(), &[egress(&payments, "192.0.2.1", "443/tcp")]).replace("443/tcp", "443/tpc");
+    let bad = schedule(Lifetime::open(), &[egress(&payments, "192.0.2.1", "443/tcp")])
+        .replace("443/tcp", "443/tpc");
     let line = bad.lines().position(|line| line.contains("443/tpc")).expect("a port") + 1;
     lab.write("svc07777", &bad);
     let began = Instant::now();
@@ -65,13 +69,18 @@ fn what_is_no_file_is_named_at_once_and_nothing_changes() {
     put(&place("binary"), "\u{0}\u{1}\u{2}");
     put(&place("deep"), &format!("x = {}", "[".repeat(500_000)));
     put(&place("wide"), &"[[egress]]\n".repeat(80_000));
-    let names = ["fifo", "loop", "zero", "kmsg", "dangling", "folder", "socket", "huge", "binary", "deep", "wide"];
+    let names =
+        ["fifo", "loop", "zero", "kmsg", "dangling", "folder", "socket", "huge", "binary", "deep", "wide"];
     let began = Instant::now();
     let said = lab.picoseg(&["apply"]).exits(78);
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     for name in names {
         let named = format!("{}:", place(name).display());
-        assert!(said.stderr.contains(&named), "{name} is not named:\n{}", &said.stderr[..said.stderr.len().min(4_000)]);
+        assert!(
+            said.stderr.contains(&named),
+            "{name} is not named:\n{}",
+            &said.stderr[..said.stderr.len().min(4_000)]
+        );
     }
     assert_eq!(lab.status()["ruleset_digest"], before);
     let most = of_status(&daemon, "VmHWM") >> 10;

@@ -74,7 +74,7 @@ impl Furnished {
         command.arg("--config").arg(self.lab.config()).args(arguments);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = self.lab.spawn_on_host(command);
-        random.pause(Duration::from_millis(120));
+        random.pause(Duration::from_millis(400));
         daemon.kill9();
         child.wait().expect("our own child").code()
     }
@@ -140,7 +140,9 @@ fn kills_in_the_middle_of_applies_and_transitions_leave_all_or_nothing() {
         // within its lifetime stays so.
         let body = lab.picoseg(&["services", "--json"]).ok().json();
         let state = body["services"].as_array().and_then(|all| {
-            all.iter().find(|one| one["name"] == "more").and_then(|one| one["state"].as_str().map(str::to_owned))
+            all.iter()
+                .find(|one| one["name"] == "more")
+                .and_then(|one| one["state"].as_str().map(str::to_owned))
         });
         let open = state.as_deref() == Some("open");
         assert!(there || !open, "round {round}: a schedule that is gone is open");

@@ -14,7 +14,10 @@ fn services_open_close_and_follow_their_unit_in_a_storm_of_cgroups() {
     let (open, close) = (in_ms(9_000), in_ms(14_000));
     let windows = window(open, close);
     lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, lab.provider4(0), "443/tcp")]));
-    lab.write("adyen", &schedule(Lifetime::open(), &[windows, egress(&payments, lab.provider4(1), "443/tcp")]));
+    lab.write(
+        "adyen",
+        &schedule(Lifetime::open(), &[windows, egress(&payments, lab.provider4(1), "443/tcp")]),
+    );
     let daemon = lab.daemon();
     let theirs = lab.provider();
     let remotes = [0, 1].map(|number| at(lab.provider4(number), 443));

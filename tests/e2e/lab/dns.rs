@@ -37,8 +37,7 @@ pub enum Manner {
 }
 
 impl Manner {
-    pub const ALL: [Self; 6] =
-        [Self::Honest, Self::Mute, Self::Garbage, Self::Cut, Self::Astray, Self::Late];
+    pub const ALL: [Self; 6] = [Self::Honest, Self::Mute, Self::Garbage, Self::Cut, Self::Astray, Self::Late];
 }
 
 pub struct NameServer {
