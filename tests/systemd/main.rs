@@ -23,6 +23,7 @@ mod schedule;
 
 mod activation;
 mod attribution;
+mod early;
 mod program;
 mod service;
 mod settle;
