@@ -23,6 +23,9 @@ mod schedule;
 
 mod activation;
 mod attribution;
+mod converge;
+mod documents;
+mod early;
 mod program;
 mod service;
 mod settle;
