@@ -69,7 +69,10 @@ impl Site {
         ["pay.service", "else.service", "hook.service"].iter().for_each(|unit| machine.start(unit));
         let (subject, other) = (machine.agent("pay"), machine.agent("else"));
         let site = Self { machine, _echo: echo, subject, other };
-        assert!(site.subject.talks_to(provider()) && site.other.talks_to(provider()), "nothing is governed yet");
+        assert!(
+            site.subject.talks_to(provider()) && site.other.talks_to(provider()),
+            "nothing is governed yet"
+        );
         Some(site)
     }
 
@@ -100,17 +103,27 @@ impl Site {
         assert!(self.subject.lost(), "the connection is still there");
         assert!(!self.subject.talks_to(provider()), "the subject is still admitted");
         assert_eq!(self.state(), state);
+        self.is_watched(reason);
+    }
+
+    /// The provider gets nowhere, others do, and what it tries is on record.
+    pub fn is_watched(&self, reason: &str) {
         let before = self.attempts(reason);
         assert!(!self.machine.outside().talks_to(HOOK, v4(0)), "the provider gets in");
         assert!(self.machine.outside().talks_to(HOOK, v4(1)), "somebody else does not");
         until("the provider's attempt is on record", MOMENT, || self.attempts(reason) > before);
     }
 
+    /// What is in force, without what changes by itself.
+    pub fn table(&self) -> String {
+        self.machine.status()["ruleset_digest"].to_string()
+    }
+
     /// Everything that a tool could change and must not: what is in force, and what lies below `/etc/picoseg`.
     pub fn everything(&self) -> String {
         let listing = r#"find /etc/picoseg -printf '%p %y %m %u %g %T@ ' -type f -exec sha256sum {} \; -o -printf '\n'"#;
         let files = self.machine.run(&["sh", "-c", listing]).ok().stdout;
-        format!("{}\n{files}", self.machine.status()["ruleset_digest"])
+        format!("{}\n{files}", self.table())
     }
 
     /// The daemon was never started again since the package brought it.
@@ -179,7 +192,9 @@ fn package() -> Option<PathBuf> {
         return Some(path.into());
     }
     let target = Path::new(env!("CARGO_BIN_EXE_picoseg")).ancestors().nth(2).expect("target/PROFILE/PROGRAM");
-    let made = |path: &PathBuf| fs::metadata(path).and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let made = |path: &PathBuf| {
+        fs::metadata(path).and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+    };
     let is_package = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.starts_with("picoseg_") && path.extension().is_some_and(|kind| kind == "deb")
