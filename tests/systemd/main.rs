@@ -17,11 +17,13 @@ mod netns;
 mod skip;
 
 mod agent;
+mod converge;
 mod machine;
 mod outside;
 mod schedule;
 
 mod activation;
+mod ansible;
 mod attribution;
 mod converge;
 mod documents;
