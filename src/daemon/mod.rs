@@ -6,6 +6,8 @@
 //! | `start` | everything that has to be there before the first transaction |
 //! | `early` | the table at boot, before there is a daemon |
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
+//! | `acceptance` | whether files may be put in force right now |
+//! | `planning` | what `apply` would do |
 //! | `in_force` | from a world to the table |
 //! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
@@ -33,6 +35,7 @@
 //! | `manager` | the service manager: signs of life, and the socket that it keeps |
 //! | `run` | the loop |
 
+mod acceptance;
 mod answer;
 mod attempts;
 mod attributed;
@@ -56,6 +59,7 @@ mod metrics;
 mod names;
 mod notify;
 mod on_record;
+mod planning;
 mod programs;
 mod record;
 mod report;
