@@ -6,6 +6,8 @@
 //! | `start` | everything that has to be there before the first transaction |
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
 //! | `in_force` | from a world to the table |
+//! | `drift` | what others did to the table: noticed, repaired, recorded |
+//! | `pace` | pure: how fast that is repaired |
 //! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
 //! | `programs` | what the helper tells of programs, in the words of `show` |
@@ -39,6 +41,7 @@ mod chronicle;
 mod closing;
 mod counts;
 mod digest;
+mod drift;
 mod engine;
 mod fallback;
 mod findings;
@@ -52,6 +55,7 @@ mod metrics;
 mod names;
 mod notify;
 mod on_record;
+mod pace;
 mod programs;
 mod record;
 mod report;

@@ -22,6 +22,7 @@ mod follow;
 mod forward;
 mod full_disk;
 mod harness;
+mod heal;
 mod hostile;
 mod journal;
 mod ledger;
