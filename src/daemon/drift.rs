@@ -142,7 +142,8 @@ impl Engine {
 
     fn mended(&mut self, news: &News, mended: Mended, began: Instant) {
         let Mended { what, objects, gap } = mended;
-        let gap_ms = (gap.as_secs_f64() * 1e6).round() / 1e3;
+        // Rounded up; the ledger has whole numbers only.
+        let gap_ms = gap.as_micros().div_ceil(1000) as u64;
         tracing::warn!(%what, by = %list(&news.by), gap_ms, "somebody changed our table; it is repaired");
         if self.drift.failing.take().is_none() {
             self.detected(&what, &objects, news);
