@@ -29,6 +29,7 @@ mod ledger;
 mod lifecycle;
 mod metrics;
 mod monitoring;
+mod mutations;
 mod names;
 mod notify;
 mod observe;
