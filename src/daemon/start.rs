@@ -197,7 +197,7 @@ fn counts_found(found: Option<Inventory>) -> BTreeSet<String> {
     found.sets.into_iter().map(|(name, _)| name).chain(found.counters).collect()
 }
 
-fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
+pub(super) fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
     match wanted {
         Ok(loaded) => loaded.settings.paths.state.clone(),
         Err(_) => {
@@ -222,7 +222,7 @@ fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> 
 }
 
 /// What the former daemon knew, then the files of now on top.
-async fn world(
+pub(super) async fn world(
     loaded: &Loaded,
     before: Option<&Accepted>,
     keeper: &Keeper,

@@ -17,12 +17,17 @@ mod netns;
 mod skip;
 
 mod agent;
+mod converge;
 mod machine;
 mod outside;
 mod schedule;
 
 mod activation;
+mod ansible;
 mod attribution;
+mod converge;
+mod documents;
+mod early;
 mod program;
 mod service;
 mod settle;
