@@ -13,8 +13,10 @@ mod skip;
 type Words = BTreeSet<String>;
 
 const PICOSEG: &str = env!("CARGO_BIN_EXE_picoseg");
-const PROGRAMS: [(&str, &str); 2] =
-    [("picosegd.8", env!("CARGO_BIN_EXE_picosegd")), ("picoseg-execd.8", env!("CARGO_BIN_EXE_picoseg-execd"))];
+const PROGRAMS: [(&str, &str); 2] = [
+    ("picosegd.8", env!("CARGO_BIN_EXE_picosegd")),
+    ("picoseg-execd.8", env!("CARGO_BIN_EXE_picoseg-execd")),
+];
 
 fn pages() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/man")
@@ -149,7 +151,11 @@ fn examples(name: &str) -> Vec<String> {
 #[test]
 fn the_examples_of_the_pages_are_valid() {
     let dir = tempfile::tempdir().unwrap();
-    let pages = [("picoseg-service.5", "pay.toml"), ("picoseg.toml.5", "picoseg.toml"), ("picoseg-segment.5", "segments.d/pay.toml")];
+    let pages = [
+        ("picoseg-service.5", "pay.toml"),
+        ("picoseg.toml.5", "picoseg.toml"),
+        ("picoseg-segment.5", "segments.d/pay.toml"),
+    ];
     for (name, file) in pages {
         let settings = dir.path().join("settings.toml");
         let segments = dir.path().join("segments.d");

@@ -18,7 +18,8 @@ use crate::model::{
     Refusal, Settings,
 };
 
-pub(super) const KEYS: [&str; 7] = ["paths", "enforcement", "failsafe", "attempts", "approval", "metrics", "notify"];
+pub(super) const KEYS: [&str; 7] =
+    ["paths", "enforcement", "failsafe", "attempts", "approval", "metrics", "notify"];
 pub(super) const PATHS_KEYS: [&str; 5] = ["services", "segments", "lists", "state", "runtime"];
 pub(super) const ENFORCEMENT_KEYS: [&str; 7] =
     ["mode", "table", "priority", "egress_refusal", "ingress_refusal", "arm_ahead", "protect"];

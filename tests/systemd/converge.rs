@@ -69,7 +69,10 @@ impl Site {
         ["pay.service", "else.service", "hook.service"].iter().for_each(|unit| machine.start(unit));
         let (subject, other) = (machine.agent("pay"), machine.agent("else"));
         let site = Self { machine, _echo: echo, subject, other };
-        assert!(site.subject.talks_to(provider()) && site.other.talks_to(provider()), "nothing is governed yet");
+        assert!(
+            site.subject.talks_to(provider()) && site.other.talks_to(provider()),
+            "nothing is governed yet"
+        );
         Some(site)
     }
 
@@ -142,7 +145,7 @@ impl Site {
 }
 
 impl Run {
-    fn of(mut command: Command) -> Self {
+    pub fn of(mut command: Command) -> Self {
         let said = format!("{command:?}");
         let mut out = tempfile::tempfile().expect("a temporary file");
         let copy = || Stdio::from(out.try_clone().expect("a second handle"));
@@ -174,12 +177,14 @@ fn provider() -> SocketAddr {
 }
 
 /// The package to test. `None` after saying so; under `CI=true` there has to be one.
-fn package() -> Option<PathBuf> {
+pub fn package() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("PICOSEG_DEB") {
         return Some(path.into());
     }
     let target = Path::new(env!("CARGO_BIN_EXE_picoseg")).ancestors().nth(2).expect("target/PROFILE/PROGRAM");
-    let made = |path: &PathBuf| fs::metadata(path).and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let made = |path: &PathBuf| {
+        fs::metadata(path).and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+    };
     let is_package = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.starts_with("picoseg_") && path.extension().is_some_and(|kind| kind == "deb")

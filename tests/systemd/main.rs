@@ -17,6 +17,7 @@ mod netns;
 mod skip;
 
 mod agent;
+mod converge;
 mod machine;
 mod outside;
 mod schedule;
@@ -24,6 +25,7 @@ mod schedule;
 mod activation;
 mod attribution;
 mod early;
+mod package;
 mod program;
 mod service;
 mod settle;

@@ -76,7 +76,6 @@ impl Machine {
     }
 
     /// A machine without picoseg, for tests that install it as users do.
-    #[expect(dead_code, reason = "for tests of packages")]
     pub fn bare(system: System, files: &[(&str, &str)]) -> Option<Self> {
         Self::build(system, Installed::No, files).map_err(|reason| skipped(&reason)).ok()
     }
