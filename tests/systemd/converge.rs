@@ -103,17 +103,27 @@ impl Site {
         assert!(self.subject.lost(), "the connection is still there");
         assert!(!self.subject.talks_to(provider()), "the subject is still admitted");
         assert_eq!(self.state(), state);
+        self.is_watched(reason);
+    }
+
+    /// The provider gets nowhere, others do, and what it tries is on record.
+    pub fn is_watched(&self, reason: &str) {
         let before = self.attempts(reason);
         assert!(!self.machine.outside().talks_to(HOOK, v4(0)), "the provider gets in");
         assert!(self.machine.outside().talks_to(HOOK, v4(1)), "somebody else does not");
         until("the provider's attempt is on record", MOMENT, || self.attempts(reason) > before);
     }
 
+    /// What is in force, without what changes by itself.
+    pub fn table(&self) -> String {
+        self.machine.status()["ruleset_digest"].to_string()
+    }
+
     /// Everything that a tool could change and must not: what is in force, and what lies below `/etc/picoseg`.
     pub fn everything(&self) -> String {
         let listing = r#"find /etc/picoseg -printf '%p %y %m %u %g %T@ ' -type f -exec sha256sum {} \; -o -printf '\n'"#;
         let files = self.machine.run(&["sh", "-c", listing]).ok().stdout;
-        format!("{}\n{files}", self.machine.status()["ruleset_digest"])
+        format!("{}\n{files}", self.table())
     }
 
     /// The daemon was never started again since the package brought it.

@@ -23,7 +23,10 @@ mod outside;
 mod schedule;
 
 mod activation;
+mod ansible;
 mod attribution;
+mod converge;
+mod documents;
 mod early;
 mod package;
 mod program;
