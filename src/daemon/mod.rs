@@ -32,6 +32,7 @@
 //! | `metrics` | what metrics and dashboard are made of |
 //! | `rows` | rows of attempts for the API |
 //! | `retention` | has old attempts removed beside the loop |
+//! | `manager` | the service manager: signs of life, and the socket that it keeps |
 //! | `run` | the loop |
 
 mod acceptance;
@@ -52,6 +53,7 @@ mod in_flight;
 mod in_force;
 mod isolation;
 mod journald;
+mod manager;
 mod matching;
 mod metrics;
 mod names;

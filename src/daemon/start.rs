@@ -11,7 +11,7 @@ use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
-use super::{fallback, record, snapshot};
+use super::{fallback, manager, record, snapshot};
 use crate::api::audit::{self, Source};
 use crate::api::body::Teardown;
 use crate::compile::Openings;
@@ -112,7 +112,7 @@ pub fn files(options: &Options) -> Result<Files, StartError> {
 pub async fn start(files: Files) -> Result<Engine, StartError> {
     let settings = &files.loaded.settings;
     let hierarchy = Hierarchy::find()?;
-    let table = Table::open(&settings.enforcement.table, settings.enforcement.protect)?;
+    let table = manager::open_table(&settings.enforcement.table, settings.enforcement.protect)?;
     let opened = Keeper::open(&settings.paths.state, &settings.paths.runtime, clock::now()).await;
     for problem in &opened.journal {
         tracing::error!(error = %problem, "a part of the journal cannot be read");

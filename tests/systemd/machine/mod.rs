@@ -228,23 +228,28 @@ impl Drop for Machine {
 
 /// The names of the units that are shipped.
 pub fn shipped_units() -> Vec<String> {
-    let units = fs::read_dir(UNITS).expect("units are shipped").flatten();
-    units.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    shipped("").filter(|name| name.ends_with(".service")).collect()
 }
 
-/// What a package and an administrator do: units in place, directories and groups made, the daemon enabled.
+/// The files in a directory of `systemd`.
+fn shipped(directory: &str) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(Path::new(UNITS).join(directory)).expect("it is shipped").flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// What a package and an administrator do: units, users and directories in place, the daemon enabled.
 fn install(root: &Path) {
-    for unit in shipped_units() {
-        let text = fs::read_to_string(Path::new(UNITS).join(&unit)).expect("a unit is text");
-        put(root, &format!("/usr/lib/systemd/system/{unit}"), &text);
+    for (from, to) in [("", "systemd/system"), ("sysusers.d", "sysusers.d"), ("tmpfiles.d", "tmpfiles.d")] {
+        for name in shipped(from).filter(|name| name.contains('.') && !name.ends_with(".d")) {
+            let text = fs::read_to_string(Path::new(UNITS).join(from).join(&name)).expect("it is text");
+            put(root, &format!("/usr/lib/{to}/{name}"), &text);
+        }
     }
     for dir in ["services.d", "segments.d", "lists"] {
         fs::create_dir_all(root.join("etc/picoseg").join(dir)).expect("a tree of ours");
     }
     put(root, "/etc/systemd/system/multi-user.target.d/picoseg.conf", "[Unit]\nWants=picosegd.service\n");
     put(root, "/etc/systemd/system/sysinit.target.d/picoseg.conf", "[Unit]\nWants=picoseg-early.service\n");
-    let groups = fs::read_to_string(root.join("etc/group")).expect("a Debian");
-    put(root, "/etc/group", &(groups + "picoseg:x:900:\npicoseg-admin:x:901:\n"));
 }
 
 fn put(root: &Path, path: &str, text: &str) {
