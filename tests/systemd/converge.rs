@@ -155,7 +155,7 @@ impl Site {
 }
 
 impl Run {
-    fn of(mut command: Command) -> Self {
+    pub fn of(mut command: Command) -> Self {
         let said = format!("{command:?}");
         let mut out = tempfile::tempfile().expect("a temporary file");
         let copy = || Stdio::from(out.try_clone().expect("a second handle"));

@@ -27,6 +27,7 @@ mod ansible;
 mod attribution;
 mod documents;
 mod early;
+mod package;
 mod program;
 mod service;
 mod settle;
