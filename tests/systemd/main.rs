@@ -25,6 +25,7 @@ mod schedule;
 mod activation;
 mod ansible;
 mod attribution;
+mod chef;
 mod documents;
 mod early;
 mod package;
