@@ -6,6 +6,8 @@
 //! | `start` | everything that has to be there before the first transaction |
 //! | `early` | the table at boot, before there is a daemon |
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
+//! | `acceptance` | whether files may be put in force right now |
+//! | `planning` | what `apply` would do |
 //! | `in_force` | from a world to the table |
 //! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
@@ -32,6 +34,7 @@
 //! | `retention` | has old attempts removed beside the loop |
 //! | `run` | the loop |
 
+mod acceptance;
 mod answer;
 mod attempts;
 mod attributed;
@@ -54,6 +57,7 @@ mod metrics;
 mod names;
 mod notify;
 mod on_record;
+mod planning;
 mod programs;
 mod record;
 mod report;

@@ -36,6 +36,7 @@ mod orders;
 mod ordinary;
 mod overlap;
 mod packets;
+mod plan;
 mod programs;
 mod reload;
 mod report;
