@@ -11,8 +11,7 @@ use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
-use super::{fallback, record, snapshot};
-use super::{on_record, recall};
+use super::{fallback, manager, recall, record, snapshot};
 use crate::api::audit::{self, Source};
 use crate::api::body::Teardown;
 use crate::compile::Openings;
@@ -26,7 +25,7 @@ use crate::plan::Inventory;
 use crate::reconcile::{Outcome, World};
 use crate::resolvers;
 use crate::store::accepted::{self, Accepted, AcceptedError};
-use crate::store::{Fact, Keeper, Kept, LedgerKind, Opened, StoreError};
+use crate::store::{Fact, Keeper, LedgerKind, Opened, StoreError};
 
 /// Why the daemon does not start. What is in force stays.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +112,7 @@ pub fn files(options: &Options) -> Result<Files, StartError> {
 pub async fn start(files: Files) -> Result<Engine, StartError> {
     let settings = &files.loaded.settings;
     let hierarchy = Hierarchy::find()?;
-    let table = Table::open(&settings.enforcement.table, settings.enforcement.protect)?;
+    let table = manager::open_table(&settings.enforcement.table, settings.enforcement.protect)?;
     let opened = Keeper::open(&settings.paths.state, &settings.paths.runtime, clock::now()).await;
     for problem in &opened.journal {
         tracing::error!(error = %problem, "a part of the journal cannot be read");
@@ -133,25 +132,9 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
         }
     };
     let mut keeper = opened.keeper;
-    let (mut records, store_error) = recall::records(&keeper, broken).await;
-    let lost = files.before.as_ref().filter(|_| store_error.is_none() && keeper.is_new());
-    if let Some(before) = lost {
-        tracing::error!(
-            "the database is gone though this host ran before: its services are suspended until each is resumed; \
-             decommissions are known from the accepted files"
-        );
-        let now = clock::now();
-        records.extend(recall::suspended(before, now));
-        // At once: whoever starts next finds a database that is not new.
-        let facts: Vec<_> =
-            records.iter().flat_map(|(name, record)| recall::facts(name, record, now)).collect();
-        for batch in facts.chunks(on_record::BATCH) {
-            if let Kept::Waiting { error, .. } = keeper.keep(batch.to_vec(), now).await {
-                tracing::error!(?error, "suspensions are not on record yet");
-            }
-        }
-    }
-    let (world, outcome) = world(&files, records, &keeper, store_error.is_some()).await;
+    let (records, store_error) = recall::records(&mut keeper, files.before.as_ref(), broken).await;
+    let broken = store_error.is_some();
+    let (world, outcome) = world(&files.loaded, files.before.as_ref(), records, &keeper, broken).await;
     assemble(files, hierarchy, table, keeper, store_error, world, outcome).await
 }
 
@@ -169,7 +152,11 @@ async fn assemble(
     for (subject, places) in subjects.resolved() {
         world.resolve_at(subject, places, clock::now());
     }
-    let weaker = weaker(&table, world.settings());
+    let mut weaker = weaker(&table, world.settings());
+    let readable = table.listen().map_err(|error| {
+        tracing::error!(%error, "{}", super::drift::DEAF);
+        weaker.push(format!("{}: {error}", super::drift::DEAF));
+    });
     let found = table.inventory()?;
     let baselines = baselines(found.is_some(), &keeper).await;
     let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
@@ -187,6 +174,7 @@ async fn assemble(
         weaker,
     );
     engine.unread = engine.store_error.is_some();
+    engine.drift.readable = readable.ok();
     engine.first()?;
     engine.started(&outcome).await;
     Ok(engine)
@@ -210,7 +198,7 @@ fn counts_found(found: Option<Inventory>) -> BTreeSet<String> {
     found.sets.into_iter().map(|(name, _)| name).chain(found.counters).collect()
 }
 
-fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
+pub(super) fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
     match wanted {
         Ok(loaded) => loaded.settings.paths.state.clone(),
         Err(_) => {
@@ -235,8 +223,9 @@ fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> 
 }
 
 /// What the former daemon knew, then the files of now on top.
-async fn world(
-    Files { loaded, before, .. }: &Files,
+pub(super) async fn world(
+    loaded: &Loaded,
+    before: Option<&Accepted>,
     records: BTreeMap<ServiceName, Record>,
     keeper: &Keeper,
     broken: bool,
@@ -250,7 +239,7 @@ async fn world(
     }) {
         world.remember_host(host, name);
     }
-    for (name, old) in before.as_ref().map(|accepted| &accepted.services).into_iter().flatten() {
+    for (name, old) in before.map(|accepted| &accepted.services).into_iter().flatten() {
         let record = remembered(&records, name, old.departed.as_ref());
         if let Some(service) = fallback::service(name, old, &loaded.settings) {
             world.remember(Arc::new(service), record, old.departed.is_some());

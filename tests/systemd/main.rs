@@ -17,13 +17,20 @@ mod netns;
 mod skip;
 
 mod agent;
+mod converge;
 mod machine;
 mod outside;
 mod schedule;
 
 mod activation;
+mod ansible;
 mod attribution;
+mod chef;
+mod documents;
+mod early;
+mod package;
 mod program;
+mod puppet;
 mod service;
 mod settle;
 mod unit;
