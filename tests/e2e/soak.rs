@@ -33,6 +33,9 @@ const UNPROTECTED: f64 = 0.93;
 /// How long that may take; usually it is milliseconds.
 const UNDONE: Duration = Duration::from_secs(5);
 
+/// A start that is not ready in time is told, and tried again so often.
+const STARTS: u32 = 3;
+
 /// A service that opens each minute at `opens` for `lasts` seconds.
 struct Cycle {
     name: &'static str,
@@ -277,11 +280,18 @@ impl<'a> Soak<'a> {
 
     fn start(&mut self) {
         let began = Instant::now();
-        match self.lab.try_daemon() {
-            Ok(daemon) => self.daemon = Some(daemon),
-            Err(failed) => panic!("picosegd does not start again: {failed:?}\n{:#?}", self.figures.wrong),
+        for _ in 0..STARTS {
+            match self.lab.try_daemon() {
+                Ok(daemon) => {
+                    self.daemon = Some(daemon);
+                    self.figures.starts.push(began.elapsed());
+                    return;
+                }
+                Err(failed) => self.figures.insist(false, || format!("no start: {failed:?}")),
+            }
         }
-        self.figures.starts.push(began.elapsed());
+        self.print();
+        panic!("picosegd does not start again: {:#?}", self.figures.wrong);
     }
 
     /// At any moment: at rest, in an order, in an apply.
