@@ -95,7 +95,7 @@ impl<'a> Broken<'a> {
                 };
                 runtime.block_on(async {
                     for statement in statements {
-                        sqlx::query(*statement).execute(&mut connection).await.expect("our own statement");
+                        sqlx::query(statement).execute(&mut connection).await.expect("our own statement");
                     }
                 });
                 held = Some((runtime, connection));
