@@ -202,8 +202,7 @@ fn a_systemd_that_executes_itself_anew_makes_no_gap() {
 fn an_upgrade_and_the_way_back_have_no_gap() {
     let Some(scene) = scene("") else { return };
     // The program is mounted: now it is a file, as packages install it.
-    let unpack =
-        "cp /usr/bin/picosegd /usr/bin/old && umount --lazy /usr/bin/picosegd && mv /usr/bin/old /usr/bin/picosegd";
+    let unpack = "cp /usr/bin/picosegd /usr/bin/old && umount --lazy /usr/bin/picosegd && mv /usr/bin/old /usr/bin/picosegd";
     scene.machine.run(&["sh", "-ec", unpack]).ok();
     scene.flows();
     let upgrade = "cp /usr/bin/picosegd /usr/bin/new && echo another >>/usr/bin/new && \
