@@ -7,6 +7,7 @@
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
 //! | `in_force` | from a world to the table |
 //! | `drift` | what others did to the table: noticed, repaired, recorded |
+//! | `mender` | brings the table back to what is in force |
 //! | `pace` | pure: how fast that is repaired |
 //! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
@@ -51,6 +52,7 @@ mod in_force;
 mod isolation;
 mod journald;
 mod matching;
+mod mender;
 mod metrics;
 mod names;
 mod notify;
