@@ -10,6 +10,7 @@
 //! | `planning` | what `apply` would do |
 //! | `in_force` | from a world to the table |
 //! | `drift` | what others did to the table: noticed, repaired, recorded |
+//! | `mender` | brings the table back to what is in force |
 //! | `pace` | pure: how fast that is repaired |
 //! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
@@ -58,6 +59,7 @@ mod isolation;
 mod journald;
 mod manager;
 mod matching;
+mod mender;
 mod metrics;
 mod names;
 mod notify;

@@ -78,7 +78,7 @@ impl Engine {
                 self.told.entries.tell(self.keeper.store(), &seqs).await;
                 return true;
             }
-            let (error, keeping) = match self.keeper.keep(batch, clock::now()).await {
+            let (error, keeping) = match self.keep_mending(batch).await {
                 Kept::Recorded(numbers) => {
                     seqs.extend(numbers);
                     continue;
@@ -107,7 +107,8 @@ impl Engine {
 
     /// Remembers the latest time: turning the clock back must not reopen what has closed, also not after a restart.
     pub(super) async fn note_time(&mut self) {
-        if let Err(error) = self.keeper.store().note_time(self.world.now()).await {
+        let (store, now) = (Arc::clone(self.keeper.store()), self.world.now());
+        if let Err(error) = self.mending(store.note_time(now)).await {
             self.store_broke(error.to_string());
         }
     }

@@ -1,6 +1,5 @@
 //! The loop: waits for whatever comes first and hands it on.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use serde_json::json;
@@ -13,7 +12,7 @@ use super::manager::{self, Watchdog};
 use super::retention::Retention;
 use super::settle::Settling;
 use super::start::{self, StartError};
-use super::{Options as Arguments, answer, counts, drift, metrics as measured, record};
+use super::{Options as Arguments, answer, counts, metrics as measured, record};
 use crate::api::ask::{Ask, Asked};
 use crate::api::server;
 use crate::files::SettingsFile;
@@ -43,8 +42,6 @@ const AGEING: Duration = Duration::from_secs(2);
 /// The inputs of the loop that have a file descriptor.
 struct Inputs {
     clock: Waiting<ClockWatch>,
-    /// Somebody changes rules.
-    rules: Option<Waiting<OwnedFd>>,
     log: Option<Waiting<Reader>>,
     answers: Option<Waiting<Reader>>,
     hangup: Signal,
@@ -102,17 +99,9 @@ fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
             None
         }
     };
-    let rules = match engine.drift.readable.take().map(Waiting::new).transpose() {
-        Ok(rules) => rules,
-        Err(error) => {
-            engine.weaker.push(format!("{}: {error}", drift::DEAF));
-            None
-        }
-    };
     let signal = |kind| signal(kind).map_err(failed("wait for signals"));
     Ok(Inputs {
         clock,
-        rules,
         log,
         answers,
         hangup: signal(SignalKind::hangup())?,
@@ -124,7 +113,7 @@ fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
 /// What woke the loop.
 enum Woken {
     Clock,
-    /// Others changed rules, or what they did is repaired by now at last.
+    /// Others changed rules.
     Rules,
     /// An opening ended by elapsed time.
     Elapsed(Time),
@@ -180,14 +169,12 @@ async fn turn(
         if let Some(due) = engine.closing_due() {
             counts_at = counts_at.min(due.into());
         }
-        let mend_at = engine.drift.due();
         let woken = tokio::select! {
             biased;
             _ = inputs.terminate.recv() => Woken::Stop,
             _ = inputs.interrupt.recv() => Woken::Stop,
             _ = inputs.clock.readable() => Woken::Clock,
-            () = changed(&mut inputs.rules) => Woken::Rules,
-            () = until(mend_at) => Woken::Rules,
+            () = engine.drift.changed() => Woken::Rules,
             () = logged(&mut inputs.answers) => Woken::Answers,
             () = engine.subjects.changed() => Woken::Subjects,
             news = engine.hosts.next() => Woken::Names(news),
@@ -259,22 +246,6 @@ async fn logged(log: &mut Option<Waiting<Reader>>) {
             // An error shows again when the reader is read.
             let _ = reader.readable().await;
         }
-        None => std::future::pending().await,
-    }
-}
-
-async fn changed(rules: &mut Option<Waiting<OwnedFd>>) {
-    match rules {
-        Some(rules) => {
-            let _ = rules.readable().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(instant: Option<std::time::Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant.into()).await,
         None => std::future::pending().await,
     }
 }

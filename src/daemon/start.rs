@@ -1,6 +1,7 @@
 //! Everything that has to be there before the first transaction, and clear words for what is not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use serde_json::json;
 use super::Options;
 use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
+use super::drift::DEAF;
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
 use super::{fallback, manager, record, snapshot};
@@ -20,6 +22,7 @@ use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::{CgroupError, Hierarchy};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
+use crate::kernel::wait::Waiting;
 use crate::model::{Record, ServiceName, Settings, Subject, Time};
 use crate::plan::Inventory;
 use crate::reconcile::{Outcome, World};
@@ -158,10 +161,7 @@ async fn assemble(
         world.resolve_at(subject, places, clock::now());
     }
     let mut weaker = weaker(&table, world.settings());
-    let readable = table.listen().map_err(|error| {
-        tracing::error!(%error, "{}", super::drift::DEAF);
-        weaker.push(format!("{}: {error}", super::drift::DEAF));
-    });
+    let rules = listen(&mut table).map_err(|error| weaker.push(format!("{DEAF}: {error}")));
     let found = table.inventory()?;
     let baselines = baselines(found.is_some(), &keeper).await;
     let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
@@ -178,10 +178,16 @@ async fn assemble(
         store_error,
         weaker,
     );
-    engine.drift.readable = readable.ok();
+    engine.drift.rules = rules.ok();
     engine.first()?;
     engine.started(&outcome).await;
     Ok(engine)
+}
+
+/// Hears of what others do to the table from now on.
+fn listen(table: &mut Table) -> Result<Waiting<OwnedFd>, StartError> {
+    let readable = table.listen()?;
+    Waiting::new(readable).map_err(|source| StartError::Io { what: "wait for changes of nf_tables", source })
 }
 
 /// The store's counters go with the kernel's table: a new table counts from zero.
