@@ -25,7 +25,6 @@ mod schedule;
 mod activation;
 mod ansible;
 mod attribution;
-mod converge;
 mod documents;
 mod early;
 mod package;
