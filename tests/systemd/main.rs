@@ -29,6 +29,7 @@ mod documents;
 mod early;
 mod package;
 mod program;
+mod rpm;
 mod service;
 mod settle;
 mod unit;
