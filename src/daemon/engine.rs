@@ -12,6 +12,7 @@ use serde_json::json;
 use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
 use super::digest::Digest;
+use super::drift::Drift;
 use super::metrics::Watched;
 use super::names::Hosts;
 use super::notify::Notifier;
@@ -56,9 +57,8 @@ pub struct Engine {
     pub(super) seen_at: Instant,
     /// Not before this time again: the last transition was not committed.
     retry_at: Option<Time>,
-    /// How often the kernel held something else than was committed, and when that was last seen.
-    pub drift: u64,
-    pub drift_at: Option<Time>,
+    /// What others did to the table.
+    pub drift: Drift,
     /// Why the last files were not accepted.
     pub config_error: Option<String>,
     /// Why the store does not work.
@@ -151,8 +151,7 @@ impl Engine {
             accepted: Arc::new(accepted),
             seen_at: Instant::now(),
             retry_at: None,
-            drift: 0,
-            drift_at: None,
+            drift: Drift::default(),
             config_error,
             store_error,
             weaker,

@@ -9,6 +9,8 @@
 //! | `acceptance` | whether files may be put in force right now |
 //! | `planning` | what `apply` would do |
 //! | `in_force` | from a world to the table |
+//! | `drift` | what others did to the table: noticed, repaired, recorded |
+//! | `pace` | pure: how fast that is repaired |
 //! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
 //! | `programs` | what the helper tells of programs, in the words of `show` |
@@ -44,6 +46,7 @@ mod chronicle;
 mod closing;
 mod counts;
 mod digest;
+mod drift;
 mod early;
 mod engine;
 mod fallback;
@@ -59,6 +62,7 @@ mod metrics;
 mod names;
 mod notify;
 mod on_record;
+mod pace;
 mod planning;
 mod programs;
 mod record;

@@ -157,7 +157,11 @@ async fn assemble(
     for (subject, places) in subjects.resolved() {
         world.resolve_at(subject, places, clock::now());
     }
-    let weaker = weaker(&table, world.settings());
+    let mut weaker = weaker(&table, world.settings());
+    let readable = table.listen().map_err(|error| {
+        tracing::error!(%error, "{}", super::drift::DEAF);
+        weaker.push(format!("{}: {error}", super::drift::DEAF));
+    });
     let found = table.inventory()?;
     let baselines = baselines(found.is_some(), &keeper).await;
     let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
@@ -174,6 +178,7 @@ async fn assemble(
         store_error,
         weaker,
     );
+    engine.drift.readable = readable.ok();
     engine.first()?;
     engine.started(&outcome).await;
     Ok(engine)

@@ -80,12 +80,15 @@ owner!(/// An element that is in no set yet.
     Element, nftnl_set_elem, nftnl_set_elem_alloc, nftnl_set_elem_free);
 owner!(/// A named object, such as a counter.
     Object, nftnl_obj, nftnl_obj_alloc, nftnl_obj_free);
+owner!(/// A flowtable: never ours.
+    Flowtable, nftnl_flowtable, nftnl_flowtable_alloc, nftnl_flowtable_free);
 
 setters!(Table, u32 nftnl_table_set_u32, str nftnl_table_set_str);
 setters!(Chain, u32 nftnl_chain_set_u32, str nftnl_chain_set_str);
 setters!(Rule, str nftnl_rule_set_str);
 setters!(Set, u32 nftnl_set_set_u32, u64 nftnl_set_set_u64, str nftnl_set_set_str);
 setters!(Element, u32 nftnl_set_elem_set_u32, u64 nftnl_set_elem_set_u64, str nftnl_set_elem_set_str);
+setters!(Flowtable, str nftnl_flowtable_set_str);
 setters!(Object, u32 nftnl_obj_set_u32, str nftnl_obj_set_str);
 setters!(Expression, u32 nftnl_expr_set_u32, u64 nftnl_expr_set_u64, str nftnl_expr_set_str);
 
@@ -278,6 +281,7 @@ pub enum Body<'a> {
     Rule(&'a Rule),
     Set(&'a Set),
     Object(&'a Object),
+    Flowtable(&'a Flowtable),
 }
 
 /// A message of any type: nftnl's own types know only "add" and "delete".
@@ -308,6 +312,9 @@ unsafe impl NlMsg for Message<'_> {
                 Body::Rule(rule) => sys::nftnl_rule_nlmsg_build_payload(header, rule.0.as_ptr()),
                 Body::Set(set) => sys::nftnl_set_nlmsg_build_payload(header, set.0.as_ptr()),
                 Body::Object(object) => sys::nftnl_obj_nlmsg_build_payload(header, object.0.as_ptr()),
+                Body::Flowtable(flowtable) => {
+                    sys::nftnl_flowtable_nlmsg_build_payload(header, flowtable.0.as_ptr());
+                }
             }
         }
     }

@@ -102,6 +102,11 @@ class Files(unittest.TestCase):
         read = self.read(FILTERS.picoseg_segment({"name": "x", "loopback": True, "dns": "perhaps"}))
         self.assertEqual(read, {"loopback": True, "dns": "perhaps"})
 
+    def test_a_subject_stands_on_one_line(self):
+        segment = {"name": "x", "subject": {"unit": "x.service"}, "mode": "observe"}
+        text = FILTERS.HEADER + 'subject = { unit = "x.service" }\nmode = "observe"\n'
+        self.assertEqual(FILTERS.picoseg_segment(segment), text)
+
     def test_a_state_is_written_where_the_file_has_one(self):
         for state in ["present", "commissioned"]:
             self.assertNotIn("state", self.read(FILTERS.picoseg_service(service(state=state))))
@@ -124,17 +129,23 @@ class Surplus(unittest.TestCase):
     paths = ["/etc/s/%s.toml" % name for name in ("kept", "gone", "other")]
     items = [{"name": "kept"}, {"name": "gone", "state": "absent"}, {"name": "new"}]
 
+    def surplus(self, items, purge, paths=(), directory="/etc/s"):
+        return FILTERS.picoseg_surplus([*self.paths, *paths], directory, ".toml", items, purge)
+
     def test_what_nobody_lists_goes_only_with_purge(self):
-        self.assertEqual(FILTERS.picoseg_surplus(self.paths, self.items, False), ["/etc/s/gone.toml"])
-        both = ["/etc/s/gone.toml", "/etc/s/other.toml"]
-        self.assertEqual(FILTERS.picoseg_surplus(self.paths, self.items, True), both)
+        self.assertEqual(self.surplus(self.items, False), ["/etc/s/gone.toml"])
+        self.assertEqual(self.surplus(self.items, True), ["/etc/s/gone.toml", "/etc/s/other.toml"])
+
+    def test_what_lies_elsewhere_or_is_something_else_stays(self):
+        others = ["/etc/l/gone.toml", "/etc/s/gone.txt", "/etc/s/gone.toml.sample", "/etc/s/x/gone.toml"]
+        self.assertEqual(self.surplus(self.items, False, others, "/etc/s/"), ["/etc/s/gone.toml"])
 
     def test_what_is_absent_is_not_written(self):
         self.assertEqual([item["name"] for item in FILTERS.picoseg_present(self.items)], ["kept", "new"])
 
     def test_no_items_at_all_are_none(self):
         self.assertEqual(FILTERS.picoseg_present(None), [])
-        self.assertEqual(FILTERS.picoseg_surplus(self.paths, [], True), sorted(self.paths))
+        self.assertEqual(self.surplus([], True), sorted(self.paths))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@
 
 mod attributes;
 mod batch;
+mod damage;
 mod error;
 mod expression;
+mod news;
 mod owner;
 mod read;
 mod rule;
@@ -22,6 +24,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 pub use error::{CommitError, Failure, Holder};
+pub use news::News;
 pub use owner::Process;
 pub use read::Counted;
 pub use socket::Socket;
@@ -33,6 +36,8 @@ use crate::ruleset::{Field, Set};
 use attributes::{Attribute, Attributes};
 use batch::{Datagram, Transaction};
 
+/// NFT_TABLE_F_DORMANT: its chains hang at no hook.
+const DORMANT: u32 = 0x1;
 /// NFT_TABLE_F_OWNER (kernel 5.12): only the socket that created the table may change it.
 const OWNER: u32 = 0x2;
 /// NFT_TABLE_F_PERSIST (kernel 6.9): the table stays when its owner's socket is closed.
@@ -76,6 +81,8 @@ enum Standing {
     Ours,
     /// Its owner is gone; we can take it over.
     Orphaned,
+    /// Somebody put it to sleep; with these flags it wakes up.
+    Asleep(u32),
     /// It cannot be protected any more: to be replaced as a whole.
     Unprotected,
 }
@@ -94,6 +101,11 @@ pub struct Table {
     seen: bool,
     /// How long the last commit took after the clock was read: its timeouts may have begun so much later.
     slack: Duration,
+    /// The longest of them.
+    longest_slack: Duration,
+    listener: Option<news::Listener>,
+    /// What others did, heard while we wrote.
+    heard: News,
 }
 
 impl Table {
@@ -114,6 +126,9 @@ impl Table {
             reader: Socket::open()?,
             seen: false,
             slack: Duration::ZERO,
+            longest_slack: Duration::ZERO,
+            listener: None,
+            heard: News::default(),
         };
         table.generation()?;
         table.features = table.probe()?;
@@ -166,14 +181,38 @@ impl Table {
         Self::open(name, false)?.remove()
     }
 
+    /// Commits a whole table in place of whatever is there. What packets have filled is lost.
+    pub fn commit_anew(
+        &mut self,
+        whole: &Changeset,
+        clock: &dyn Fn() -> Time,
+    ) -> Result<Committed, CommitError> {
+        self.commit_upon(true, whole, clock)
+    }
+
     fn commit_once(
         &mut self,
         changeset: &Changeset,
         clock: &dyn Fn() -> Time,
     ) -> Result<Committed, CommitError> {
+        self.commit_upon(false, changeset, clock)
+    }
+
+    fn commit_upon(
+        &mut self,
+        nothing: bool,
+        changeset: &Changeset,
+        clock: &dyn Fn() -> Time,
+    ) -> Result<Committed, CommitError> {
         let began = Instant::now();
         let mut transaction = Transaction::new(self.features.destroy, clock());
-        self.prepare(&mut transaction)?;
+        match nothing && self.standing()? != Standing::Absent {
+            true => {
+                transaction.delete_table(&self.name)?;
+                transaction.add_table(&self.name, self.table_flags())?;
+            }
+            false => self.prepare(&mut transaction)?,
+        }
         // A whole table deletes nothing and is large: no copy of it.
         if changeset.steps.iter().any(deletes_expiring) {
             let steps = self.without_expired(&changeset.steps)?;
@@ -183,11 +222,17 @@ impl Table {
         }
         let mut datagram = transaction.finish();
         let build = began.elapsed();
+        let left = self.stop_listening(datagram.messages());
         let counting = Instant::now();
         datagram.count_from(clock());
-        let kernel = self.send(&datagram)?;
-        self.seen = true;
+        let sent = self.send(&datagram);
         self.slack = counting.elapsed();
+        if left {
+            self.listen_again(sent.is_ok());
+        }
+        let kernel = sent?;
+        self.seen = true;
+        self.longest_slack = self.longest_slack.max(self.slack);
         Ok(Committed { messages: datagram.messages(), bytes: datagram.bytes.len(), build, kernel })
     }
 
@@ -203,6 +248,7 @@ impl Table {
                 Err(CommitError::Vanished { table: self.name.clone() })
             }
             Standing::Absent | Standing::Orphaned => transaction.add_table(&self.name, self.table_flags()),
+            Standing::Asleep(flags) => transaction.add_table(&self.name, flags),
             Standing::Unprotected => {
                 transaction.delete_table(&self.name)?;
                 transaction.add_table(&self.name, self.table_flags())
@@ -232,6 +278,7 @@ impl Table {
         };
         match owner {
             Some(_) => Ok(Standing::Ours),
+            None if !self.protects() && flags & DORMANT != 0 => Ok(Standing::Asleep(flags & PERSIST)),
             None if !self.protects() => Ok(Standing::Ours),
             None if flags & PERSIST != 0 => Ok(Standing::Orphaned),
             None => Ok(Standing::Unprotected),

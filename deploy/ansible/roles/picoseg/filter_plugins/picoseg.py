@@ -59,19 +59,23 @@ def picoseg_present(items):
     return [item for item in items or [] if item.get("state") != "absent"]
 
 
-def picoseg_surplus(paths, items, purge):
-    """Those of `paths` that are to go: of items that are absent and, with `purge`, of no item at all."""
+def picoseg_surplus(paths, directory, ending, items, purge):
+    """Those of `paths` in `directory` that are to go: of items that are absent and, with `purge`, of no item at all."""
     kept = set(item["name"] for item in picoseg_present(items))
     known = set(item["name"] for item in items or [])
-    name = lambda path: os.path.splitext(os.path.basename(path))[0]
-    return sorted(path for path in paths if name(path) not in kept and (purge or name(path) in known))
+    surplus = []
+    for path in paths:
+        place, (name, end) = os.path.dirname(path), os.path.splitext(os.path.basename(path))
+        if (place, end) == (directory.rstrip("/"), ending) and name not in kept and (purge or name in known):
+            surplus.append(path)
+    return sorted(surplus)
 
 
 def document(table):
     """A TOML document. Keys with plain values come first: behind a table they would belong to it."""
     entries = [(str(key), value) for key, value in table.items() if value is not None]
-    plain = [line(key, value) for key, value in entries if not is_table(value) and not is_tables(value)]
-    tables = ["\n[%s]\n%s" % (bare(key), lines(value)) for key, value in entries if is_table(value)]
+    plain = [line(key, value) for key, value in entries if not is_section(key, value) and not is_tables(value)]
+    tables = ["\n[%s]\n%s" % (bare(key), lines(value)) for key, value in entries if is_section(key, value)]
     arrays = [
         "\n[[%s]]\n%s" % (bare(key), lines(entry)) for key, value in entries if is_tables(value) for entry in value
     ]
@@ -133,6 +137,11 @@ def bare(key):
 
 def is_table(value):
     return hasattr(value, "items")
+
+
+def is_section(key, value):
+    """A subject stands on one line, as people write it."""
+    return is_table(value) and key != "subject"
 
 
 def is_tables(value):
