@@ -21,7 +21,7 @@ install:
 	$(BIN_DIR)/picoseg completions bash >$(DESTDIR)/usr/share/bash-completion/completions/picoseg
 	$(BIN_DIR)/picoseg completions zsh >$(DESTDIR)$(ZSH_DIR)/_picoseg
 	$(BIN_DIR)/picoseg completions fish >$(DESTDIR)/usr/share/fish/vendor_completions.d/picoseg.fish
-	$(file) -t $(doc) README.md CHANGELOG.md
+	$(file) -t $(doc) README.md CHANGELOG.md $(wildcard third-party.txt)
 	$(file) -t $(doc)/docs $(wildcard docs/*.md docs/*.json)
 	$(file) -t $(doc)/docs/operate $(wildcard docs/operate/*.md)
 	$(file) -t $(doc)/deploy deploy/README.md

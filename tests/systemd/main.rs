@@ -33,6 +33,7 @@ mod owned;
 mod package;
 mod program;
 mod puppet;
+mod rpm;
 mod service;
 mod settle;
 mod unit;
