@@ -71,6 +71,8 @@ pub struct Engine {
     pub(super) told_digest: Option<String>,
     /// The ledger could not be read at the start: what it lacks is told when it can be.
     pub(super) untold: bool,
+    /// What the store remembers of services could not be read at the start: nothing opens before it was.
+    pub(super) unread: bool,
     pub watched: Watched,
     /// Counts of what is no longer in force: their sets go when they are on record.
     pub(super) retiring: Vec<CountSets>,
@@ -159,6 +161,7 @@ impl Engine {
             digest: Digest::default(),
             told_digest: None,
             untold: false,
+            unread: false,
             watched: Watched::default(),
             retiring: Vec::new(),
             retiring_counters: BTreeSet::new(),

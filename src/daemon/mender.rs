@@ -136,11 +136,8 @@ impl Mender<'_> {
         };
         match &damage {
             Some(damage) if !news.table_deleted => {
-                let lost: Vec<String> = damage
-                    .lost_counts(self.in_force)
-                    .chain(&news.counters_deleted)
-                    .cloned()
-                    .collect();
+                let lost: Vec<String> =
+                    damage.lost_counts(self.in_force).chain(&news.counters_deleted).cloned().collect();
                 self.attempts.count_anew(&lost);
             }
             Some(_) | None => self.attempts.begin_anew(),

@@ -29,6 +29,7 @@
 //! | `in_flight` | which closes that is asked for |
 //! | `snapshot` | what is kept of accepted files |
 //! | `sealing` | sums of attempts into the ledger, checkpoints into the log |
+//! | `recall` | what store and daemon remember of services, brought together again |
 //! | `record` | happenings to ledger entries |
 //! | `report` | collects the decommission report |
 //! | `answer` | what the API asks |
@@ -52,6 +53,8 @@ mod early;
 mod engine;
 mod fallback;
 mod findings;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hearing;
 mod in_flight;
 mod in_force;
@@ -67,6 +70,7 @@ mod on_record;
 mod pace;
 mod planning;
 mod programs;
+mod recall;
 mod record;
 mod report;
 mod retention;

@@ -17,7 +17,7 @@ use crate::store::accepted::{self, Accepted};
 use crate::store::{Fact, Kept, LedgerKind, NewSource, StoreError};
 
 /// Facts in one transaction, which has to fit into the time that a decision waits. An order's are few.
-const BATCH: usize = 1_024;
+pub(super) const BATCH: usize = 1_024;
 
 impl Engine {
     /// The entries about files that are in force, each with what `head` says.
@@ -136,6 +136,10 @@ impl Engine {
     pub async fn heal(&mut self) {
         match self.keeper.heal(clock::now()).await {
             Ok(_) => {
+                if let Err(error) = self.recall().await {
+                    self.store_error = Some(error);
+                    return;
+                }
                 tracing::info!("the store works again");
                 self.store_error = None;
                 self.told.entries.tell(self.keeper.store(), &[]).await;

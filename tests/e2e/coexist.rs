@@ -177,7 +177,8 @@ impl Traffic<'_> {
 fn theirs(lab: &Lab) -> String {
     let tables = listed(lab, &["list", "tables"]);
     let foreign = tables.lines().filter(|line| !line.ends_with(" inet picoseg"));
-    let list = |line: &str| plain(&listed(lab, &[&["list"], &line.split(' ').collect::<Vec<_>>()[..]].concat()));
+    let list =
+        |line: &str| plain(&listed(lab, &[&["list"], &line.split(' ').collect::<Vec<_>>()[..]].concat()));
     foreign.map(list).collect()
 }
 
