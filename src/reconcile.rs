@@ -22,6 +22,7 @@ mod names;
 mod passage;
 #[cfg(test)]
 mod tests;
+mod undo;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,6 +6,7 @@
 //! | `start` | everything that has to be there before the first transaction |
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
 //! | `acceptance` | whether files may be put in force right now |
+//! | `confirmation` | `apply --confirm`: waits, is confirmed, or falls back |
 //! | `planning` | what `apply` would do |
 //! | `in_force` | from a world to the table |
 //! | `on_record` | what was done into the store |
@@ -40,6 +41,7 @@ mod attributed;
 mod books;
 mod chronicle;
 mod closing;
+mod confirmation;
 mod counts;
 mod digest;
 mod engine;

@@ -13,6 +13,7 @@ mod attempts;
 mod audit;
 mod behind;
 mod closing;
+mod confirm;
 mod containers;
 mod explain;
 mod failsafe;
