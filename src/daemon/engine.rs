@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
+use super::confirmation::{Confirmation, ConfirmationError};
 use super::digest::Digest;
 use super::drift::Drift;
 use super::metrics::Watched;
@@ -24,7 +25,7 @@ use crate::config::{Diagnostic, Loaded};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
-use crate::model::{HostName, Order, OrderKind, ServiceName, Settings, Subject, Time};
+use crate::model::{HostName, Order, OrderKind, Service, ServiceName, Settings, Subject, Time};
 use crate::owners::Owners;
 use crate::reconcile::{OrderError, World};
 use crate::resolvers;
@@ -59,6 +60,8 @@ pub struct Engine {
     retry_at: Option<Time>,
     /// What others did to the table.
     pub drift: Drift,
+    /// Whether what is in force waits for somebody to confirm it.
+    pub confirmation: Confirmation,
     /// Why the last files were not accepted.
     pub config_error: Option<String>,
     /// Why the store does not work.
@@ -102,10 +105,24 @@ pub enum ChangeError {
     Commit(#[from] CommitError),
     #[error(transparent)]
     Order(#[from] OrderError),
+    #[error(transparent)]
+    Confirmation(#[from] ConfirmationError),
     #[error("nothing is opened while the ledger does not work: {0}")]
     NoLedger(String),
     #[error("{0} cannot change while the daemon runs: restart it")]
     NeedsRestart(&'static str),
+}
+
+/// How files are taken over, beside what they say.
+#[derive(Debug, Default)]
+pub(super) struct Terms<'a> {
+    pub(super) by: &'a str,
+    /// What the ledger is told beside the files.
+    pub(super) detail: Value,
+    /// Services that came with files which nobody confirmed.
+    pub(super) forget: Vec<ServiceName>,
+    /// Services whose files were gone before those files.
+    pub(super) put_back: Vec<Service>,
 }
 
 /// A change that happened.
@@ -154,6 +171,7 @@ impl Engine {
             seen_at: Instant::now(),
             retry_at: None,
             drift: Drift::default(),
+            confirmation: Confirmation::default(),
             config_error,
             store_error,
             weaker,
@@ -177,10 +195,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes over files, already parsed.
-    pub async fn apply(&mut self, loaded: Loaded, by: &str) -> Result<Changed, ChangeError> {
-        self.may_apply(&loaded)?;
+    /// Takes over files, already parsed and permitted.
+    pub(super) async fn take_over(
+        &mut self,
+        loaded: Loaded,
+        terms: Terms<'_>,
+    ) -> Result<Changed, ChangeError> {
+        let Terms { by, detail, forget, put_back } = terms;
         let mut next = self.world.clone();
+        let forgotten: Vec<ServiceName> = forget.into_iter().filter(|name| next.forget(name)).collect();
+        put_back.into_iter().for_each(|service| next.put_back_departed(service));
         let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
         next.enclose(loaded.segments.clone());
         next.set_resolvers(resolvers::read());
@@ -189,10 +213,10 @@ impl Engine {
             next.resolve_at(subject, places, clock::now());
         }
         next.forget_unused_subjects();
-        let forgotten = next.forget_unused_hosts();
+        let hosts = next.forget_unused_hosts();
         let world = self.world.clone();
         let table = self.put_in_force(next, &BTreeSet::new())?;
-        self.unwritten_hosts.extend(forgotten);
+        self.unwritten_hosts.extend(hosts);
         self.hosts.set(self.world.hosts().cloned().collect());
         let accepted = self.accept(&loaded);
         self.told.notifier.follow(self.world.settings());
@@ -201,11 +225,13 @@ impl Engine {
         let before = Side { accepted: &accepted, world: &world };
         let after = Side { accepted: &self.accepted, world: &self.world };
         let listing = Listing::between(before, after, &outcome);
-        let entries = self.applied(listing, LedgerKind::ConfigApplied, by, json!({})).await;
+        let entries = self.applied(listing, LedgerKind::ConfigApplied, by, detail).await;
         let mut facts = record::facts_of_files(&outcome, self.world.now(), entries);
+        facts.extend(forgotten.into_iter().map(record::forgotten));
         facts.extend(self.proof_facts(&outcome, &proofs));
         let recorded = self.keep(facts).await;
         self.config_error = None;
+        self.watched.follow(self.world.settings().metrics.listen);
         Ok(Changed { table, proofs, recorded, warnings: loaded.warnings })
     }
 

@@ -7,6 +7,7 @@
 //! | `early` | the table at boot, before there is a daemon |
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
 //! | `acceptance` | whether files may be put in force right now |
+//! | `confirmation` | `apply --confirm`: waits, is confirmed, or falls back |
 //! | `planning` | what `apply` would do |
 //! | `in_force` | from a world to the table |
 //! | `drift` | what others did to the table: noticed, repaired, recorded |
@@ -46,6 +47,7 @@ mod attributed;
 mod books;
 mod chronicle;
 mod closing;
+mod confirmation;
 mod counts;
 mod digest;
 mod drift;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::chronicle::Listing;
+use super::confirmation::Confirmation;
 use super::engine::Engine;
 use super::teardown::Proofs;
 use super::{record, snapshot};
@@ -161,7 +162,15 @@ impl Engine {
 
     pub fn write_accepted(&mut self) {
         let directory = &self.world.settings().paths.state;
-        if let Err(error) = accepted::write(directory, &self.accepted) {
+        // What waits to be confirmed is not accepted yet; decommissions are final all the same.
+        let accepted = match &mut self.confirmation {
+            Confirmation::Waiting(waiting) => {
+                snapshot::note_decommissions(&mut waiting.before, &self.world);
+                &waiting.before
+            }
+            Confirmation::Settled | Confirmation::FellBack { .. } => &*self.accepted,
+        };
+        if let Err(error) = accepted::write(directory, accepted) {
             tracing::error!(%error, "cannot keep the accepted files");
             self.store_broke(error.to_string());
         }

@@ -127,6 +127,8 @@ enum Woken {
     Measured(metrics::facts::Ask),
     /// Somebody waits for a cgroup.
     Settling,
+    /// It may be time to fall back.
+    Unconfirmed,
     Hangup,
     Stop,
     Counts,
@@ -165,6 +167,8 @@ async fn turn(
         engine.confirm_subjects();
         arm(engine, inputs).await;
         settling.answer(engine);
+        engine.fall_back_when_due().await;
+        let confirmation_due = engine.confirmation_due();
         let elapsed = engine.elapsed_deadline();
         if let Some(due) = engine.closing_due() {
             counts_at = counts_at.min(due.into());
@@ -182,6 +186,7 @@ async fn turn(
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
             Some(ask) = measuring.recv() => Woken::Measured(ask),
+            () = passed(confirmation_due) => Woken::Unconfirmed,
             () = settling.due() => Woken::Settling,
             () = sleep_until(counts_at) => Woken::Counts,
             () = logged(&mut inputs.log) => Woken::Log,
@@ -214,6 +219,8 @@ async fn turn(
             }
             Woken::Asked(asked) => answer::reply(engine, asked, settings).await,
             Woken::Measured(ask) => measured::tell(engine, ask),
+            // Looked at above, whatever woke the loop.
+            Woken::Unconfirmed => {}
             Woken::Settling => look_at_subjects(engine),
             Woken::Log => {
                 on_log(engine, inputs);
@@ -246,6 +253,13 @@ async fn logged(log: &mut Option<Waiting<Reader>>) {
             // An error shows again when the reader is read.
             let _ = reader.readable().await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+async fn passed(left: Option<Duration>) {
+    match left {
+        Some(left) => tokio::time::sleep(left).await,
         None => std::future::pending().await,
     }
 }
@@ -308,7 +322,7 @@ fn look_at_subjects(engine: &mut Engine) {
 
 /// SIGHUP: the same as `apply`.
 async fn reload(engine: &mut Engine, settings: &SettingsFile) {
-    let answer = answer::apply(engine, settings, "SIGHUP").await;
+    let answer = answer::apply(engine, settings, "SIGHUP", None).await;
     tracing::info!(outcome = ?answer.outcome, body = %answer.body, "reloaded");
 }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Options;
 use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
+use super::confirmation::{self, Begun, Confirmation};
 use super::drift::DEAF;
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
@@ -28,6 +29,7 @@ use crate::plan::Inventory;
 use crate::reconcile::{Outcome, World};
 use crate::resolvers;
 use crate::store::accepted::{self, Accepted, AcceptedError};
+use crate::store::unconfirmed::Note;
 use crate::store::{Fact, Keeper, Kept, LedgerKind, Opened, StoreError};
 
 /// Why the daemon does not start. What is in force stays.
@@ -93,6 +95,15 @@ pub struct Files {
     before: Option<Accepted>,
     /// Why these are the last accepted files and not those that are there.
     error: Option<String>,
+    confirmation: Confirmation,
+    /// Nobody confirmed these while no daemon ran.
+    fell_back: Option<Note>,
+}
+
+impl Files {
+    fn of(loaded: Loaded, before: Option<Accepted>, error: Option<String>) -> Self {
+        Self { loaded, before, error, confirmation: Confirmation::Settled, fell_back: None }
+    }
 }
 
 /// Reads the files, or falls back on the last accepted ones.
@@ -108,7 +119,13 @@ pub fn files(options: &Options) -> Result<Files, StartError> {
         }
         Err(error) => return Err(error.into()),
     };
-    choose(wanted, before)
+    match confirmation::at_start(&directory, before.as_ref(), wanted.as_ref().ok()) {
+        Some(Begun { loaded, confirmation, error, fell_back }) => {
+            let error = error.or_else(|| wanted.err().map(|diagnostics| list(&diagnostics)));
+            Ok(Files { loaded, before, error, confirmation, fell_back })
+        }
+        None => choose(wanted, before),
+    }
 }
 
 /// Opens everything and puts the table in force.
@@ -192,8 +209,9 @@ async fn assemble(
     );
     engine.drift.rules = rules.ok();
     engine.unread = engine.store_error.is_some();
+    engine.confirmation = files.confirmation;
     engine.first()?;
-    engine.started(&outcome).await;
+    engine.started(&outcome, files.fell_back.as_ref()).await;
     Ok(engine)
 }
 
@@ -234,7 +252,7 @@ pub(super) fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Dia
 /// The files that are there, else the last accepted ones.
 fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> Result<Files, StartError> {
     let diagnostics = match wanted {
-        Ok(loaded) => return Ok(Files { loaded, before, error: None }),
+        Ok(loaded) => return Ok(Files::of(loaded, before, None)),
         Err(diagnostics) => diagnostics,
     };
     let Some(loaded) = before.as_ref().and_then(fallback::reload) else {
@@ -242,7 +260,7 @@ fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> 
     };
     let error = format!("running on the last accepted files: {}", list(&diagnostics));
     tracing::error!(%error, "invalid configuration");
-    Ok(Files { loaded, before, error: Some(error) })
+    Ok(Files::of(loaded, before, Some(error)))
 }
 
 /// What the former daemon knew, then the files of now on top.
@@ -331,7 +349,7 @@ fn weaker(table: &Table, settings: &Settings) -> Vec<String> {
 
 impl Engine {
     /// Tears down what ended while no daemon ran, and records the start.
-    async fn started(&mut self, outcome: &Outcome) {
+    async fn started(&mut self, outcome: &Outcome, fell_back: Option<&Note>) {
         super::isolation::sweep(&self.world, &self.hierarchy).await;
         let namespaces = self.subjects.namespaces();
         let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await;
@@ -339,7 +357,11 @@ impl Engine {
         let head = json!({ "version": env!("CARGO_PKG_VERSION"), "config_error": self.config_error });
         let now = self.world.now();
         let listing = self.unlike_the_ledger(&record::facts(outcome, now)).await;
-        let entries = self.applied(listing, LedgerKind::DaemonStarted, record::DAEMON, head).await;
+        let mut entries = self.applied(listing, LedgerKind::DaemonStarted, record::DAEMON, head).await;
+        if let Some(note) = fell_back {
+            let (nothing, cause) = (Listing::default(), confirmation::cause(note));
+            entries.extend(self.applied(nothing, LedgerKind::ConfigApplied, record::DAEMON, cause).await);
+        }
         let mut facts = record::facts_of_files(outcome, now, entries);
         let closing = outcome.closing();
         for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {

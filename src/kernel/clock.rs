@@ -1,6 +1,7 @@
 //! The wall clock: what it says, and that somebody moved it.
 //!
-//! The only place outside the daemon's loop that may look at a clock. Deliberately absent: elapsed time (tokio's).
+//! The only place outside the daemon's loop that may look at a clock. Deliberately absent: elapsed time (tokio's), except what has to
+//! outlive the process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,6 +23,19 @@ pub fn now() -> Time {
         .ok()
         .and_then(|nanoseconds| Time::from_timestamp(now.tv_sec, nanoseconds))
         .unwrap_or(Time::MAX_UTC)
+}
+
+/// Returns the nanoseconds since the host booted, those of suspends included (`CLOCK_BOOTTIME`). Nobody can set it.
+pub fn since_boot() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let (seconds, nanoseconds) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    seconds.unwrap_or_default().saturating_mul(1_000_000_000).saturating_add(nanoseconds.unwrap_or_default())
+}
+
+/// Returns the id of this boot (random(4)), by which [`since_boot`] compares; `None` where the kernel does not tell it.
+pub fn boot() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 /// What ended a wait of [`ClockWatch`].

@@ -15,6 +15,7 @@ mod behind;
 mod chaos;
 mod closing;
 mod coexist;
+mod confirm;
 mod containers;
 mod explain;
 mod failsafe;
