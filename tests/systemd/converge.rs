@@ -121,7 +121,8 @@ impl Site {
 
     /// Everything that a tool could change and must not: what is in force, and what lies below `/etc/picoseg`.
     pub fn everything(&self) -> String {
-        let listing = r#"find /etc/picoseg -printf '%p %y %m %u %g %T@ ' -type f -exec sha256sum {} \; -o -printf '\n'"#;
+        // A directory has another time when a copy lay in it to be checked.
+        let listing = r"find /etc/picoseg -printf '%p %y %m %u %g ' -type f -printf '%T@ ' -exec sha256sum {} \; -o -printf '\n'";
         let files = self.machine.run(&["sh", "-c", listing]).ok().stdout;
         format!("{}\n{files}", self.table())
     }

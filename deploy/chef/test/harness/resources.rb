@@ -68,16 +68,23 @@ module Harness
   # Owner, group and mode of what has a path.
   module Access
     def access
-      uid = Etc.getpwnam(owner).uid
-      gid = Etc.getgrnam(group).gid
-      bits = mode.to_i(8)
       stat = File.stat(path) if File.exist?(path)
-      return if stat && stat.uid == uid && stat.gid == gid && stat.mode & 0o7777 == bits
+      return if stat && [stat.uid, stat.gid, stat.mode & 0o7777] == [*ids, bits]
 
-      change("access #{mode}") do
-        File.chown(uid, gid, path)
-        File.chmod(bits, path)
-      end
+      change("access #{mode}") { give_access(path) }
+    end
+
+    def give_access(place)
+      File.chown(*ids, place)
+      File.chmod(bits, place)
+    end
+
+    def ids
+      [Etc.getpwnam(owner).uid, Etc.getgrnam(group).gid]
+    end
+
+    def bits
+      mode.to_i(8)
     end
   end
 
@@ -92,8 +99,8 @@ module Harness
     property :mode, String
 
     def action_create
-      change('create') { Dir.mkdir(path) } unless File.directory?(path)
-      access
+      change('create') { Dir.mkdir(path) && give_access(path) } unless File.directory?(path)
+      access unless context.run.why_run && !File.exist?(path)
     end
   end
 
@@ -120,7 +127,7 @@ module Harness
     def action_create
       now = File.binread(path) if File.file?(path)
       change(difference(now.to_s, wanted)) { replace(wanted) } unless now == wanted.b
-      access
+      access if now
     end
 
     def action_delete
@@ -135,6 +142,7 @@ module Harness
         staged.close
         verifications&.each { |command| verified(command, staged.path) }
         FileUtils.cp(staged.path, "#{path}.harness")
+        give_access("#{path}.harness")
         File.rename("#{path}.harness", path)
       end
     end
