@@ -102,7 +102,7 @@ fn by_heart(ask: &Ask) -> Answer {
     let named = match ask {
         Ask::Show(name) | Ask::Report(name) | Ask::Order { service: name, .. } => name.as_str(),
         Ask::Status | Ask::Services | Ask::Attempts(_) | Ask::Explain(_) | Ask::Audit(_) => "",
-        Ask::Settle(_) | Ask::Apply { .. } => "",
+        Ask::Settle(_) | Ask::Plan | Ask::Apply { .. } => "",
     };
     let outcome = match named {
         "unknown" => Outcome::Unknown,
@@ -395,6 +395,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
         ("get", "/v1/attempts"),
         ("get", "/v1/audit"),
         ("get", "/v1/explain"),
+        ("get", "/v1/plan"),
         ("get", "/v1/report/{name}"),
         ("get", "/v1/services"),
         ("get", "/v1/services/{name}"),

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
 use super::digest::Digest;
+use super::drift::Drift;
 use super::metrics::Watched;
 use super::names::Hosts;
 use super::notify::Notifier;
@@ -51,14 +52,13 @@ pub struct Engine {
     pub unwritten_hosts: BTreeSet<HostName>,
     pub hierarchy: Hierarchy,
     pub attempts: Attempts,
-    pub accepted: Accepted,
+    pub accepted: Arc<Accepted>,
     /// When the world's time was last moved on, by a clock that nobody turns back.
     pub(super) seen_at: Instant,
     /// Not before this time again: the last transition was not committed.
     retry_at: Option<Time>,
-    /// How often the kernel held something else than was committed, and when that was last seen.
-    pub drift: u64,
-    pub drift_at: Option<Time>,
+    /// What others did to the table.
+    pub drift: Drift,
     /// Why the last files were not accepted.
     pub config_error: Option<String>,
     /// Why the store does not work.
@@ -148,11 +148,10 @@ impl Engine {
             unwritten_hosts: BTreeSet::new(),
             hierarchy,
             attempts,
-            accepted,
+            accepted: Arc::new(accepted),
             seen_at: Instant::now(),
             retry_at: None,
-            drift: 0,
-            drift_at: None,
+            drift: Drift::default(),
             config_error,
             store_error,
             weaker,
@@ -177,8 +176,7 @@ impl Engine {
 
     /// Takes over files, already parsed.
     pub async fn apply(&mut self, loaded: Loaded, by: &str) -> Result<Changed, ChangeError> {
-        self.may_change(&loaded.settings)?;
-        self.may_open(&loaded)?;
+        self.may_apply(&loaded)?;
         let mut next = self.world.clone();
         let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
         next.enclose(loaded.segments.clone());
@@ -218,37 +216,6 @@ impl Engine {
         self.config_error = Some(error.clone());
         let entry = record::note(LedgerKind::ConfigRejected, self.now(), by, json!({ "error": error }));
         self.keep(vec![entry]).await;
-    }
-
-    /// Some settings are woven into what is open: sockets, the database, the table's name.
-    fn may_change(&self, settings: &Settings) -> Result<(), ChangeError> {
-        let now = self.world.settings();
-        match () {
-            () if now.paths.state != settings.paths.state => Err(ChangeError::NeedsRestart("paths.state")),
-            () if now.paths.runtime != settings.paths.runtime => {
-                Err(ChangeError::NeedsRestart("paths.runtime"))
-            }
-            () if now.enforcement.table != settings.enforcement.table => {
-                Err(ChangeError::NeedsRestart("enforcement.table"))
-            }
-            () if now.enforcement.protect != settings.enforcement.protect => {
-                Err(ChangeError::NeedsRestart("enforcement.protect"))
-            }
-            () if now.attempts.log_group != settings.attempts.log_group => {
-                Err(ChangeError::NeedsRestart("attempts.log_group"))
-            }
-            () => Ok(()),
-        }
-    }
-
-    /// Without a ledger only files that leave every service as it is, or take services away, are accepted.
-    fn may_open(&self, loaded: &Loaded) -> Result<(), ChangeError> {
-        let Some(error) = &self.store_error else { return Ok(()) };
-        let same = |name: &ServiceName, service| self.world.file(name).is_some_and(|file| file == service);
-        match loaded.services.iter().all(|(name, service)| same(name, service)) {
-            true => Ok(()),
-            false => Err(ChangeError::NoLedger(error.clone())),
-        }
     }
 
     /// Carries an order out.

@@ -1,5 +1,7 @@
 //! What the engine did, on record: in the store, or behind what waits for it, and what follows when the store breaks.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::chronicle::Listing;
@@ -145,9 +147,9 @@ impl Engine {
 
     /// Remembers the accepted texts, for a start with bad files and for services whose file goes.
     /// Returns those of before.
-    pub(super) fn accept(&mut self, loaded: &Loaded) -> Accepted {
+    pub(super) fn accept(&mut self, loaded: &Loaded) -> Arc<Accepted> {
         let accepted = snapshot::merged(&self.accepted, loaded, &self.world);
-        let before = std::mem::replace(&mut self.accepted, accepted);
+        let before = std::mem::replace(&mut self.accepted, Arc::new(accepted));
         self.write_accepted();
         before
     }
@@ -164,7 +166,7 @@ impl Engine {
     pub(super) fn snapshot_decommissions(&mut self, outcome: &Outcome) {
         let ended = |h: &Happening| matches!(h.what, What::Decommissioned(_));
         if outcome.happenings.iter().any(ended) {
-            snapshot::note_decommissions(&mut self.accepted, &self.world);
+            snapshot::note_decommissions(Arc::make_mut(&mut self.accepted), &self.world);
             self.write_accepted();
         }
     }

@@ -1,5 +1,6 @@
 //! The loop: waits for whatever comes first and hands it on.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use serde_json::json;
@@ -8,10 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::engine::Engine;
+use super::manager::{self, Watchdog};
 use super::retention::Retention;
 use super::settle::Settling;
 use super::start::{self, StartError};
-use super::{Options as Arguments, answer, counts, metrics as measured, record};
+use super::{Options as Arguments, answer, counts, drift, metrics as measured, record};
 use crate::api::ask::{Ask, Asked};
 use crate::api::server;
 use crate::files::SettingsFile;
@@ -41,6 +43,8 @@ const AGEING: Duration = Duration::from_secs(2);
 /// The inputs of the loop that have a file descriptor.
 struct Inputs {
     clock: Waiting<ClockWatch>,
+    /// Somebody changes rules.
+    rules: Option<Waiting<OwnedFd>>,
     log: Option<Waiting<Reader>>,
     answers: Option<Waiting<Reader>>,
     hangup: Signal,
@@ -66,12 +70,10 @@ pub async fn run(options: &Arguments) -> Result<(), StartError> {
     let mut inputs = inputs(&mut engine)?;
     engine.watched.listen(engine.world.settings().metrics.listen, scraper).await;
     tracing::info!(services = engine.world.standings().len(), "in force");
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "cannot tell the service manager that we are ready");
-    }
+    manager::ready();
     let settings = start::settings_file(options);
     turn(&mut engine, &mut inputs, asked, measuring, &settings).await;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    manager::stopping();
     drop(stop_serving);
     server.ended().await;
     stop(&mut engine).await;
@@ -100,9 +102,17 @@ fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
             None
         }
     };
+    let rules = match engine.drift.readable.take().map(Waiting::new).transpose() {
+        Ok(rules) => rules,
+        Err(error) => {
+            engine.weaker.push(format!("{}: {error}", drift::DEAF));
+            None
+        }
+    };
     let signal = |kind| signal(kind).map_err(failed("wait for signals"));
     Ok(Inputs {
         clock,
+        rules,
         log,
         answers,
         hangup: signal(SignalKind::hangup())?,
@@ -114,6 +124,8 @@ fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
 /// What woke the loop.
 enum Woken {
     Clock,
+    /// Others changed rules, or what they did is repaired by now at last.
+    Rules,
     /// An opening ended by elapsed time.
     Elapsed(Time),
     Subjects,
@@ -133,6 +145,8 @@ enum Woken {
     Heal,
     Resolvers,
     Seal,
+    /// Time for a sign of life.
+    Watched,
 }
 
 async fn turn(
@@ -145,6 +159,7 @@ async fn turn(
     // Nothing was to be read when it was last looked.
     let (mut counts_at, mut quiet) = (Instant::now(), false);
     let mut settling = Settling::default();
+    let mut watchdog = Watchdog::start();
     let mut seal_at = Instant::now();
     let mut retention = Retention::default();
     let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
@@ -156,6 +171,8 @@ async fn turn(
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        watchdog.turned();
+        engine.heal_table().await;
         engine.confirm_subjects();
         arm(engine, inputs).await;
         settling.answer(engine);
@@ -163,11 +180,14 @@ async fn turn(
         if let Some(due) = engine.closing_due() {
             counts_at = counts_at.min(due.into());
         }
+        let mend_at = engine.drift.due();
         let woken = tokio::select! {
             biased;
             _ = inputs.terminate.recv() => Woken::Stop,
             _ = inputs.interrupt.recv() => Woken::Stop,
             _ = inputs.clock.readable() => Woken::Clock,
+            () = changed(&mut inputs.rules) => Woken::Rules,
+            () = until(mend_at) => Woken::Rules,
             () = logged(&mut inputs.answers) => Woken::Answers,
             () = engine.subjects.changed() => Woken::Subjects,
             news = engine.hosts.next() => Woken::Names(news),
@@ -183,9 +203,14 @@ async fn turn(
             _ = upkeep.tick() => Woken::Upkeep,
             _ = resolvers.tick() => Woken::Resolvers,
             () = sleep_until(seal_at), if engine.store_error.is_none() => Woken::Seal,
+            () = watchdog.due() => Woken::Watched,
         };
+        engine.drift.awake();
         match woken {
             Woken::Stop => return,
+            Woken::Watched => {}
+            // At the top of the loop, whatever woke it.
+            Woken::Rules => {}
             Woken::Clock => on_clock(engine, inputs).await,
             Woken::Elapsed(at) => tick(engine, at, false).await,
             Woken::Subjects => on_subjects(engine),
@@ -219,7 +244,10 @@ async fn turn(
             }
             Woken::Heal => engine.heal().await,
             Woken::Upkeep => on_upkeep(engine, &mut retention).await,
-            Woken::Resolvers => on_resolvers(engine),
+            Woken::Resolvers => {
+                engine.look_for_drift();
+                on_resolvers(engine);
+            }
             Woken::Seal => seal_at = Instant::now() + engine.seal().await,
         }
     }
@@ -231,6 +259,22 @@ async fn logged(log: &mut Option<Waiting<Reader>>) {
             // An error shows again when the reader is read.
             let _ = reader.readable().await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+async fn changed(rules: &mut Option<Waiting<OwnedFd>>) {
+    match rules {
+        Some(rules) => {
+            let _ = rules.readable().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(instant: Option<std::time::Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -11,7 +11,7 @@ use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
-use super::{fallback, record, snapshot};
+use super::{fallback, manager, record, snapshot};
 use crate::api::audit::{self, Source};
 use crate::api::body::Teardown;
 use crate::compile::Openings;
@@ -112,7 +112,7 @@ pub fn files(options: &Options) -> Result<Files, StartError> {
 pub async fn start(files: Files) -> Result<Engine, StartError> {
     let settings = &files.loaded.settings;
     let hierarchy = Hierarchy::find()?;
-    let table = Table::open(&settings.enforcement.table, settings.enforcement.protect)?;
+    let table = manager::open_table(&settings.enforcement.table, settings.enforcement.protect)?;
     let opened = Keeper::open(&settings.paths.state, &settings.paths.runtime, clock::now()).await;
     for problem in &opened.journal {
         tracing::error!(error = %problem, "a part of the journal cannot be read");
@@ -157,7 +157,11 @@ async fn assemble(
     for (subject, places) in subjects.resolved() {
         world.resolve_at(subject, places, clock::now());
     }
-    let weaker = weaker(&table, world.settings());
+    let mut weaker = weaker(&table, world.settings());
+    let readable = table.listen().map_err(|error| {
+        tracing::error!(%error, "{}", super::drift::DEAF);
+        weaker.push(format!("{}: {error}", super::drift::DEAF));
+    });
     let found = table.inventory()?;
     let baselines = baselines(found.is_some(), &keeper).await;
     let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
@@ -174,6 +178,7 @@ async fn assemble(
         store_error,
         weaker,
     );
+    engine.drift.readable = readable.ok();
     engine.first()?;
     engine.started(&outcome).await;
     Ok(engine)
@@ -197,7 +202,7 @@ fn counts_found(found: Option<Inventory>) -> BTreeSet<String> {
     found.sets.into_iter().map(|(name, _)| name).chain(found.counters).collect()
 }
 
-fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
+pub(super) fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
     match wanted {
         Ok(loaded) => loaded.settings.paths.state.clone(),
         Err(_) => {
@@ -222,7 +227,7 @@ fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> 
 }
 
 /// What the former daemon knew, then the files of now on top.
-async fn world(
+pub(super) async fn world(
     loaded: &Loaded,
     before: Option<&Accepted>,
     keeper: &Keeper,

@@ -34,3 +34,5 @@ pub mod processes;
 pub mod sockets;
 pub mod unprivileged;
 pub mod wait;
+
+pub use ffi::inherited;

@@ -12,7 +12,6 @@
 //! | [`examine`] | pure: whether entries, statements and the end fit together |
 //! | [`verify`] | feeds it from a database or an export |
 //! | [`offline`], [`export`] | the ledger without a daemon: from a database, from and to a file |
-//! | `ledger`, `attempts`, `baselines`, `records`, `clock` | one table each |
 //! | `past` | reads the ledger back: pages, and what tells of an instant |
 //! | `ledger`, `attempts`, `baselines`, `closings`, `records`, `clock` | one table each |
 //! | `kind`, `detail` | the words and the JSON of ledger entries |

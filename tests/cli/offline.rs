@@ -364,7 +364,7 @@ fn usage_errors_exit_2_and_help_0() {
     let etc = Etc::with_stripe();
     let wrong: [&[&str]; 7] = [
         &[],
-        &["plan"],
+        &["explode"],
         &["compile", "--at", "2026-01-01T00:00:00"],
         &["timeline", "--from", "tomorrow"],
         &["suspend", "stripe"],

@@ -156,7 +156,7 @@ impl Site {
 }
 
 impl Run {
-    fn of(mut command: Command) -> Self {
+    pub fn of(mut command: Command) -> Self {
         let said = format!("{command:?}");
         let mut out = tempfile::tempfile().expect("a temporary file");
         let copy = || Stdio::from(out.try_clone().expect("a second handle"));
@@ -188,7 +188,7 @@ fn provider() -> SocketAddr {
 }
 
 /// The package to test. `None` after saying so; under `CI=true` there has to be one.
-fn package() -> Option<PathBuf> {
+pub fn package() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("PICOSEG_DEB") {
         return Some(path.into());
     }
