@@ -156,6 +156,7 @@ impl Site {
 }
 
 impl Run {
+    /// Runs a command that may take its time to its end.
     pub fn of(mut command: Command) -> Self {
         let said = format!("{command:?}");
         let mut out = tempfile::tempfile().expect("a temporary file");
@@ -209,7 +210,8 @@ pub fn package() -> Option<PathBuf> {
     newest
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a directory and all that is in it.
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap_or_else(|e| panic!("{}: {e}", to.display()));
     for entry in fs::read_dir(from).unwrap_or_else(|e| panic!("{}: {e}", from.display())).flatten() {
         let (path, target) = (entry.path(), to.join(entry.file_name()));

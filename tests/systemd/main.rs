@@ -30,6 +30,7 @@ mod documents;
 mod early;
 mod package;
 mod program;
+mod puppet;
 mod service;
 mod settle;
 mod unit;

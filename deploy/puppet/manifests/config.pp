@@ -11,12 +11,11 @@ class picoseg::config {
       ensure => directory,
       mode   => '0755',
       ;
-    # As `--config` it is judged as settings, whatever its temporary copy is called.
     '/etc/picoseg/picoseg.toml':
       ensure       => file,
       mode         => '0644',
       content      => epp('picoseg/picoseg.toml.epp'),
-      validate_cmd => '/usr/bin/picoseg --config % check %',
+      validate_cmd => '/usr/bin/picoseg check --as settings %',
       ;
     $picoseg::lists_directory:
       ensure => directory,

@@ -29,6 +29,7 @@ define picoseg::list (
 
   # Schedules and segments are judged together with their lists.
   picoseg::file { "${picoseg::lists_directory}/${name}.txt":
+    kind    => 'list',
     content => $content,
     require => File['/etc/picoseg/picoseg.toml'],
     before  => File[$picoseg::services_directory, $picoseg::segments_directory],

@@ -102,6 +102,7 @@ define picoseg::service (
   }
 
   picoseg::file { "${picoseg::services_directory}/${name}.toml":
+    kind    => 'service',
     content => $content,
     require => Class['picoseg::config'],
     before  => Class['picoseg::daemon'],

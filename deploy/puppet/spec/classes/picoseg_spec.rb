@@ -14,7 +14,7 @@ RSpec.describe 'picoseg' do
     it 'writes settings that say nothing, judged as settings' do
       is_expected.to contain_file('/etc/picoseg/picoseg.toml')
         .with_content("# Managed by Puppet: changes made here are undone at its next run.\n")
-        .with_validate_cmd('/usr/bin/picoseg --config % check %')
+        .with_validate_cmd('/usr/bin/picoseg check --as settings %')
         .with(owner: 'root', group: 'root', mode: '0644')
     end
 

@@ -11,7 +11,7 @@ RSpec.describe 'picoseg::segment' do
 
     it 'writes a segment, judged before it counts' do
       is_expected.to contain_file(file)
-        .with(ensure: 'file', owner: 'root', mode: '0644', validate_cmd: '/usr/bin/picoseg check %')
+        .with(ensure: 'file', owner: 'root', mode: '0644', validate_cmd: '/usr/bin/picoseg check --as segment %')
         .with_content(<<~'TOML')
           # Managed by Puppet: changes made here are undone at its next run.
           subject = { unit = "pay.service" }

@@ -12,7 +12,7 @@ RSpec.describe 'picoseg::service' do
 
     it 'writes a schedule, judged before it counts' do
       is_expected.to contain_file(file)
-        .with(ensure: 'file', owner: 'root', group: 'root', mode: '0644', validate_cmd: '/usr/bin/picoseg check %')
+        .with(ensure: 'file', owner: 'root', group: 'root', mode: '0644', validate_cmd: '/usr/bin/picoseg check --as service %')
         .with_content(<<~'TOML')
           # Managed by Puppet: changes made here are undone at its next run.
           provider = "Example Provider Ltd"
