@@ -21,6 +21,7 @@ use crate::cli;
 use crate::clock::until;
 use crate::machine::{MOMENT, Machine, System};
 use crate::outside::{Echo, v4};
+use crate::schedule::file;
 use crate::skip::skipped;
 
 /// Where the package lies inside.
@@ -112,6 +113,15 @@ impl Site {
         assert!(!self.machine.outside().talks_to(HOOK, v4(0)), "the provider gets in");
         assert!(self.machine.outside().talks_to(HOOK, v4(1)), "somebody else does not");
         until("the provider's attempt is on record", MOMENT, || self.attempts(reason) > before);
+    }
+
+    /// The files are as the tool wrote them, and what is in force is not.
+    pub fn somebody_applies_something_else(&self) {
+        let path = file(SERVICE);
+        let edit =
+            "cp -p $0 /root/kept && sed -i 's,443/tcp,444/tcp,' $0 && picoseg apply && cp -p /root/kept $0";
+        self.machine.run(&["sh", "-c", edit, &path]).ok();
+        assert!(!self.subject.talks_to(provider()), "the port is another one");
     }
 
     /// What is in force, without what changes by itself.

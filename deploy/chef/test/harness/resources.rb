@@ -56,12 +56,14 @@ module Harness
   # From a file.
   class DpkgPackage < Package
     property :source, String, required: true
+    property :options, String
 
-    def action_install
+    # Of :install Chef says that any version will do.
+    def action_upgrade
       offered = Harness.sh!('dpkg-deb', '--field', source, 'Version').strip
       return if version == offered
 
-      change("install version #{offered}") { Harness.sh!('dpkg', '--install', '--force-confold', source) }
+      change("install version #{offered}") { Harness.sh!('dpkg', '--install', *options, source) }
     end
   end
 
@@ -203,6 +205,13 @@ module Harness
     end
   end
 
+  # Nothing but what it notifies.
+  class NotifyGroup < CoreResource
+    def action_run
+      change('run') { nil }
+    end
+  end
+
   # A command.
   class Execute < CoreResource
     default_action :run
@@ -215,6 +224,6 @@ module Harness
 
   CORE = {
     package: Package, dpkg_package: DpkgPackage, directory: Directory, file: FileResource, template: Template,
-    service: Service, execute: Execute
+    service: Service, execute: Execute, notify_group: NotifyGroup
   }.freeze
 end
