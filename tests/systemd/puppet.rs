@@ -167,7 +167,7 @@ fn a_bad_value_changes_nothing(host: &Host) {
     let bad = service("window => [{ 'cron' => '0 25 * * *', 'duration' => '1h' }],");
     host.apply(&with(&[&bad]), &[]).exits(FAILURES).says(&[
         "check --as service",
-        ":13:8: ",
+        ":10:8: ",
         "Skipping because of failed",
     ]);
     // What they do not.
