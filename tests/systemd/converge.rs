@@ -217,7 +217,7 @@ pub fn copy(from: &Path, to: &Path) {
         match entry.file_type().expect("an entry of a directory") {
             kind if kind.is_dir() => copy(&path, &target),
             kind if kind.is_file() => {
-                drop(fs::copy(&path, &target).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+                fs::copy(&path, &target).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             }
             // Tests of the Puppet module link it into itself.
             _ => {}
