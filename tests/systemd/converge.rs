@@ -358,14 +358,18 @@ pub fn package() -> Option<PathBuf> {
     newest
 }
 
-/// Copies a directory and all that is in it.
+/// Copies a directory with the files that are in it.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap_or_else(|e| panic!("{}: {e}", to.display()));
     for entry in fs::read_dir(from).unwrap_or_else(|e| panic!("{}: {e}", from.display())).flatten() {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
-        match path.is_dir() {
-            true => copy(&path, &target),
-            false => drop(fs::copy(&path, &target).unwrap_or_else(|e| panic!("{}: {e}", path.display()))),
+        match entry.file_type().expect("an entry of a directory") {
+            kind if kind.is_dir() => copy(&path, &target),
+            kind if kind.is_file() => {
+                fs::copy(&path, &target).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            }
+            // Tests of the Puppet module link it into itself.
+            _ => {}
         }
     }
 }
