@@ -76,7 +76,8 @@ async fn world(loaded: &Loaded, before: Option<&Accepted>) -> World {
         tracing::error!(%error, "what is refused until the daemon runs may be counted wrongly");
     }
     let whole = before.is_some() && matches!(opened.store, Ok(Opened::Existing));
-    let (world, _) = start::world(loaded, before, &opened.keeper, !whole).await;
+    let (now, _) = start::now(&opened.keeper).await;
+    let (world, _) = start::world(loaded, before, &opened.keeper, !whole, now).await;
     opened.keeper.store().close().await;
     world
 }

@@ -8,6 +8,7 @@
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
 //! | `acceptance` | whether files may be put in force right now |
 //! | `planning` | what `apply` would do |
+//! | `pace` | pure: how the wall clock goes beside elapsed time |
 //! | `in_force` | from a world to the table |
 //! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
@@ -57,6 +58,7 @@ mod metrics;
 mod names;
 mod notify;
 mod on_record;
+mod pace;
 mod planning;
 mod programs;
 mod record;

@@ -107,7 +107,7 @@ impl Engine {
 
     /// Remembers the latest time: turning the clock back must not reopen what has closed, also not after a restart.
     pub(super) async fn note_time(&mut self) {
-        if let Err(error) = self.keeper.store().note_time(self.world.now()).await {
+        if let Err(error) = self.keeper.store().note_time(self.world.now(), &clock::reading()).await {
             self.store_broke(error.to_string());
         }
     }

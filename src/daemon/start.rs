@@ -11,7 +11,7 @@ use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
-use super::{fallback, record, snapshot};
+use super::{fallback, pace, record, snapshot};
 use crate::api::audit::{self, Source};
 use crate::api::body::Teardown;
 use crate::compile::Openings;
@@ -20,7 +20,7 @@ use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::{CgroupError, Hierarchy};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
-use crate::model::{Record, ServiceName, Settings, Subject, Time};
+use crate::model::{Reading, Record, ServiceName, Settings, Subject, Time};
 use crate::plan::Inventory;
 use crate::reconcile::{Outcome, World};
 use crate::resolvers;
@@ -139,8 +139,21 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
         }
     };
     let keeper = opened.keeper;
-    let (world, outcome) = world(&files.loaded, files.before.as_ref(), &keeper, store_error.is_some()).await;
-    assemble(files, hierarchy, table, keeper, store_error, world, outcome).await
+    let (now, stepped) = now(&keeper).await;
+    let (world, outcome) =
+        world(&files.loaded, files.before.as_ref(), &keeper, store_error.is_some(), now).await;
+    let mut engine = assemble(files, hierarchy, table, keeper, store_error, world).await?;
+    engine.first()?;
+    engine.started(&outcome, stepped).await;
+    Ok(engine)
+}
+
+/// What time it is at least; and, when the wall clock was stepped since a daemon last looked, what it would say.
+pub(super) async fn now(keeper: &Keeper) -> (Time, Option<Time>) {
+    let before = keeper.store().last_reading().await.ok().flatten();
+    let now = clock::reading();
+    let stepped = before.and_then(|before| pace::stepped_between(&before, &now));
+    (stepped.map_or(now.wall, |would_be| would_be.max(now.wall)), stepped)
 }
 
 async fn assemble(
@@ -150,7 +163,6 @@ async fn assemble(
     keeper: Keeper,
     store_error: Option<String>,
     mut world: World,
-    outcome: Outcome,
 ) -> Result<Engine, StartError> {
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
     let mut subjects = Subjects::new(hierarchy.clone(), &world.settings().paths.runtime, &subjects)?;
@@ -174,8 +186,7 @@ async fn assemble(
         store_error,
         weaker,
     );
-    engine.first()?;
-    engine.started(&outcome).await;
+    engine.go_on();
     Ok(engine)
 }
 
@@ -227,8 +238,8 @@ pub(super) async fn world(
     before: Option<&Accepted>,
     keeper: &Keeper,
     broken: bool,
+    now: Time,
 ) -> (World, Outcome) {
-    let now = clock::now();
     let records = match broken {
         true => keeper.waiting_records(),
         false => keeper.records().await.unwrap_or_else(|_| keeper.waiting_records()),
@@ -310,7 +321,7 @@ fn weaker(table: &Table, settings: &Settings) -> Vec<String> {
 
 impl Engine {
     /// Tears down what ended while no daemon ran, and records the start.
-    async fn started(&mut self, outcome: &Outcome) {
+    async fn started(&mut self, outcome: &Outcome, stepped: Option<Time>) {
         super::isolation::sweep(&self.world, &self.hierarchy).await;
         let namespaces = self.subjects.namespaces();
         let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await;
@@ -326,8 +337,20 @@ impl Engine {
             let proof = Teardown { completed_at: Some(clock::now()), ..proof };
             facts.push(record::teardown(service, &proof, self.world.now()));
         }
+        if let Some(would_be) = stepped {
+            facts.insert(0, self.clock_stepped(latest_seen(&self.keeper, now).await, would_be));
+        }
         self.keep(facts).await;
         self.write_accepted();
+    }
+
+    /// With a clock behind what the former daemon saw, what is open ends by elapsed time.
+    fn go_on(&mut self) {
+        let (now, latest) = (clock::reading(), self.world.now());
+        if now.wall < latest {
+            let ends = self.world.ends_of_openings(latest);
+            self.pace.turned_back(Reading { wall: latest, ..now }, ends);
+        }
     }
 
     /// In what services are others than the ledger has them once these facts are in it. Where it cannot be read, they are
