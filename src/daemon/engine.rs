@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
+use super::clocks::Pace;
 use super::confirmation::{Confirmation, ConfirmationError};
 use super::digest::Digest;
 use super::drift::Drift;
@@ -31,13 +32,10 @@ use crate::reconcile::{OrderError, World};
 use crate::resolvers;
 use crate::ruleset::Ruleset;
 use crate::store::accepted::Accepted;
-use crate::store::{Keeper, LedgerKind, Store};
+use crate::store::{Fact, Keeper, LedgerKind, Store};
 
 /// How long a transition that could not be committed waits for its next try.
 const RETRY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
-
-/// How far the wall clock may be behind the latest time seen before it counts as turned back.
-const BEHIND: chrono::TimeDelta = chrono::TimeDelta::milliseconds(50);
 
 /// Everything that the loop owns.
 pub struct Engine {
@@ -54,8 +52,8 @@ pub struct Engine {
     pub hierarchy: Hierarchy,
     pub attempts: Attempts,
     pub accepted: Arc<Accepted>,
-    /// When the world's time was last moved on, by a clock that nobody turns back.
-    pub(super) seen_at: Instant,
+    /// What a clock that is turned back must not prolong.
+    pub(super) pace: Pace,
     /// Not before this time again: the last transition was not committed.
     retry_at: Option<Time>,
     /// What others did to the table.
@@ -168,7 +166,7 @@ impl Engine {
             hierarchy,
             attempts,
             accepted: Arc::new(accepted),
-            seen_at: Instant::now(),
+            pace: Pace::new(clock::reading()),
             retry_at: None,
             drift: Drift::default(),
             confirmation: Confirmation::default(),
@@ -280,10 +278,14 @@ impl Engine {
     }
 
     async fn pass_time(&mut self, at: Time, stepped: bool) -> Result<(), ChangeError> {
+        let step = stepped.then(|| {
+            let world = &self.world;
+            self.pace.stepped(clock::reading(), |at| world.ends_of_openings(at))
+        });
         let mut next = self.world.clone();
         let before = next.now();
-        let outcome = next.tick(at);
-        match stepped {
+        let outcome = next.tick(step.as_ref().map_or(at, |step| step.at_least));
+        match step.as_ref().is_some_and(|step| step.rearm) {
             true => {
                 let expiring = self.in_force.sets.iter().filter(|(_, set)| set.expires);
                 let rearm = expiring.map(|(name, _)| name.clone()).collect();
@@ -297,10 +299,8 @@ impl Engine {
         let mut facts = record::facts(&outcome, self.world.now());
         facts.extend(self.proof_facts(&outcome, &proofs));
         self.note_digest(&mut facts).await;
-        if stepped {
-            self.watched.clock_steps += 1;
-            let detail = json!({ "clock": clock::now(), "latest_seen": before });
-            facts.push(record::note(LedgerKind::ClockStepped, self.world.now(), record::DAEMON, detail));
+        if let Some(step) = step {
+            facts.push(self.clock_stepped(before, step.would_be));
         }
         if !facts.is_empty() {
             self.keep(facts).await;
@@ -326,16 +326,20 @@ impl Engine {
         self.retry_at.map_or(deadline, |retry_at| deadline.max(retry_at))
     }
 
-    /// When the next opening in force ends by elapsed time, and what time it is then: only while the wall clock is
-    /// behind the latest time seen, because it was turned back. The kernel closes by elapsed time too, and somebody has to
-    /// tell both ends.
-    pub fn elapsed_deadline(&self) -> Option<(Instant, Time)> {
-        let latest = self.world.now();
-        if clock::now() + BEHIND >= latest {
-            return None;
-        }
-        let closes_at = self.world.next_close()?;
-        let left = (closes_at - latest).to_std().unwrap_or_default();
-        Some((self.seen_at + left, closes_at))
+    pub(super) fn clock_stepped(&mut self, latest_seen: Time, would_be: Time) -> Fact {
+        self.watched.clock_steps += 1;
+        let detail = json!({ "clock": clock::now(), "latest_seen": latest_seen, "would_be": would_be });
+        record::note(LedgerKind::ClockStepped, self.world.now(), record::DAEMON, detail)
+    }
+
+    /// Looks at the clocks. When the next opening ends by elapsed time, and what time it is then: only of those that were
+    /// open when the wall clock was turned back. The kernel closes by elapsed time too, and somebody has to tell both ends.
+    pub fn elapsed_deadline(&mut self) -> Option<(Instant, Time)> {
+        let now = clock::reading();
+        let next = self.pace.next_close(&now);
+        let retry =
+            self.retry_at.and_then(|retry_at| (retry_at - now.wall).to_std().ok()).unwrap_or_default();
+        self.pace.look(now);
+        next.map(|(left, closes_at)| (Instant::now() + left.max(retry), closes_at))
     }
 }

@@ -109,7 +109,7 @@ impl Engine {
     /// Remembers the latest time: turning the clock back must not reopen what has closed, also not after a restart.
     pub(super) async fn note_time(&mut self) {
         let (store, now) = (Arc::clone(self.keeper.store()), self.world.now());
-        if let Err(error) = self.mending(store.note_time(now)).await {
+        if let Err(error) = self.mending(store.note_time(now, &clock::reading())).await {
             self.store_broke(error.to_string());
         }
     }

@@ -295,7 +295,7 @@ async fn on_clock(engine: &mut Engine, inputs: &mut Inputs) {
 
 async fn tick(engine: &mut Engine, at: Time, stepped: bool) {
     if stepped {
-        tracing::warn!("the wall clock was stepped: everything is armed anew");
+        tracing::warn!("the wall clock was stepped: what is open ends by the earlier of the clocks");
     }
     if let Err(error) = engine.tick(at, stepped).await {
         tracing::error!(%error, "a transition is not in the table; the kernel closes all the same");
@@ -371,7 +371,7 @@ async fn on_upkeep(engine: &mut Engine, retention: &mut Retention) {
     }
     let now = engine.world.now().max(clock::now());
     let retain = engine.world.settings().attempts.retain;
-    if let Err(error) = engine.keeper.store().note_time(now).await {
+    if let Err(error) = engine.keeper.store().note_time(now, &clock::reading()).await {
         engine.store_broke(error.to_string());
         return;
     }
@@ -390,7 +390,7 @@ async fn stop(engine: &mut Engine) {
     engine.seal_all().await;
     let now = engine.world.now().max(clock::now());
     engine.keep(vec![record::note(LedgerKind::DaemonStopped, now, record::DAEMON, json!({}))]).await;
-    if let Err(error) = engine.keeper.store().note_time(now).await {
+    if let Err(error) = engine.keeper.store().note_time(now, &clock::reading()).await {
         tracing::error!(%error, "the latest time is not on record");
     }
     engine.checkpoint().await;

@@ -14,7 +14,7 @@ use super::confirmation::{self, Begun, Confirmation};
 use super::drift::DEAF;
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
-use super::{fallback, manager, on_record, recall, record, snapshot};
+use super::{clocks, fallback, manager, on_record, recall, record, snapshot};
 use crate::api::audit::{self, Source};
 use crate::api::body::Teardown;
 use crate::compile::Openings;
@@ -24,7 +24,7 @@ use crate::kernel::cgroups::{CgroupError, Hierarchy};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
 use crate::kernel::wait::Waiting;
-use crate::model::{Record, ServiceName, Settings, Subject, Time};
+use crate::model::{Reading, Record, ServiceName, Settings, Subject, Time};
 use crate::plan::Inventory;
 use crate::reconcile::{Outcome, World};
 use crate::resolvers;
@@ -129,7 +129,7 @@ pub fn files(options: &Options) -> Result<Files, StartError> {
 }
 
 /// Opens everything and puts the table in force.
-pub async fn start(files: Files) -> Result<Engine, StartError> {
+pub async fn start(mut files: Files) -> Result<Engine, StartError> {
     let settings = &files.loaded.settings;
     let hierarchy = Hierarchy::find()?;
     let table = manager::open_table(&settings.enforcement.table, settings.enforcement.protect)?;
@@ -170,9 +170,22 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
             }
         }
     }
+    let (now, stepped) = now(&keeper).await;
     let broken = store_error.is_some();
-    let (world, outcome) = world(&files.loaded, files.before.as_ref(), records, &keeper, broken).await;
-    assemble(files, hierarchy, table, keeper, store_error, world, outcome).await
+    let (world, outcome) = world(&files.loaded, files.before.as_ref(), records, &keeper, broken, now).await;
+    let fell_back = files.fell_back.take();
+    let mut engine = assemble(files, hierarchy, table, keeper, store_error, world).await?;
+    engine.first()?;
+    engine.started(&outcome, fell_back.as_ref(), stepped).await;
+    Ok(engine)
+}
+
+/// What time it is at least; and, when the wall clock was stepped since a daemon last looked, what it would say.
+pub(super) async fn now(keeper: &Keeper) -> (Time, Option<Time>) {
+    let before = keeper.store().last_reading().await.ok().flatten();
+    let now = clock::reading();
+    let stepped = before.and_then(|before| clocks::stepped_between(&before, &now));
+    (stepped.map_or(now.wall, |would_be| would_be.max(now.wall)), stepped)
 }
 
 async fn assemble(
@@ -182,7 +195,6 @@ async fn assemble(
     keeper: Keeper,
     store_error: Option<String>,
     mut world: World,
-    outcome: Outcome,
 ) -> Result<Engine, StartError> {
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
     let mut subjects = Subjects::new(hierarchy.clone(), &world.settings().paths.runtime, &subjects)?;
@@ -210,8 +222,7 @@ async fn assemble(
     engine.drift.rules = rules.ok();
     engine.unread = engine.store_error.is_some();
     engine.confirmation = files.confirmation;
-    engine.first()?;
-    engine.started(&outcome, files.fell_back.as_ref()).await;
+    engine.go_on();
     Ok(engine)
 }
 
@@ -270,8 +281,8 @@ pub(super) async fn world(
     records: BTreeMap<ServiceName, Record>,
     keeper: &Keeper,
     broken: bool,
+    now: Time,
 ) -> (World, Outcome) {
-    let now = clock::now();
     let latest = latest_seen(keeper, now).await;
     let mut world = World::new(loaded.settings.clone(), latest);
     for (host, name) in keeper.store().load_names().await.unwrap_or_else(|error| {
@@ -349,7 +360,7 @@ fn weaker(table: &Table, settings: &Settings) -> Vec<String> {
 
 impl Engine {
     /// Tears down what ended while no daemon ran, and records the start.
-    async fn started(&mut self, outcome: &Outcome, fell_back: Option<&Note>) {
+    async fn started(&mut self, outcome: &Outcome, fell_back: Option<&Note>, stepped: Option<Time>) {
         super::isolation::sweep(&self.world, &self.hierarchy).await;
         let namespaces = self.subjects.namespaces();
         let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await;
@@ -369,8 +380,20 @@ impl Engine {
             let proof = Teardown { completed_at: Some(clock::now()), ..proof };
             facts.push(record::teardown(service, &proof, self.world.now()));
         }
+        if let Some(would_be) = stepped {
+            facts.insert(0, self.clock_stepped(latest_seen(&self.keeper, now).await, would_be));
+        }
         self.keep(facts).await;
         self.write_accepted();
+    }
+
+    /// With a clock behind what the former daemon saw, what is open ends by elapsed time.
+    fn go_on(&mut self) {
+        let (now, latest) = (clock::reading(), self.world.now());
+        if now.wall < latest {
+            let ends = self.world.ends_of_openings(latest);
+            self.pace.turned_back(Reading { wall: latest, ..now }, ends);
+        }
     }
 
     /// In what services are others than the ledger has them once these facts are in it. Where it cannot be read, they are

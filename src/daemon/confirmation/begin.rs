@@ -87,7 +87,7 @@ pub fn told(note: &Note) -> String {
 }
 
 fn is_this_boot(note: &Note) -> bool {
-    clock::boot().is_some_and(|boot| boot == note.boot)
+    *clock::reading().boot == *note.boot
 }
 
 /// Forgets what waited.

@@ -105,7 +105,7 @@ impl Confirmation {
 
 /// By the clock that gets there first. A clock that was turned back gives no more time.
 fn left(note: &Note) -> Duration {
-    let wall = (note.until - clock::now()).to_std().unwrap_or_default();
-    let elapsed = note.elapsed.saturating_sub(clock::since_boot());
-    wall.min(Duration::from_nanos(elapsed))
+    let now = clock::reading();
+    let wall = (note.until - now.wall).to_std().unwrap_or_default();
+    wall.min(Duration::from_nanos(note.elapsed).saturating_sub(now.elapsed))
 }

@@ -45,15 +45,17 @@ impl Engine {
             Confirmation::Settled | Confirmation::FellBack { .. } => (*self.accepted).clone(),
         };
         let base = fallback::reload(&before).ok_or(ConfirmationError::NoWayBack)?;
-        let boot = clock::boot().ok_or(ConfirmationError::NoWayBack)?;
-        let now = clock::now();
+        let reading = clock::reading();
+        if reading.boot.is_empty() {
+            return Err(ConfirmationError::NoWayBack.into());
+        }
+        let now = reading.wall;
         let until = now + patience;
         let in_force = held(&base, loaded.clone(), until);
         self.may_apply(&in_force)?;
-        let nanoseconds = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
-        let elapsed = clock::since_boot().saturating_add(nanoseconds);
+        let elapsed = u64::try_from((reading.elapsed + patience).as_nanos()).unwrap_or(u64::MAX);
         let texts = snapshot::of(&loaded);
-        let note = Note::new(by, now, until, (boot, elapsed), &texts);
+        let note = Note::new(by, now, until, (reading.boot.to_string(), elapsed), &texts);
         let directory = self.world.settings().paths.state.clone();
         unconfirmed::write(&directory, &note, &texts).map_err(ConfirmationError::from)?;
         let waiting = Confirmation::Waiting(Box::new(Waiting { note, before, loaded, retry_at: None }));
