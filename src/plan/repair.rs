@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Changeset, Draft, Step};
-use crate::ruleset::{Key, Name, Ruleset, Set, SetKind, Statement, Verdict};
+use crate::ruleset::{Element, Key, Name, Ruleset, Set, SetKind, Statement, Verdict};
 
 /// Where the kernel's table differs from the one in force.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,6 +51,13 @@ pub enum SetDamage {
         /// To be added from the table in force.
         missing: BTreeSet<Key>,
     },
+    /// Of a set that only packets fill.
+    Filled {
+        /// Somebody else put them in.
+        wrong: Vec<(Key, Option<Key>)>,
+        /// Somebody else took them out.
+        lost: Vec<(Key, Element)>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +80,19 @@ impl Damage {
         let flags = self.flags.then(|| "the flags of the table".to_owned());
         let chains = self.chains.iter().map(|(name, damage)| format!("chain {name:?} {}", damage.as_str()));
         let sets = self.sets.iter().map(|(name, damage)| format!("set {name:?} {}", damage.text()));
-        let counters = self.counters.iter().map(|(name, damage)| format!("counter {name:?} {}", damage.as_str()));
-        let strangers = self.strangers.iter().map(|(kind, name)| format!("{} {name:?} foreign", kind.as_str()));
+        let counters =
+            self.counters.iter().map(|(name, damage)| format!("counter {name:?} {}", damage.as_str()));
+        let strangers =
+            self.strangers.iter().map(|(kind, name)| format!("{} {name:?} foreign", kind.as_str()));
         flags.into_iter().chain(chains).chain(sets).chain(counters).chain(strangers).collect()
+    }
+
+    /// Elements that others took out of sets that count.
+    pub fn lost_elements(&self) -> impl Iterator<Item = (&String, Vec<Key>)> {
+        self.sets.iter().filter_map(|(name, damage)| match damage {
+            SetDamage::Filled { lost, .. } => Some((name, lost.iter().map(|(key, _)| key.clone()).collect())),
+            _ => None,
+        })
     }
 
     /// The counters and the sets that the packet path fills, and of which counts were lost.
@@ -129,6 +146,9 @@ impl SetDamage {
             Self::Elements { wrong, missing } => {
                 format!("with {} wrong and {} missing elements", wrong.len(), missing.len())
             }
+            Self::Filled { wrong, lost } => {
+                format!("with {} foreign and {} missing elements", wrong.len(), lost.len())
+            }
         }
     }
 }
@@ -162,14 +182,21 @@ impl Draft {
             (SetDamage::Limits, Some(set)) => {
                 self.add_objects.push(Step::AddSet(name.to_owned(), set.declaration()));
             }
-            (SetDamage::Elements { wrong, missing }, Some(set)) => {
-                if !wrong.is_empty() {
-                    // Before sets and chains go to which foreign elements lead. Some may be gone by themselves.
-                    let may_be_gone = Set { expires: set.expires || super::is_dynamic(set), ..set.declaration() };
-                    self.flush_before.push(Step::DeleteElements(name.to_owned(), may_be_gone, wrong.clone()));
+            (SetDamage::Filled { wrong, lost }, Some(set)) => {
+                self.delete_wrong(name, set, wrong);
+                if !lost.is_empty() {
+                    self.add_elements.push(Step::AddElements(
+                        name.to_owned(),
+                        set.declaration(),
+                        lost.clone(),
+                    ));
                 }
+            }
+            (SetDamage::Elements { wrong, missing }, Some(set)) => {
+                self.delete_wrong(name, set, wrong);
                 let elements = set.elements.iter().filter(|(key, _)| missing.contains(*key));
-                let elements: Vec<_> = elements.map(|(key, element)| (key.clone(), element.clone())).collect();
+                let elements: Vec<_> =
+                    elements.map(|(key, element)| (key.clone(), element.clone())).collect();
                 if !elements.is_empty() {
                     self.add_elements.push(Step::AddElements(name.to_owned(), set.declaration(), elements));
                 }
@@ -177,11 +204,20 @@ impl Draft {
         }
     }
 
+    /// Before sets and chains go to which foreign elements lead. Some may be gone by themselves.
+    fn delete_wrong(&mut self, name: &str, set: &Set, wrong: &[(Key, Option<Key>)]) {
+        if !wrong.is_empty() {
+            let may_be_gone = Set { expires: set.expires || super::is_dynamic(set), ..set.declaration() };
+            self.flush_before.push(Step::DeleteElements(name.to_owned(), may_be_gone, wrong.to_vec()));
+        }
+    }
+
     fn repair_chains(&mut self, damage: &Damage, wanted: &Ruleset) {
         let again = sent_again(damage, wanted);
         let foreign = |damage: &ChainDamage| *damage == ChainDamage::Foreign;
         let foreign = damage.chains.iter().filter(|(_, damage)| foreign(damage)).map(|(name, _)| name);
-        let there = again.iter().copied().filter(|name| damage.chains.get(*name) != Some(&ChainDamage::Missing));
+        let there =
+            again.iter().copied().filter(|name| damage.chains.get(*name) != Some(&ChainDamage::Missing));
         for name in foreign.clone().chain(there) {
             self.flush_before.insert(0, Step::FlushChain(name.clone()));
         }
@@ -260,7 +296,7 @@ pub fn leading_to<'a>(wanted: &'a Ruleset, chains: &'a BTreeSet<String>) -> impl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Chain, Element, Field, Hook, Load, Side};
+    use crate::ruleset::{Chain, Field, Hook, Load, Side};
 
     fn ruleset() -> Ruleset {
         let mut ruleset = Ruleset::new("t");
@@ -303,13 +339,17 @@ mod tests {
     #[test]
     fn foreign_objects_go_when_nothing_leads_to_them_any_more() {
         let damage = Damage {
-            chains: [("evil".to_owned(), ChainDamage::Foreign), ("hook".to_owned(), ChainDamage::Changed)].into(),
+            chains: [("evil".to_owned(), ChainDamage::Foreign), ("hook".to_owned(), ChainDamage::Changed)]
+                .into(),
             sets: [
                 ("evil-set".to_owned(), SetDamage::Foreign),
-                ("s".to_owned(), SetDamage::Elements {
-                    wrong: vec![(Key::builder().port(9).build(), None)],
-                    missing: [Key::builder().port(2).build()].into(),
-                }),
+                (
+                    "s".to_owned(),
+                    SetDamage::Elements {
+                        wrong: vec![(Key::builder().port(9).build(), None)],
+                        missing: [Key::builder().port(2).build()].into(),
+                    },
+                ),
             ]
             .into(),
             counters: [("evil-n".to_owned(), CounterDamage::Foreign)].into(),

@@ -95,7 +95,9 @@ impl Objects {
         let listing: Value = serde_json::from_str(&text).expect("nft speaks JSON");
         let mut found = Self { chains: vec![], bases: vec![], counters: vec![], sets: vec![] };
         for object in listing["nftables"].as_array().expect("a list") {
-            let Some((kind, object)) = object.as_object().and_then(|object| object.iter().next()) else { continue };
+            let Some((kind, object)) = object.as_object().and_then(|object| object.iter().next()) else {
+                continue;
+            };
             let name = object["name"].as_str().unwrap_or_default().to_owned();
             match kind.as_str() {
                 "chain" => {
@@ -144,7 +146,9 @@ impl Objects {
                  insert rule {P} {base} ip saddr @foreign-{number} {verdict}",
                 number % 256
             ),
-            16 => format!("add counter {P} foreign-{number}\ninsert rule {P} {base} counter name foreign-{number}"),
+            16 => format!(
+                "add counter {P} foreign-{number}\ninsert rule {P} {base} counter name foreign-{number}"
+            ),
             17 => format!(
                 "flush chain {P} {base}\ndelete chain {P} {base}\n\
                  add chain {P} {base} {{ type filter hook {hook} priority {}; policy accept; }}",
@@ -186,8 +190,11 @@ impl Objects {
 fn handle(dice: &mut Dice, stage: &Stage, chain: &str) -> Option<u64> {
     let text = listed(&stage.lab, &["-j", "-a", "list", "chain", "inet", "picoseg", chain]);
     let listing: Value = serde_json::from_str(&text).ok()?;
-    let rules: Vec<u64> =
-        listing["nftables"].as_array()?.iter().filter_map(|object| object["rule"]["handle"].as_u64()).collect();
+    let rules: Vec<u64> = listing["nftables"]
+        .as_array()?
+        .iter()
+        .filter_map(|object| object["rule"]["handle"].as_u64())
+        .collect();
     dice.pick(&rules).copied()
 }
 
@@ -213,7 +220,10 @@ fn elsewhere(element: &Value, number: usize) -> Option<Value> {
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+    sorted
+        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
 }
 
 fn from_environment(name: &str, default: u64) -> u64 {

@@ -23,6 +23,7 @@ mod schedule;
 
 mod activation;
 mod attribution;
+mod coexist;
 mod program;
 mod service;
 mod settle;

@@ -10,7 +10,7 @@ use super::attributes::{Attribute, Attributes};
 use super::batch::hook_from;
 use super::error::CommitError;
 use super::expression::OBJECT_COUNTER;
-use super::news::News;
+use super::news::{News, Touched};
 use super::read::{Found, Held, assembled, attribute, object_of};
 use super::set::{flags, key_length};
 use super::verify::{LATE_MS, Times, comparable, compare, texts};
@@ -66,6 +66,8 @@ impl Table {
                 return Ok(None);
             }
             Standing::Orphaned | Standing::Asleep(_) => true,
+            // The kernel refuses everybody else.
+            Standing::Ours if self.protects() && !news.suspected => return Ok(Some(Damage::default())),
             Standing::Ours => false,
         };
         let mut damage = Damage { flags, ..Damage::default() };
@@ -77,9 +79,14 @@ impl Table {
         Ok(Some(damage))
     }
 
-    fn damaged_chains(&mut self, news: &News, wanted: &Ruleset, damage: &mut Damage) -> Result<(), CommitError> {
+    fn damaged_chains(
+        &mut self,
+        news: &News,
+        wanted: &Ruleset,
+        damage: &mut Damage,
+    ) -> Result<(), CommitError> {
         let unknown = |name: &String| !wanted.chains.contains_key(name);
-        if news.missed || news.chains_listed || news.chains.iter().any(unknown) {
+        if news.is_about_everything() || news.chains_listed || news.chains.iter().any(unknown) {
             let found = self.hung()?;
             for (name, chain) in &found {
                 let judged = match wanted.chains.get(name) {
@@ -94,7 +101,7 @@ impl Table {
         for name in news.chains.iter().filter(|name| wanted.chains.contains_key(*name)) {
             damage.chains.entry(name.clone()).or_insert(ChainDamage::Changed);
         }
-        if news.missed {
+        if news.is_about_everything() {
             let found = self.all_rules()?;
             for (name, chain) in &wanted.chains {
                 let known = damage.chains.contains_key(name);
@@ -106,9 +113,14 @@ impl Table {
         Ok(())
     }
 
-    fn damaged_sets(&mut self, news: &News, wanted: &Ruleset, damage: &mut Damage) -> Result<(), CommitError> {
+    fn damaged_sets(
+        &mut self,
+        news: &News,
+        wanted: &Ruleset,
+        damage: &mut Damage,
+    ) -> Result<(), CommitError> {
         let unknown = |name: &String| !wanted.sets.contains_key(name);
-        if !news.missed && news.sets.is_empty() && !news.elements.keys().any(unknown) {
+        if !news.is_about_everything() && news.sets.is_empty() && !news.elements.keys().any(unknown) {
             return Ok(());
         }
         let found = self.sets()?;
@@ -117,7 +129,9 @@ impl Table {
                 None if set.flags & libc::NFT_SET_ANONYMOUS as u32 != 0 => None,
                 None => Some(SetDamage::Foreign),
                 Some(_) if news.sets_deleted.contains(name) => Some(SetDamage::Another),
-                Some(wanted) if (set.flags, set.key_length) != (flags(wanted), key_length(&wanted.fields) as u32) => {
+                Some(wanted)
+                    if (set.flags, set.key_length) != (flags(wanted), key_length(&wanted.fields) as u32) =>
+                {
                     Some(SetDamage::Another)
                 }
                 Some(wanted) => (set.limits != limits(wanted)).then_some(SetDamage::Limits),
@@ -142,18 +156,22 @@ impl Table {
             .filter(|(_, damage)| matches!(damage, ChainDamage::Missing | ChainDamage::Moved))
             .map(|(name, _)| name.clone())
             .collect();
-        let mut names: BTreeSet<&String> = match news.missed {
+        let mut names: BTreeSet<&String> = match news.is_about_everything() {
             true => wanted.sets.keys().collect(),
             false => news.elements.keys().collect(),
         };
         names.extend(leading_to(wanted, &lost));
         let none = BTreeMap::new();
         for name in names {
-            let Some(set) = wanted.sets.get(name).filter(|_| !is_made_anew(damage.sets.get(name))) else { continue };
+            let Some(set) = wanted.sets.get(name).filter(|_| !is_made_anew(damage.sets.get(name))) else {
+                continue;
+            };
             let touched = news.elements.get(name).unwrap_or(&none);
             let judged = match set.kind {
-                SetKind::Dynamic { .. } => put_in(touched),
-                SetKind::Plain | SetKind::Verdicts => self.compare_elements(name, set, touched, news.missed, clock)?,
+                SetKind::Dynamic { .. } => interfered(touched, clock()),
+                SetKind::Plain | SetKind::Verdicts => {
+                    self.compare_elements(name, set, touched, news.is_about_everything(), clock)?
+                }
             };
             damage.sets.extend(judged.map(|judged| (name.clone(), judged)));
         }
@@ -164,7 +182,7 @@ impl Table {
         &mut self,
         name: &str,
         set: &Set,
-        touched: &BTreeMap<Key, bool>,
+        touched: &BTreeMap<Key, Touched>,
         all: bool,
         clock: &dyn Fn() -> Time,
     ) -> Result<Option<SetDamage>, CommitError> {
@@ -191,8 +209,13 @@ impl Table {
         Ok(differs.then_some(SetDamage::Elements { wrong, missing }))
     }
 
-    fn damaged_counters(&mut self, news: &News, wanted: &Ruleset, damage: &mut Damage) -> Result<(), CommitError> {
-        let (found, asked): (BTreeSet<String>, &BTreeSet<String>) = match news.missed {
+    fn damaged_counters(
+        &mut self,
+        news: &News,
+        wanted: &Ruleset,
+        damage: &mut Damage,
+    ) -> Result<(), CommitError> {
+        let (found, asked): (BTreeSet<String>, &BTreeSet<String>) = match news.is_about_everything() {
             true => (self.counters()?.into_keys().collect(), &wanted.counters),
             false if news.counters.is_empty() => return Ok(()),
             false => (self.counters_named(&news.counters)?.into_keys().collect(), &news.counters),
@@ -206,7 +229,7 @@ impl Table {
 
     /// Objects of other kinds than ours.
     fn strangers(&mut self, news: &News, damage: &mut Damage) -> Result<(), CommitError> {
-        if !news.missed && news.strangers.is_empty() {
+        if !news.is_about_everything() && news.strangers.is_empty() {
             return Ok(());
         }
         let table = self.name.clone();
@@ -216,8 +239,9 @@ impl Table {
         let others = objects.iter().filter_map(|message| object_of(message, &table));
         let others = others.filter(|(kind, _)| *kind != OBJECT_COUNTER);
         damage.strangers.extend(others.map(|(kind, name)| (Stranger::Object(kind), name)));
-        let flowtables =
-            self.reader.dump("the flowtables", GET_FLOWTABLE, |request| request.text(FLOWTABLE_TABLE, &table))?;
+        let flowtables = self
+            .reader
+            .dump("the flowtables", GET_FLOWTABLE, |request| request.text(FLOWTABLE_TABLE, &table))?;
         let name = |message: &Vec<u8>| {
             let found = Attributes::of_message(message);
             let ours = found.clone().find_kind(FLOWTABLE_TABLE)?.text() == table;
@@ -297,7 +321,10 @@ fn is_same(key: &Key, wanted: &Element, found: &Held, roughly: bool, times: &Tim
         user_data: None,
         is_end: false,
     };
-    let comment = || roughly || userdata::comment_of(found.user_data.as_deref()) == userdata::kept(wanted.comment.as_deref());
+    let comment = || {
+        roughly
+            || userdata::comment_of(found.user_data.as_deref()) == userdata::kept(wanted.comment.as_deref())
+    };
     last && compare(Some(wanted), Some(&as_found), times).is_none() && comment()
 }
 
@@ -305,16 +332,28 @@ fn is_made_anew(damage: Option<&SetDamage>) -> bool {
     matches!(damage, Some(SetDamage::Missing | SetDamage::Another | SetDamage::Foreign))
 }
 
-/// Elements that somebody put into a set that only packets fill.
-fn put_in(touched: &BTreeMap<Key, bool>) -> Option<SetDamage> {
-    let wrong: Vec<_> = touched.iter().filter(|(_, added)| **added).map(|(key, _)| (key.clone(), None)).collect();
-    (!wrong.is_empty()).then(|| SetDamage::Elements { wrong, missing: BTreeSet::new() })
+/// Elements that somebody put into a set that only packets fill, or took out of it.
+fn interfered(touched: &BTreeMap<Key, Touched>, now: Time) -> Option<SetDamage> {
+    let (mut wrong, mut lost) = (Vec::new(), Vec::new());
+    for (key, touched) in touched {
+        match touched {
+            Touched::Added => wrong.push((key.clone(), None)),
+            Touched::Removed { expires_ms } => {
+                let left = |ms: u64| chrono::TimeDelta::milliseconds(i64::try_from(ms).unwrap_or(0));
+                let closes_at = expires_ms.map(|ms| now + left(ms));
+                lost.push((key.clone(), Element { closes_at, ..Element::default() }));
+            }
+        }
+    }
+    (!touched.is_empty()).then_some(SetDamage::Filled { wrong, lost })
 }
 
 /// The size and the timeout, in milliseconds, that a set is declared with.
 fn limits(set: &Set) -> (Option<u32>, Option<u64>) {
     match set.kind {
         SetKind::Plain | SetKind::Verdicts => (None, None),
-        SetKind::Dynamic { size, timeout, .. } => (Some(size), timeout.map(|timeout| timeout.as_millis() as u64)),
+        SetKind::Dynamic { size, timeout, .. } => {
+            (Some(size), timeout.map(|timeout| timeout.as_millis() as u64))
+        }
     }
 }

@@ -399,12 +399,7 @@ fn is_exactly(asked: &Ends, first: &Found, end: Option<Option<Found>>) -> bool {
 }
 
 fn found_in(message: &[u8]) -> Vec<Found> {
-    Attributes::of_message(message)
-        .find_kind(LIST_ELEMENTS)
-        .into_iter()
-        .flat_map(Attribute::inside)
-        .filter_map(|element| found(&element.inside()))
-        .collect()
+    elements_in(Attributes::of_message(message).find_kind(LIST_ELEMENTS)).collect()
 }
 
 fn found(element: &Attributes) -> Option<Found> {
@@ -453,9 +448,9 @@ fn bare((key, held): (Key, Held)) -> (Key, Element) {
     (key, Element { last: held.last, verdict: held.verdict, ..Element::default() })
 }
 
-/// The keys in a list of elements.
-pub(super) fn keys_in(list: Option<Attribute>) -> impl Iterator<Item = Key> {
-    list.into_iter().flat_map(Attribute::inside).filter_map(|element| Some(found(&element.inside())?.key))
+/// A list of elements.
+pub(super) fn elements_in(list: Option<Attribute>) -> impl Iterator<Item = Found> {
+    list.into_iter().flat_map(Attribute::inside).filter_map(|element| found(&element.inside()))
 }
 
 /// The type and the name of an object of this table.
