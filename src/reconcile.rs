@@ -20,6 +20,7 @@ mod enclosures;
 mod index;
 mod names;
 mod passage;
+mod recall;
 #[cfg(test)]
 mod tests;
 mod wanted;

@@ -102,7 +102,7 @@ fn by_heart(ask: &Ask) -> Answer {
     let named = match ask {
         Ask::Show(name) | Ask::Report(name) | Ask::Order { service: name, .. } => name.as_str(),
         Ask::Status | Ask::Services | Ask::Attempts(_) | Ask::Explain(_) | Ask::Audit(_) => "",
-        Ask::Settle(_) | Ask::Apply { .. } => "",
+        Ask::Settle(_) | Ask::Plan | Ask::Apply { .. } => "",
     };
     let outcome = match named {
         "unknown" => Outcome::Unknown,
@@ -297,8 +297,8 @@ async fn idle_connections_do_not_keep_others_out_for_long() {
         idle.push(UnixStream::connect(api.socket("observe.sock")).await.unwrap());
     }
     assert!(api.control().get("/v1/status").await.is_ok(), "the other socket has its own places");
-    let waited = tokio::time::timeout(Duration::from_secs(14), api.observe().get("/v1/status")).await;
-    assert!(waited.unwrap().is_ok(), "idle connections are closed after 10 seconds");
+    let waited = tokio::time::timeout(Duration::from_secs(6), api.observe().get("/v1/status")).await;
+    assert!(waited.unwrap().is_ok(), "idle connections are closed after 2 seconds");
 }
 
 #[tokio::test]
@@ -395,6 +395,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
         ("get", "/v1/attempts"),
         ("get", "/v1/audit"),
         ("get", "/v1/explain"),
+        ("get", "/v1/plan"),
         ("get", "/v1/report/{name}"),
         ("get", "/v1/services"),
         ("get", "/v1/services/{name}"),

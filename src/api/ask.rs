@@ -18,6 +18,8 @@ pub enum Ask {
     Attempts(AttemptFilter),
     Explain(Question),
     Audit(audit::Question),
+    /// What `Apply` would do.
+    Plan,
     /// Waits until a cgroup is in force.
     Settle(Settle),
     /// Loads the files.

@@ -1,5 +1,7 @@
 //! The JSON bodies, as the contract fixes them. Absent facts are `null`, never missing.
 
+mod plan;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Severity;
 use crate::model::Time;
+
+pub use plan::{Change, Cut, Plan};
 
 /// The version of all bodies.
 pub const SCHEMA: u32 = 1;

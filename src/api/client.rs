@@ -64,6 +64,11 @@ impl Client {
         self.ask(Method::GET, path, String::new(), PATIENCE).await
     }
 
+    /// Asks what takes the daemon its time: it reads the files.
+    pub async fn get_slowly(&self, path: &str) -> Result<String, ClientError> {
+        self.ask(Method::GET, path, String::new(), PATIENCE_APPLY).await
+    }
+
     /// Gives an order with a JSON body.
     pub async fn post(&self, path: &str, body: String) -> Result<String, ClientError> {
         self.ask(Method::POST, path, body, PATIENCE).await

@@ -146,7 +146,7 @@ fn place(place: &Place) -> body::Place {
 }
 
 /// What it means that a subject has no place.
-fn why_unresolved(subject: &Subject) -> &'static str {
+pub fn why_unresolved(subject: &Subject) -> &'static str {
     match subject {
         Subject::Unit(_) => "no cgroup of this unit exists: it does not run",
         Subject::Cgroup(_) => "there is no such cgroup",

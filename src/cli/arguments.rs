@@ -14,7 +14,7 @@ use crate::store::{MOST_ROWS, Verdict};
 
 /// Opens and closes third-party access on this host, by schedule, in the kernel.
 ///
-/// Exit codes: 0 done; 1 failed; 2 usage; 3 the daemon does not answer; 5 not allowed; 78 invalid configuration (what was
+/// Exit codes: 0 done; 1 failed; 2 usage; 3 the daemon does not answer; 4 `plan --exit-code` found changes; 5 not allowed; 78 invalid configuration (what was
 /// in force stays in force).
 #[derive(Debug, Clone, Parser)]
 #[command(name = "picoseg", version)]
@@ -60,6 +60,9 @@ pub enum Offline {
     Check {
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// What each FILE is, wherever it lies: for tools that check a copy before they put it in place.
+        #[arg(long = "as", value_name = "KIND", requires = "files")]
+        kind: Option<FileKind>,
     },
     /// Prints the ruleset for an instant, offline.
     ///
@@ -84,6 +87,14 @@ pub enum Offline {
 /// What the daemon answers.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Online {
+    /// Says what `apply` would change, which live connections it would cut, and what might lock you out.
+    ///
+    /// Nothing is changed and nothing goes on record.
+    Plan {
+        /// Exits with 4 when there are changes.
+        #[arg(long)]
+        exit_code: bool,
+    },
     /// Has the daemon load the files; returns when they are in force.
     Apply,
     /// Prints what is in force, and how the daemon is.
@@ -123,6 +134,15 @@ pub enum Online {
     Resume(Order),
     /// Ends a service for good; returns when its connections are cut.
     Decommission(Order),
+}
+
+/// What a file of the configuration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FileKind {
+    Settings,
+    Service,
+    Segment,
+    List,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -362,7 +382,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_unknown() {
-        for word in ["plan", "confirm", "flows", "extend", "approve", "suggest"] {
+        for word in ["confirm", "flows", "extend", "approve", "suggest"] {
             assert_eq!(
                 parse(&format!("picoseg {word}")).unwrap_err(),
                 ErrorKind::InvalidSubcommand,

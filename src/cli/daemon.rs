@@ -30,12 +30,24 @@ impl Daemon {
 
     /// Asks a question, by the observers' socket where the other one is closed to us.
     pub async fn get(&self, path: &str) -> Result<String, ClientError> {
-        let refused = match self.control.get(path).await {
+        self.ask(async |client: &Client| client.get(path).await).await
+    }
+
+    /// The same for what takes the daemon as long as an `apply`.
+    pub async fn get_slowly(&self, path: &str) -> Result<String, ClientError> {
+        self.ask(async |client: &Client| client.get_slowly(path).await).await
+    }
+
+    async fn ask(
+        &self,
+        ask: impl AsyncFn(&Client) -> Result<String, ClientError>,
+    ) -> Result<String, ClientError> {
+        let refused = match ask(&self.control).await {
             Err(error @ (ClientError::Absent { .. } | ClientError::NotAllowed { .. })) => error,
             answered => return answered,
         };
         let Some(observe) = &self.observe else { return Err(refused) };
-        match (observe.get(path).await, refused) {
+        match (ask(observe).await, refused) {
             // That somebody may not ask tells more than that a socket is missing.
             (Err(ClientError::Absent { .. }), refused) => Err(refused),
             (answered, _) => answered,

@@ -8,7 +8,7 @@
 //! | `activation` | listeners that the system manager makes for a service |
 //! | `explain` | asks the daemon, and works from the files where none answers |
 //! | `daemon` | which socket to ask |
-//! | `status`, `services`, `show`, `attempts`, `report`, `apply`, `order`, `settle` | one command or one family of them |
+//! | `status`, `services`, `show`, `attempts`, `report`, `plan`, `apply`, `order`, `settle` | one command or one family of them |
 //! | `console`, `table` | how something is said |
 //! | `stop` | why a command ends early, and the exit code of that |
 //! | `when` | times as written and as printed |
@@ -27,6 +27,7 @@ mod console;
 mod daemon;
 mod explain;
 mod order;
+mod plan;
 mod report;
 mod services;
 mod settle;
@@ -94,7 +95,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
 
 fn work(command: &Offline, settings: &SettingsFile, console: &mut Console<'_>) -> Result<(), Stop> {
     match command {
-        Offline::Check { files } => check::run(settings, files, console),
+        Offline::Check { files, kind } => check::run(settings, files, *kind, console),
         Offline::Compile { at } => compile::run(settings, at.at(clock::now()), console),
         Offline::Timeline(wanted) => timeline::run(settings, wanted, clock::now(), console),
         Offline::Completions { shell } => console.print(completions(*shell)),
@@ -109,6 +110,7 @@ async fn ask(
 ) -> Result<(), Stop> {
     match command {
         Online::Apply => apply::run(daemon, console).await,
+        Online::Plan { exit_code } => plan::run(daemon, *exit_code, console).await,
         Online::Status => status::run(daemon, console).await,
         Online::Services => services::run(daemon, console).await,
         Online::Show { name } => show::run(daemon, name, console).await,

@@ -15,6 +15,8 @@ pub enum Exit {
     Usage,
     /// The daemon does not answer.
     Silent,
+    /// `plan --exit-code` found some.
+    Changes,
     NotAllowed,
     /// Invalid configuration.
     Invalid,
@@ -27,6 +29,7 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Silent => 3,
+            Self::Changes => 4,
             Self::NotAllowed => 5,
             Self::Invalid => 78,
         }
@@ -146,7 +149,7 @@ mod tests {
         use clap::Parser as _;
         let stop = |line: &[&str]| Stop::from(super::super::Arguments::try_parse_from(line).unwrap_err());
         assert_eq!(
-            codes([stop(&["picoseg"]), stop(&["picoseg", "--help"]), stop(&["picoseg", "plan"])]),
+            codes([stop(&["picoseg"]), stop(&["picoseg", "--help"]), stop(&["picoseg", "explode"])]),
             [2, 0, 2]
         );
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::engine::{ChangeError, Changed, Engine};
-use super::{findings, programs, report, rows, settle};
+use super::{findings, planning, programs, report, rows, settle};
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
 use crate::api::audit::{self, Source};
 use crate::api::body::{self, SCHEMA};
@@ -29,6 +29,11 @@ pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     if let Ask::Audit(question) = ask {
         let store = Arc::clone(engine.keeper.store());
         tokio::spawn(async move { reply.send(audit(&store, &question).await) });
+        return;
+    }
+    if ask == Ask::Plan {
+        let (draft, settings) = (planning::Draft::new(engine), settings.clone());
+        tokio::spawn(async move { reply.send(draft.answer(settings).await) });
         return;
     }
     if let Ask::Report(name) = &ask
@@ -76,6 +81,7 @@ async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answe
         Ask::Attempts(filter) => rows::answer(engine.keeper.store(), &filter).await,
         Ask::Explain(question) => done(&explain(engine, &question)),
         Ask::Audit(question) => audit(engine.keeper.store(), &question).await,
+        Ask::Plan => planning::Draft::new(engine).answer(settings.clone()).await,
         Ask::Settle(place) => settle::look(engine, &place).into(),
         Ask::Apply { by } => apply(engine, settings, &by).await,
         Ask::Order { service, kind, by, reason } => order(engine, service, kind, by, reason).await,
@@ -193,7 +199,7 @@ fn applied(engine: &Engine, changed: Changed) -> Answer {
     })
 }
 
-fn invalid(diagnostics: &[Diagnostic]) -> Answer {
+pub fn invalid(diagnostics: &[Diagnostic]) -> Answer {
     let body = serde_json::to_value(body::Diagnostics::new(diagnostics)).unwrap_or(Value::Null);
     Answer { outcome: Outcome::Invalid, body }
 }

@@ -52,7 +52,7 @@ pub struct Engine {
     pub unwritten_hosts: BTreeSet<HostName>,
     pub hierarchy: Hierarchy,
     pub attempts: Attempts,
-    pub accepted: Accepted,
+    pub accepted: Arc<Accepted>,
     /// When the world's time was last moved on, by a clock that nobody turns back.
     pub(super) seen_at: Instant,
     /// Not before this time again: the last transition was not committed.
@@ -71,6 +71,8 @@ pub struct Engine {
     pub(super) told_digest: Option<String>,
     /// The ledger could not be read at the start: what it lacks is told when it can be.
     pub(super) untold: bool,
+    /// What the store remembers of services could not be read at the start: nothing opens before it was.
+    pub(super) unread: bool,
     pub watched: Watched,
     /// Counts of what is no longer in force: their sets go when they are on record.
     pub(super) retiring: Vec<CountSets>,
@@ -148,7 +150,7 @@ impl Engine {
             unwritten_hosts: BTreeSet::new(),
             hierarchy,
             attempts,
-            accepted,
+            accepted: Arc::new(accepted),
             seen_at: Instant::now(),
             retry_at: None,
             drift: Drift::default(),
@@ -159,6 +161,7 @@ impl Engine {
             digest: Digest::default(),
             told_digest: None,
             untold: false,
+            unread: false,
             watched: Watched::default(),
             retiring: Vec::new(),
             retiring_counters: BTreeSet::new(),
@@ -176,8 +179,7 @@ impl Engine {
 
     /// Takes over files, already parsed.
     pub async fn apply(&mut self, loaded: Loaded, by: &str) -> Result<Changed, ChangeError> {
-        self.may_change(&loaded.settings)?;
-        self.may_open(&loaded)?;
+        self.may_apply(&loaded)?;
         let mut next = self.world.clone();
         let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
         next.enclose(loaded.segments.clone());
@@ -217,37 +219,6 @@ impl Engine {
         self.config_error = Some(error.clone());
         let entry = record::note(LedgerKind::ConfigRejected, self.now(), by, json!({ "error": error }));
         self.keep(vec![entry]).await;
-    }
-
-    /// Some settings are woven into what is open: sockets, the database, the table's name.
-    fn may_change(&self, settings: &Settings) -> Result<(), ChangeError> {
-        let now = self.world.settings();
-        match () {
-            () if now.paths.state != settings.paths.state => Err(ChangeError::NeedsRestart("paths.state")),
-            () if now.paths.runtime != settings.paths.runtime => {
-                Err(ChangeError::NeedsRestart("paths.runtime"))
-            }
-            () if now.enforcement.table != settings.enforcement.table => {
-                Err(ChangeError::NeedsRestart("enforcement.table"))
-            }
-            () if now.enforcement.protect != settings.enforcement.protect => {
-                Err(ChangeError::NeedsRestart("enforcement.protect"))
-            }
-            () if now.attempts.log_group != settings.attempts.log_group => {
-                Err(ChangeError::NeedsRestart("attempts.log_group"))
-            }
-            () => Ok(()),
-        }
-    }
-
-    /// Without a ledger only files that leave every service as it is, or take services away, are accepted.
-    fn may_open(&self, loaded: &Loaded) -> Result<(), ChangeError> {
-        let Some(error) = &self.store_error else { return Ok(()) };
-        let same = |name: &ServiceName, service| self.world.file(name).is_some_and(|file| file == service);
-        match loaded.services.iter().all(|(name, service)| same(name, service)) {
-            true => Ok(()),
-            false => Err(ChangeError::NoLedger(error.clone())),
-        }
     }
 
     /// Carries an order out.

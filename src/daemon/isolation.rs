@@ -16,8 +16,8 @@ use crate::reconcile::World;
 
 /// Cuts every connection that a segment encloses and nothing allows; segments in observe mode are left out.
 pub async fn sweep(world: &World, hierarchy: &Hierarchy) {
-    let enforced: Vec<&Segment> = world.segments().values().filter(|s| s.mode == Mode::Enforce).collect();
-    if enforced.is_empty() || world.settings().enforcement.mode == Mode::Observe {
+    let enforced = enforced(world);
+    if enforced.is_empty() {
         return;
     }
     let deadline = Instant::now() + LIMIT;
@@ -50,7 +50,7 @@ fn round(world: &World, segments: &[&Segment], hierarchy: &Hierarchy) -> Vec<Str
         }
     };
     let mut left = Vec::new();
-    for socket in doomed(world, segments, hierarchy, sockets) {
+    for (_, socket) in doomed(world, segments, hierarchy, sockets) {
         let flow = Flow::of(&socket);
         if let Err(error) = table.destroy(&socket) {
             tracing::warn!(%error, "cannot destroy a socket");
@@ -63,26 +63,44 @@ fn round(world: &World, segments: &[&Segment], hierarchy: &Hierarchy) -> Vec<Str
     left
 }
 
-fn doomed(world: &World, segments: &[&Segment], hierarchy: &Hierarchy, sockets: Vec<Socket>) -> Vec<Socket> {
+/// The connections that nothing allows, each with the segment that refuses it.
+pub fn doomed<'s>(
+    world: &World,
+    segments: &[&'s Segment],
+    hierarchy: &Hierarchy,
+    sockets: Vec<Socket>,
+) -> Vec<(&'s Segment, Socket)> {
     let services = world.standings();
     let paths = cgroup_paths(hierarchy.mount());
     let ours: HashSet<IpAddr> = sockets.iter().map(|socket| socket.local.ip()).collect();
-    let is_doomed = |socket: &Socket| {
+    let refused_by = |socket: &Socket| {
         // A half-open connection has no cgroup yet, and nobody judges its packets.
-        let Some(path) = socket.cgroup.and_then(|id| paths.get(&id)) else { return false };
+        let path = socket.cgroup.and_then(|id| paths.get(&id))?;
         let over_loopback = ours.contains(&socket.remote.ip());
-        let encloses = |segment: &&&Segment| {
+        let encloses = |segment: &&Segment| {
             let judges = !(segment.loopback && over_loopback);
             judges && is_subject(world, &segment.subject, socket, Some(path))
         };
-        let enclosing: Vec<_> = segments.iter().filter(encloses).collect();
-        !enclosing.is_empty()
-            && !is_granted(world, &services, socket, path, over_loopback)
-            && !packets(socket).iter().any(|packet| {
-                enclosing.iter().all(|segment| explain::allows(segment, world.resolvers(), packet))
-            })
+        let enclosing: Vec<&'s Segment> = segments.iter().copied().filter(encloses).collect();
+        let allows = |segment: &Segment, packet| explain::allows(segment, world.resolvers(), packet);
+        let packets = packets(socket);
+        let is_allowed = packets.iter().any(|packet| enclosing.iter().all(|segment| allows(segment, packet)));
+        if enclosing.is_empty() || is_allowed || is_granted(world, &services, socket, path, over_loopback) {
+            return None;
+        }
+        let refuses = |segment: &&&Segment| !packets.iter().any(|packet| allows(segment, packet));
+        enclosing.iter().find(refuses).or(enclosing.first()).copied()
     };
-    sockets.into_iter().filter(|socket| is_connected(socket) && is_doomed(socket)).collect()
+    let connected = sockets.into_iter().filter(is_connected);
+    connected.filter_map(|socket| Some((refused_by(&socket)?, socket))).collect()
+}
+
+/// The segments that cut.
+pub fn enforced(world: &World) -> Vec<&Segment> {
+    match world.settings().enforcement.mode {
+        Mode::Observe => Vec::new(),
+        Mode::Enforce => world.segments().values().filter(|s| s.mode == Mode::Enforce).collect(),
+    }
 }
 
 /// True when a grant admits it, or the fail-safe. Grants are not asked over loopback.

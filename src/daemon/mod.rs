@@ -4,7 +4,10 @@
 //! | file | duty |
 //! |---|---|
 //! | `start` | everything that has to be there before the first transaction |
+//! | `early` | the table at boot, before there is a daemon |
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
+//! | `acceptance` | whether files may be put in force right now |
+//! | `planning` | what `apply` would do |
 //! | `in_force` | from a world to the table |
 //! | `drift` | what others did to the table: noticed, repaired, recorded |
 //! | `mender` | brings the table back to what is in force |
@@ -26,14 +29,17 @@
 //! | `in_flight` | which closes that is asked for |
 //! | `snapshot` | what is kept of accepted files |
 //! | `sealing` | sums of attempts into the ledger, checkpoints into the log |
+//! | `recall` | what store and daemon remember of services, brought together again |
 //! | `record` | happenings to ledger entries |
 //! | `report` | collects the decommission report |
 //! | `answer` | what the API asks |
 //! | `metrics` | what metrics and dashboard are made of |
 //! | `rows` | rows of attempts for the API |
 //! | `retention` | has old attempts removed beside the loop |
+//! | `manager` | the service manager: signs of life, and the socket that it keeps |
 //! | `run` | the loop |
 
+mod acceptance;
 mod answer;
 mod attempts;
 mod attributed;
@@ -43,14 +49,18 @@ mod closing;
 mod counts;
 mod digest;
 mod drift;
+mod early;
 mod engine;
 mod fallback;
 mod findings;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hearing;
 mod in_flight;
 mod in_force;
 mod isolation;
 mod journald;
+mod manager;
 mod matching;
 mod mender;
 mod metrics;
@@ -58,7 +68,9 @@ mod names;
 mod notify;
 mod on_record;
 mod pace;
+mod planning;
 mod programs;
+mod recall;
 mod record;
 mod report;
 mod retention;
@@ -86,15 +98,26 @@ pub use start::StartError;
 pub struct Options {
     /// `None`: the default place, and no error when nothing is there.
     pub config: Option<PathBuf>,
-    /// Remove the table and exit.
-    pub unload: bool,
+    pub task: Task,
+}
+
+/// What the program is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Keep the table in step until told to stop.
+    Run,
+    /// Put the table of before in force, once, before the network is up.
+    Early,
+    /// Remove the table.
+    Unload,
 }
 
 /// Runs the daemon until it is told to stop; returns how the process exits.
 pub async fn main(options: Options) -> ExitCode {
-    let outcome = match options.unload {
-        true => start::unload(&options),
-        false => run::run(&options).await,
+    let outcome = match options.task {
+        Task::Run => run::run(&options).await,
+        Task::Early => early::early(&options).await,
+        Task::Unload => start::unload(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,7 +17,7 @@ use crate::store::accepted::{self, Accepted};
 use crate::store::{Fact, Kept, LedgerKind, NewSource, StoreError};
 
 /// Facts in one transaction, which has to fit into the time that a decision waits. An order's are few.
-const BATCH: usize = 1_024;
+pub(super) const BATCH: usize = 1_024;
 
 impl Engine {
     /// The entries about files that are in force, each with what `head` says.
@@ -136,6 +136,10 @@ impl Engine {
     pub async fn heal(&mut self) {
         match self.keeper.heal(clock::now()).await {
             Ok(_) => {
+                if let Err(error) = self.recall().await {
+                    self.store_error = Some(error);
+                    return;
+                }
                 tracing::info!("the store works again");
                 self.store_error = None;
                 self.told.entries.tell(self.keeper.store(), &[]).await;
@@ -148,9 +152,9 @@ impl Engine {
 
     /// Remembers the accepted texts, for a start with bad files and for services whose file goes.
     /// Returns those of before.
-    pub(super) fn accept(&mut self, loaded: &Loaded) -> Accepted {
+    pub(super) fn accept(&mut self, loaded: &Loaded) -> Arc<Accepted> {
         let accepted = snapshot::merged(&self.accepted, loaded, &self.world);
-        let before = std::mem::replace(&mut self.accepted, accepted);
+        let before = std::mem::replace(&mut self.accepted, Arc::new(accepted));
         self.write_accepted();
         before
     }
@@ -167,7 +171,7 @@ impl Engine {
     pub(super) fn snapshot_decommissions(&mut self, outcome: &Outcome) {
         let ended = |h: &Happening| matches!(h.what, What::Decommissioned(_));
         if outcome.happenings.iter().any(ended) {
-            snapshot::note_decommissions(&mut self.accepted, &self.world);
+            snapshot::note_decommissions(Arc::make_mut(&mut self.accepted), &self.world);
             self.write_accepted();
         }
     }

@@ -13,7 +13,7 @@ use super::chronicle::{Listing, Side};
 use super::drift::DEAF;
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
-use super::{fallback, record, snapshot};
+use super::{fallback, manager, on_record, recall, record, snapshot};
 use crate::api::audit::{self, Source};
 use crate::api::body::Teardown;
 use crate::compile::Openings;
@@ -28,7 +28,7 @@ use crate::plan::Inventory;
 use crate::reconcile::{Outcome, World};
 use crate::resolvers;
 use crate::store::accepted::{self, Accepted, AcceptedError};
-use crate::store::{Fact, Keeper, LedgerKind, Opened, StoreError};
+use crate::store::{Fact, Keeper, Kept, LedgerKind, Opened, StoreError};
 
 /// Why the daemon does not start. What is in force stays.
 #[derive(Debug, thiserror::Error)]
@@ -115,19 +115,12 @@ pub fn files(options: &Options) -> Result<Files, StartError> {
 pub async fn start(files: Files) -> Result<Engine, StartError> {
     let settings = &files.loaded.settings;
     let hierarchy = Hierarchy::find()?;
-    let table = Table::open(&settings.enforcement.table, settings.enforcement.protect)?;
+    let table = manager::open_table(&settings.enforcement.table, settings.enforcement.protect)?;
     let opened = Keeper::open(&settings.paths.state, &settings.paths.runtime, clock::now()).await;
     for problem in &opened.journal {
         tracing::error!(error = %problem, "a part of the journal cannot be read");
     }
-    let store_error = match &opened.store {
-        Ok(Opened::Created) if files.before.is_some() => {
-            tracing::error!(
-                "the database is gone though this host ran before: suspensions by order are forgotten, \
-                 decommissions are known from the accepted files"
-            );
-            None
-        }
+    let broken = match &opened.store {
         Ok(Opened::Created | Opened::Existing) => None,
         Err(
             error @ (StoreError::FromTheFuture { .. }
@@ -141,8 +134,27 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
             Some(error.to_string())
         }
     };
-    let keeper = opened.keeper;
-    let (world, outcome) = world(&files.loaded, files.before.as_ref(), &keeper, store_error.is_some()).await;
+    let mut keeper = opened.keeper;
+    let (mut records, store_error) = recall::records(&keeper, broken).await;
+    let lost = files.before.as_ref().filter(|_| store_error.is_none() && keeper.is_new());
+    if let Some(before) = lost {
+        tracing::error!(
+            "the database is gone though this host ran before: its services are suspended until each is resumed; \
+             decommissions are known from the accepted files"
+        );
+        let now = clock::now();
+        records.extend(recall::suspended(before, now));
+        // At once: whoever starts next finds a database that is not new.
+        let facts: Vec<_> =
+            records.iter().flat_map(|(name, record)| recall::facts(name, record, now)).collect();
+        for batch in facts.chunks(on_record::BATCH) {
+            if let Kept::Waiting { error, .. } = keeper.keep(batch.to_vec(), now).await {
+                tracing::error!(?error, "suspensions are not on record yet");
+            }
+        }
+    }
+    let broken = store_error.is_some();
+    let (world, outcome) = world(&files.loaded, files.before.as_ref(), records, &keeper, broken).await;
     assemble(files, hierarchy, table, keeper, store_error, world, outcome).await
 }
 
@@ -179,6 +191,7 @@ async fn assemble(
         weaker,
     );
     engine.drift.rules = rules.ok();
+    engine.unread = engine.store_error.is_some();
     engine.first()?;
     engine.started(&outcome).await;
     Ok(engine)
@@ -208,7 +221,7 @@ fn counts_found(found: Option<Inventory>) -> BTreeSet<String> {
     found.sets.into_iter().map(|(name, _)| name).chain(found.counters).collect()
 }
 
-fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
+pub(super) fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
     match wanted {
         Ok(loaded) => loaded.settings.paths.state.clone(),
         Err(_) => {
@@ -233,17 +246,14 @@ fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> 
 }
 
 /// What the former daemon knew, then the files of now on top.
-async fn world(
+pub(super) async fn world(
     loaded: &Loaded,
     before: Option<&Accepted>,
+    records: BTreeMap<ServiceName, Record>,
     keeper: &Keeper,
     broken: bool,
 ) -> (World, Outcome) {
     let now = clock::now();
-    let records = match broken {
-        true => keeper.waiting_records(),
-        false => keeper.records().await.unwrap_or_else(|_| keeper.waiting_records()),
-    };
     let latest = latest_seen(keeper, now).await;
     let mut world = World::new(loaded.settings.clone(), latest);
     for (host, name) in keeper.store().load_names().await.unwrap_or_else(|error| {

@@ -3,7 +3,7 @@
 //! The kernel refuses by itself from the close on. For two seconds it drops outgoing segments silently, so that the
 //! resets that come with destroying a socket reach the provider before our own refusal kills the socket quietly.
 
-mod through;
+pub mod through;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -98,7 +98,7 @@ fn blind(world: &World, error: &str) -> Vec<(ServiceName, String)> {
 }
 
 /// The connections that no grant admits, each with its service.
-fn doomed(
+pub fn doomed(
     world: &World,
     owners: &Owners,
     hierarchy: &Hierarchy,

@@ -85,6 +85,7 @@ fn ordinary(ask: &Ask) -> Answer {
                 {"file": "f", "line": 1, "column": 2, "message": "m", "help": null, "severity": "warning"}
             ], "recorded": true,
         })),
+        Ask::Plan => done(plan()),
         Ask::Explain(question) => done(explained(question)),
         Ask::Audit(question) => done(audit(question)),
         Ask::Settle(Settle { cgroup, id }) => done(json!({
@@ -92,6 +93,22 @@ fn ordinary(ask: &Ask) -> Answer {
         })),
         Ask::Order { service, kind, .. } => done(ordering(service.as_str(), *kind, &[], true)),
     }
+}
+
+/// A change, a connection and a warning.
+fn plan() -> Value {
+    json!({
+        "schema": 1,
+        "changes": [
+            {"kind": "settings.changed", "name": null, "detail": "[failsafe]"},
+            {"kind": "service.removed", "name": "stripe", "detail": "decommissioned"},
+        ],
+        "cuts": [{
+            "service": "stripe", "policy": null, "subject": "unit:payments.service", "protocol": "tcp",
+            "local": "10.0.0.1:40000", "remote": "192.0.2.1:443",
+        }],
+        "cuts_total": 3, "warnings": ["lock-out: a\u{1b}[2J session"],
+    })
 }
 
 /// Two pages of entries, and two services where an instant is asked for.
@@ -544,6 +561,28 @@ fn apply_says_what_is_in_force_and_what_to_mind() {
         (said.stdout.as_str(), said.stderr.as_str()),
         ("3 services in force\n", "f:1:2: warning: m\n")
     );
+}
+
+#[test]
+fn a_plan_is_two_tables_and_warnings_and_has_an_exit_code_where_that_is_asked_for() {
+    let said = Daemon::start(ordinary).run(&["plan"]).exits(0);
+    assert_eq!(
+        said.stdout,
+        "CHANGE            NAME    DETAIL\n\
+         settings.changed  -       [failsafe]\n\
+         service.removed   stripe  decommissioned\n\n\
+         3 live connections would be cut:\n\
+         BY      SUBJECT                PROTOCOL  LOCAL           REMOTE\n\
+         stripe  unit:payments.service  tcp       10.0.0.1:40000  192.0.2.1:443\n\
+         and 2 more\n"
+    );
+    assert_eq!(said.stderr, "warning: lock-out: a\\u{1b}[2J session\n");
+    let said = Daemon::start(ordinary).run(&["plan", "--exit-code", "--json"]).exits(4);
+    assert_eq!(said.json(), plan());
+    let same =
+        |_: &Ask| done(json!({"schema": 1, "changes": [], "cuts": [], "cuts_total": 0, "warnings": []}));
+    let said = Daemon::start(same).run(&["plan", "--exit-code"]).exits(0);
+    assert_eq!(said.stdout, "nothing to change: what the files say is in force\n");
 }
 
 #[test]

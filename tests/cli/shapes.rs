@@ -147,6 +147,21 @@ fn samples() -> BTreeMap<&'static str, Value> {
     };
     let applied =
         body::Applied { schema: SCHEMA, changed: false, services: 0, warnings: Vec::new(), recorded: true };
+    let plan = body::Plan {
+        schema: SCHEMA,
+        changes: Vec::new(),
+        cuts: Vec::new(),
+        cuts_total: 0,
+        warnings: Vec::new(),
+    };
+    let cut = body::Cut {
+        service: None,
+        policy: None,
+        subject: None,
+        protocol: String::new(),
+        local: String::new(),
+        remote: String::new(),
+    };
     let settled = body::SettledCgroup { cgroup: String::new(), id: 0, subjects: Vec::new() };
     let explained = body::Explained {
         schema: SCHEMA,
@@ -243,6 +258,9 @@ fn samples() -> BTreeMap<&'static str, Value> {
         ("OrderRequest", value(body::OrderRequest { reason: String::new() })),
         ("Ordering", value(ordering)),
         ("Teardown", value(body::Teardown::default())),
+        ("Plan", value(plan)),
+        ("Change", value(body::Change { kind: String::new(), name: None, detail: String::new() })),
+        ("Cut", value(cut)),
         ("Applied", value(applied)),
         ("Diagnostics", value(body::Diagnostics { schema: SCHEMA, diagnostics: Vec::new() })),
         ("Diagnostic", value(diagnostic)),
@@ -366,6 +384,9 @@ fn the_bodies_have_the_keys_that_users_were_promised() {
         ),
         ("Audit", "schema, entries"),
         ("LedgerEntry", "seq, at, kind, service, actor, detail, prev, hash"),
+        ("Plan", "schema, changes, cuts, warnings"),
+        ("Change", "kind, name, detail"),
+        ("Cut", "service, subject, local, remote"),
         ("Explained", "verdict, reason, service, policy, until"),
         ("Diagnostics", "schema, diagnostics"),
         ("Diagnostic", "file, line, column, message, help"),

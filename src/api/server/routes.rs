@@ -32,7 +32,7 @@ use crate::model::{Direction, OrderKind, ServiceName, Subject, Time};
 const MAX_BODY: usize = 64 << 10;
 
 /// How long a peer may take for its body.
-const BODY: Duration = Duration::from_secs(10);
+const BODY: Duration = Duration::from_secs(2);
 
 /// How long the loop may take for a question or an order.
 pub const ANSWER: Duration = Duration::from_secs(10);
@@ -74,6 +74,7 @@ pub fn router(api: Api, uid: u32) -> Router {
         .route("/v1/report/{name}", get(report))
         .route("/v1/explain", get(explain))
         .route("/v1/audit", get(audit))
+        .route("/v1/plan", get(plan))
         .route("/v1/settle", get(settle))
         .route("/v1/apply", post(apply))
         .route("/metrics", get(metrics))
@@ -155,6 +156,10 @@ async fn audit(State(client): State<Client>, entries: Result<Query<Entries>, Que
         limit,
     };
     client.ask(Ask::Audit(question), ANSWER).await
+}
+
+async fn plan(State(client): State<Client>) -> Reply {
+    client.ask(Ask::Plan, APPLY).await
 }
 
 /// The query of `settle`.

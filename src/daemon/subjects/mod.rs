@@ -123,6 +123,37 @@ impl Subjects {
     }
 }
 
+/// Where subjects are that nobody watches yet.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub resolved: Vec<Resolved>,
+    /// A process in each network namespace that a container has of its own, with its container.
+    pub namespaces: Vec<(Subject, u32)>,
+}
+
+/// Looks once, and watches nothing. Programs stay unresolved: processes that ran before the helper knew of them are none
+/// of them anyway. Blocks; call it where tokio's timers are.
+pub fn look(hierarchy: &Hierarchy, subjects: &[Subject]) -> Found {
+    let mut found = Found::default();
+    for subject in in_cgroups(subjects) {
+        let cgroups = hierarchy.resolve(&subject).unwrap_or_else(|error| {
+            tracing::warn!(%error, %subject, "cannot look for a subject");
+            Vec::new()
+        });
+        found.resolved.push((subject, hierarchy.places(cgroups)));
+    }
+    let is_container = |subject: &Subject| matches!(subject, Subject::Container(_));
+    if subjects.iter().any(is_container) {
+        let mut containers = Containers::new(hierarchy.clone(), Engines::new("/"));
+        found.resolved.extend(containers.set(subjects));
+        found.namespaces = containers.namespaces();
+    }
+    if subjects.iter().any(|subject| matches!(subject, Subject::User(_) | Subject::Group(_))) {
+        found.resolved.extend(Accounts::new().set(subjects));
+    }
+    found
+}
+
 /// Those that cgroups alone tell.
 fn in_cgroups(subjects: &[Subject]) -> Vec<Subject> {
     let told = |subject: &&Subject| matches!(subject, Subject::Unit(_) | Subject::Cgroup(_));

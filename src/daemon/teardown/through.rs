@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Proofs, is_admitted, is_connected, is_enforced, packets_between};
 use crate::compile::Place;
 use crate::kernel::conntrack::{self, Flow};
-use crate::kernel::sockets::{Protocol, SocketTable, TimeWait};
+use crate::kernel::sockets::{Protocol, Socket, SocketTable, TimeWait};
 use crate::model::{ServiceName, Subject};
 use crate::owners::Owners;
 use crate::reconcile::World;
@@ -18,6 +18,14 @@ use crate::reconcile::World;
 pub struct Container {
     subject: Subject,
     table: SocketTable,
+}
+
+/// A connection of a container with a network of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    pub protocol: Protocol,
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
 }
 
 /// Enters the networks of these processes, as far as it is allowed.
@@ -53,20 +61,9 @@ fn cut_sockets(
     container: &mut Container,
     proofs: &mut Proofs,
 ) -> Vec<(ServiceName, String)> {
-    let subject = &container.subject;
-    let sockets = match container.table.dump(TimeWait::Skip) {
-        Ok(sockets) => sockets,
-        Err(error) => {
-            tracing::warn!(%subject, %error, "cannot see the sockets of a container");
-            return Vec::new();
-        }
-    };
     let mut left = Vec::new();
-    for socket in sockets.iter().filter(|socket| is_connected(socket)) {
-        let Some(service) = whose(world, owners, socket.protocol, socket.local, socket.remote) else {
-            continue;
-        };
-        match container.table.destroy(socket) {
+    for (service, socket) in doomed(world, owners, container) {
+        match container.table.destroy(&socket) {
             Ok(true) => proofs.entry(service.clone()).or_default().sockets_closed += 1,
             Ok(false) => {}
             Err(error) => tracing::warn!(%service, %error, "cannot destroy a socket"),
@@ -76,26 +73,72 @@ fn cut_sockets(
     left
 }
 
+/// The connections of a container that no grant admits, each with its service.
+fn doomed(world: &World, owners: &Owners, container: &mut Container) -> Vec<(ServiceName, Socket)> {
+    let sockets = container.connected();
+    let whose = |socket: &Socket| whose(world, owners, socket.protocol, socket.local, socket.remote);
+    sockets.into_iter().filter_map(|socket| Some((whose(&socket)?, socket))).collect()
+}
+
 /// Removes what connection tracking knows of flows that no grant admits any more.
 fn untrack(world: &World, owners: &Owners, proofs: &mut Proofs) {
-    let addresses: BTreeSet<IpAddr> = addresses(world).collect();
-    if addresses.is_empty() {
-        return;
-    }
-    let tracked = conntrack::list().unwrap_or_else(|error| {
-        tracing::warn!(%error, "tracked flows of containers stay until they time out");
-        Vec::new()
-    });
-    // The container is where the first packet comes from, or where the answers do: an address of the host may have
-    // stood for it on the way.
-    let ours = |flow: &Flow| addresses.contains(&flow.source().ip());
-    for flow in tracked.iter().flat_map(|tracked| [tracked.original, tracked.reply]).filter(ours) {
+    for flow in tracked(world) {
         let whose = whose(world, owners, flow.protocol(), flow.source(), flow.destination());
         let Some(service) = whose else { continue };
         match conntrack::delete(&[flow]) {
             Ok(removed) => proofs.entry(service).or_default().flows_removed += removed as u64,
             Err(error) => tracing::warn!(%service, %error, "cannot remove a tracked flow"),
         }
+    }
+}
+
+/// The tracked flows of containers, seen from the container.
+fn tracked(world: &World) -> Vec<Flow> {
+    let addresses: BTreeSet<IpAddr> = addresses(world).collect();
+    if addresses.is_empty() {
+        return Vec::new();
+    }
+    let tracked = conntrack::list().unwrap_or_else(|error| {
+        tracing::warn!(%error, "tracked flows of containers cannot be seen: they stay until they time out");
+        Vec::new()
+    });
+    // The container is where the first packet comes from, or where the answers do: an address of the host may have
+    // stood for it on the way.
+    let ours = |flow: &Flow| addresses.contains(&flow.source().ip());
+    tracked.iter().flat_map(|tracked| [tracked.original, tracked.reply]).filter(ours).collect()
+}
+
+/// Every connection of containers that can be seen, each with its container: sockets, and flows of those that cannot be entered.
+pub fn connections(world: &World, namespaces: &[(Subject, u32)]) -> Vec<Connection> {
+    let mut found = BTreeSet::new();
+    for mut container in open(namespaces) {
+        let of = |socket: Socket| (socket.protocol, socket.local, socket.remote);
+        found.extend(container.connected().into_iter().map(of));
+    }
+    found.extend(tracked(world).iter().map(|flow| (flow.protocol(), flow.source(), flow.destination())));
+    found.into_iter().map(|(protocol, local, remote)| Connection { protocol, local, remote }).collect()
+}
+
+impl Connection {
+    /// The service to which it belongs where no grant admits it.
+    pub fn refused_by(&self, world: &World, owners: &Owners) -> Option<ServiceName> {
+        whose(world, owners, self.protocol, self.local, self.remote)
+    }
+
+    /// The container of its address.
+    pub fn subject(&self, world: &World) -> Option<Subject> {
+        let place = Place::Address(self.local.ip());
+        world.subjects().into_iter().find(|subject| world.places(subject).contains(&place)).cloned()
+    }
+}
+
+impl Container {
+    fn connected(&mut self) -> Vec<Socket> {
+        let sockets = self.table.dump(TimeWait::Skip).unwrap_or_else(|error| {
+            tracing::warn!(subject = %self.subject, %error, "cannot see the sockets of a container");
+            Vec::new()
+        });
+        sockets.into_iter().filter(is_connected).collect()
     }
 }
 

@@ -11,11 +11,10 @@ use super::batch::hook_from;
 use super::error::CommitError;
 use super::expression::OBJECT_COUNTER;
 use super::news::{News, Touched};
-use super::read::{Found, Held, assembled, attribute, object_of};
+use super::read::{Found, Held, assembled, attribute, object_of, texts_in};
 use super::set::{flags, key_length};
 use super::verify::{LATE_MS, Times, comparable, compare, texts};
 use super::{Standing, Table, userdata};
-use crate::kernel::ffi;
 use crate::model::Time;
 use crate::plan::repair::{ChainDamage, CounterDamage, Damage, SetDamage, Stranger, leading_to};
 use crate::ruleset::{Chain, Element, Hook, Key, Ruleset, Set, SetKind};
@@ -268,8 +267,8 @@ impl Table {
         let mut found: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
         for message in &messages {
             let chain = Attributes::of_message(message).find_kind(attribute::RULE_CHAIN).map(Attribute::text);
-            if let (Some(chain), Some(rule)) = (chain, ffi::Rule::parse(message)) {
-                found.entry(chain).or_default().push(rule.texts());
+            if let Some(chain) = chain {
+                found.entry(chain).or_default().push(texts_in(message));
             }
         }
         Ok(found)

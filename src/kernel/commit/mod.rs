@@ -10,6 +10,9 @@ mod batch;
 mod damage;
 mod error;
 mod expression;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::kernel) mod fuzz;
+pub(in crate::kernel) mod named;
 mod news;
 mod owner;
 mod read;
@@ -20,12 +23,14 @@ mod userdata;
 mod verify;
 
 use std::ffi::CString;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 pub use error::{CommitError, Failure, Holder};
 pub use news::News;
 pub use owner::Process;
 pub use read::Counted;
+pub use socket::Socket;
 pub use verify::Difference;
 
 use crate::model::Time;
@@ -33,7 +38,6 @@ use crate::plan::{Changeset, Step};
 use crate::ruleset::{Field, Set};
 use attributes::{Attribute, Attributes};
 use batch::{Datagram, Transaction};
-use socket::Socket;
 
 /// NFT_TABLE_F_DORMANT: its chains hang at no hook.
 const DORMANT: u32 = 0x1;
@@ -110,13 +114,18 @@ pub struct Table {
 impl Table {
     /// Opens the table for writing; creates nothing. With `protect`, commits make it ours alone where the kernel can.
     pub fn open(name: &str, protect: bool) -> Result<Self, CommitError> {
+        Self::open_with(Socket::open()?, name, protect)
+    }
+
+    /// The same with a socket that may own the table already.
+    pub fn open_with(writer: Socket, name: &str, protect: bool) -> Result<Self, CommitError> {
         text(name)?;
         let mut table = Self {
             name: name.to_owned(),
             protect,
             features: Features { persist: false, destroy: false },
             locks: false,
-            writer: Socket::open()?,
+            writer,
             reader: Socket::open()?,
             seen: false,
             slack: Duration::ZERO,
@@ -130,6 +139,11 @@ impl Table {
             && table.would_accept(|transaction, scratch| transaction.add_table(scratch, OWNER))?;
         table.standing()?;
         Ok(table)
+    }
+
+    /// The socket that owns the table, or will. Whoever holds a copy of it keeps the table ours when this process is gone.
+    pub fn owner(&self) -> BorrowedFd<'_> {
+        self.writer.as_fd()
     }
 
     pub fn features(&self) -> Features {
