@@ -27,6 +27,7 @@ mod activation;
 mod ansible;
 mod attribution;
 mod chef;
+mod coexist;
 mod documents;
 mod early;
 mod gapless;
