@@ -8,11 +8,13 @@
 //! | `acceptance` | whether files may be put in force right now |
 //! | `confirmation` | `apply --confirm`: waits, is confirmed, or falls back |
 //! | `planning` | what `apply` would do |
+//! | `extension` | openings that are prolonged by order |
 //! | `in_force` | from a world to the table |
 //! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
 //! | `programs` | what the helper tells of programs, in the words of `show` |
 //! | `findings` | sockets that were made elsewhere than a policy supposes |
+//! | `flows` | who talks to which provider |
 //! | `settle` | who waits until a cgroup is in force |
 //! | `names` | asks the host's resolvers what names stand for |
 //! | `hearing` | news of names, committed and kept |
@@ -45,8 +47,10 @@ mod confirmation;
 mod counts;
 mod digest;
 mod engine;
+mod extension;
 mod fallback;
 mod findings;
+mod flows;
 mod hearing;
 mod in_flight;
 mod in_force;

@@ -22,7 +22,7 @@ pub use host_name::HostName;
 pub use name::{NameError, ServiceName};
 pub use order::{Order, OrderKind};
 pub use port::{Port, PortError, PortRange, Protocol};
-pub use record::{Cause, Decommissioned, Record, Suspended};
+pub use record::{Cause, Decommissioned, Extended, Record, Suspended};
 pub use segment::{Allow, Segment, SegmentName};
 pub use service::{FileState, Policy, PolicyId, Service, Watch};
 pub use settings::{Approval, Attempts, Enforcement, Failsafe, Metrics, Notify, Paths, Refusal, Settings};
