@@ -4,11 +4,14 @@
 //! changed whole (flush, then all rules), because a rule has no name; sets element by element. Knows
 //! [`crate::ruleset`] only.
 
+pub mod repair;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ruleset::{Chain, Element, Hook, Key, Part, Rule, Ruleset, Set, SetKind};
+use repair::Stranger;
 
-/// What one transaction does, in an order that the kernel accepts. Never empty.
+/// What one transaction does, in an order that the kernel accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changeset {
     pub table: String,
@@ -27,6 +30,7 @@ impl Changeset {
             | Step::AddRule(..)
             | Step::DeleteChain(_)
             | Step::DeleteSet(_)
+            | Step::DeleteStranger(..)
             | Step::DeleteCounter(_) => true,
         })
     }
@@ -47,6 +51,7 @@ impl Changeset {
             | Step::AddRule(..)
             | Step::DeleteChain(_)
             | Step::DeleteSet(_)
+            | Step::DeleteStranger(..)
             | Step::DeleteCounter(_) => false,
         });
         let phases = [first, rest].into_iter().filter(|steps| !steps.is_empty());
@@ -68,6 +73,7 @@ fn new_ranges(step: &Step) -> Option<&String> {
         | Step::AddElements(..)
         | Step::DeleteChain(_)
         | Step::DeleteSet(_)
+        | Step::DeleteStranger(..)
         | Step::DeleteCounter(_) => None,
     }
 }
@@ -87,6 +93,7 @@ pub enum Step {
     DeleteChain(String),
     DeleteSet(String),
     DeleteCounter(String),
+    DeleteStranger(Stranger, String),
 }
 
 /// Names and shapes found in the kernel's table, without elements and rules.
@@ -195,7 +202,12 @@ struct Draft {
 
 impl Draft {
     fn finish(self, table: &str) -> Option<Changeset> {
-        let steps: Vec<_> = [
+        let steps = self.steps();
+        (!steps.is_empty()).then(|| Changeset { table: table.to_owned(), steps })
+    }
+
+    fn steps(self) -> Vec<Step> {
+        [
             self.flush_before,
             self.delete_sets_first,
             self.delete_chains_first,
@@ -207,8 +219,7 @@ impl Draft {
         ]
         .into_iter()
         .flatten()
-        .collect();
-        (!steps.is_empty()).then(|| Changeset { table: table.to_owned(), steps })
+        .collect()
     }
 
     fn counters(&mut self, in_force: &BTreeSet<String>, wanted: &BTreeSet<String>) {

@@ -21,6 +21,7 @@ mod extension;
 mod index;
 mod names;
 mod passage;
+mod recall;
 #[cfg(test)]
 mod tests;
 mod undo;

@@ -310,8 +310,8 @@ async fn idle_connections_do_not_keep_others_out_for_long() {
         idle.push(UnixStream::connect(api.socket("observe.sock")).await.unwrap());
     }
     assert!(api.control().get("/v1/status").await.is_ok(), "the other socket has its own places");
-    let waited = tokio::time::timeout(Duration::from_secs(14), api.observe().get("/v1/status")).await;
-    assert!(waited.unwrap().is_ok(), "idle connections are closed after 10 seconds");
+    let waited = tokio::time::timeout(Duration::from_secs(6), api.observe().get("/v1/status")).await;
+    assert!(waited.unwrap().is_ok(), "idle connections are closed after 2 seconds");
 }
 
 #[tokio::test]

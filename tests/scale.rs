@@ -192,6 +192,7 @@ fn object(step: &Step) -> (&str, usize) {
         | Step::DeleteChain(name)
         | Step::DeleteSet(name)
         | Step::DeleteCounter(name) => (name, 0),
+        Step::DeleteStranger(_, name) => (name, 0),
         Step::DeleteElements(name, _, keys) => (name, keys.len()),
         Step::AddElements(name, _, elements) => (name, elements.len()),
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use picoseg::daemon::{Options, Task};
 
 /// Opens and closes third-party access on this host, by schedule, in the kernel.
 #[derive(Parser)]
@@ -12,15 +13,28 @@ struct Arguments {
     /// The settings file [default: /etc/picoseg/picoseg.toml].
     #[arg(long, value_name = "FILE", env = "PICOSEG_CONFIG")]
     config: Option<PathBuf>,
-    /// Removes the table and exits.
+    /// Puts the table in force that was there last, where none is, and exits: for the boot, before the network is up.
     #[arg(long)]
+    early: bool,
+    /// Removes the table and exits.
+    #[arg(long, conflicts_with = "early")]
     unload: bool,
+}
+
+impl Arguments {
+    fn task(&self) -> Task {
+        match (self.early, self.unload) {
+            (true, _) => Task::Early,
+            (false, true) => Task::Unload,
+            (false, false) => Task::Run,
+        }
+    }
 }
 
 fn main() -> ExitCode {
     picoseg::daemon::subscribe();
     let arguments = Arguments::parse();
-    let options = picoseg::daemon::Options { config: arguments.config, unload: arguments.unload };
+    let options = Options { task: arguments.task(), config: arguments.config };
     // The netlink socket owns the table and belongs to one network namespace: one thread is enough, and simplest.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

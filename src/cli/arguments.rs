@@ -61,6 +61,9 @@ pub enum Offline {
     Check {
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// What each FILE is, wherever it lies: for tools that check a copy before they put it in place.
+        #[arg(long = "as", value_name = "KIND", requires = "files")]
+        kind: Option<FileKind>,
     },
     /// Prints the ruleset for an instant, offline.
     ///
@@ -152,6 +155,15 @@ pub enum Online {
     Resume(Order),
     /// Ends a service for good; returns when its connections are cut.
     Decommission(Order),
+}
+
+/// What a file of the configuration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FileKind {
+    Settings,
+    Service,
+    Segment,
+    List,
 }
 
 #[derive(Debug, Clone, Args)]

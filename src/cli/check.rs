@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::accounts;
 use super::activation::{self, UNIT_DIRECTORIES};
+use super::arguments::FileKind;
 use super::console::Console;
 use super::stop::Stop;
 use super::table::counted;
@@ -13,10 +14,16 @@ use crate::config::{self, Diagnostic, Files, Loaded, MAX_FILE, MAX_LIST, Severit
 use crate::files::{self, SettingsFile};
 use crate::model::{Paths, PolicyId, ServiceName, Settings};
 
-pub fn run(settings: &SettingsFile, paths: &[PathBuf], console: &mut Console<'_>) -> Result<(), Stop> {
+/// Judges `paths` as what `kind` says, by where they lie without it; everything when there are none.
+pub fn run(
+    settings: &SettingsFile,
+    paths: &[PathBuf],
+    kind: Option<FileKind>,
+    console: &mut Console<'_>,
+) -> Result<(), Stop> {
     let (found, in_order) = match paths.is_empty() {
         true => whole(settings),
-        false => (files_apart(settings, paths), format!("{} in order", counted(paths.len(), "file"))),
+        false => (files_apart(settings, paths, kind), format!("{} in order", counted(paths.len(), "file"))),
     };
     if found.iter().any(|one| one.severity == Severity::Error) {
         return Err(Stop::Invalid(found));
@@ -71,24 +78,16 @@ fn with_host(loaded: Loaded, file: impl Fn(&ServiceName) -> PathBuf) -> Vec<Diag
 }
 
 /// Judges each file by itself.
-fn files_apart(settings: &SettingsFile, paths: &[PathBuf]) -> Vec<Diagnostic> {
+fn files_apart(settings: &SettingsFile, paths: &[PathBuf], kind: Option<FileKind>) -> Vec<Diagnostic> {
     let context = match Context::of(settings) {
         Ok(context) => context,
         Err(found) => return found,
     };
-    let mut found: Vec<Diagnostic> = paths.iter().flat_map(|path| context.judge(path)).collect();
+    let judge = |path: &PathBuf| context.judge(path, kind.unwrap_or_else(|| context.kind(path)));
+    let mut found: Vec<Diagnostic> = paths.iter().flat_map(judge).collect();
     found.sort();
     found.dedup();
     found
-}
-
-/// What a file is, by where it lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Settings,
-    Service,
-    Segment,
-    List,
 }
 
 /// The configuration around the files.
@@ -117,29 +116,30 @@ impl Context {
         })
     }
 
-    fn judge(&self, path: &Path) -> Vec<Diagnostic> {
-        match self.role(path) {
-            Role::Settings => {
+    fn judge(&self, path: &Path, kind: FileKind) -> Vec<Diagnostic> {
+        match kind {
+            FileKind::Settings => {
                 said(&Files { settings: Some(files::read_source(path, MAX_FILE)), ..Files::default() })
             }
-            Role::List => judge_list(path),
-            Role::Segment => self.judge_with_lists(path, |files, segment| files.segments.push(segment)),
-            Role::Service => self.judge_with_lists(path, |files, service| files.services.push(service)),
+            FileKind::List => judge_list(path),
+            FileKind::Segment => self.judge_with_lists(path, |files, segment| files.segments.push(segment)),
+            FileKind::Service => self.judge_with_lists(path, |files, service| files.services.push(service)),
         }
     }
 
-    fn role(&self, path: &Path) -> Role {
+    /// What a file is, by where it lies.
+    fn kind(&self, path: &Path) -> FileKind {
         if path.file_name().is_some_and(|name| name == "picoseg.toml") || same(path, &self.settings_path) {
-            return Role::Settings;
+            return FileKind::Settings;
         }
         let directory = match path.parent() {
             Some(parent) if parent != Path::new("") => parent,
             Some(_) | None => Path::new("."),
         };
         match (same(directory, &self.paths.segments), same(directory, &self.paths.lists)) {
-            (true, _) => Role::Segment,
-            (_, true) => Role::List,
-            (false, false) => Role::Service,
+            (true, _) => FileKind::Segment,
+            (_, true) => FileKind::List,
+            (false, false) => FileKind::Service,
         }
     }
 

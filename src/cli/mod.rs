@@ -98,7 +98,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
 
 fn work(command: &Offline, settings: &SettingsFile, console: &mut Console<'_>) -> Result<(), Stop> {
     match command {
-        Offline::Check { files } => check::run(settings, files, console),
+        Offline::Check { files, kind } => check::run(settings, files, *kind, console),
         Offline::Compile { at } => compile::run(settings, at.at(clock::now()), console),
         Offline::Timeline(wanted) => timeline::run(settings, wanted, clock::now(), console),
         Offline::Completions { shell } => console.print(completions(*shell)),

@@ -8,6 +8,7 @@
 mod cron;
 mod diagnostic;
 mod endpoint;
+pub mod keys;
 mod lines;
 mod list;
 mod load;

@@ -12,7 +12,7 @@ use super::window::Windows;
 use super::{nearest, subject};
 use crate::model::{Direction, Policy, PolicyId, Port, PortError, Prefix, Protocol, ServiceName, Settings};
 
-const EGRESS_KEYS: Keys<'_> = Keys {
+pub(super) const EGRESS_KEYS: Keys<'_> = Keys {
     valid: &["subject", "to", "ports", "tls", "windows"],
     misplaced: &[Misplaced::new(
         "from",
@@ -21,7 +21,7 @@ const EGRESS_KEYS: Keys<'_> = Keys {
     )],
 };
 
-const INGRESS_KEYS: Keys<'_> = Keys {
+pub(super) const INGRESS_KEYS: Keys<'_> = Keys {
     valid: &["subject", "from", "ports", "windows"],
     misplaced: &[
         Misplaced::new("to", Some("from"), "the provider connects to the local process: write `from`"),

@@ -15,7 +15,7 @@ use crate::model::{Allow, Direction, Endpoint, Mode, Segment, SegmentName};
 
 const OF_SCHEDULES: &str = "this file describes a segment; schedules of services lie in services.d";
 
-const KEYS: Keys<'_> = Keys {
+pub(super) const KEYS: Keys<'_> = Keys {
     valid: &["subject", "mode", "loopback", "dns", "allow"],
     misplaced: &[
         Misplaced::new("egress", Some("allow"), "write [[allow]] with direction = \"egress\""),
@@ -27,7 +27,7 @@ const KEYS: Keys<'_> = Keys {
     ],
 };
 
-const ALLOW_KEYS: Keys<'_> = Keys {
+pub(super) const ALLOW_KEYS: Keys<'_> = Keys {
     valid: &["direction", "to", "from", "ports"],
     misplaced: &[
         Misplaced::new("subject", None, "remove it: the subject of the segment holds"),

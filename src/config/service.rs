@@ -19,7 +19,7 @@ use crate::model::{FileState, ListName, Mode, Service, ServiceName, Settings, Wa
 
 const OF_SEGMENTS: &str = "segments are files of their own, in segments.d";
 
-const KEYS: Keys<'_> = Keys {
+pub(super) const KEYS: Keys<'_> = Keys {
     valid: &[
         "provider",
         "owner",
@@ -46,6 +46,8 @@ const KEYS: Keys<'_> = Keys {
         Misplaced::new("dns", None, OF_SEGMENTS),
     ],
 };
+
+pub(super) const TEARDOWN_KEYS: [&str; 1] = ["watch"];
 
 /// The longest description, in characters.
 const MAX_DESCRIPTION: usize = 1024;
@@ -174,7 +176,7 @@ fn texts(root: &Table<'_>, key: &str) -> Vec<String> {
 }
 
 fn watch(root: &Table<'_>) -> Watch {
-    let table = root.get("teardown").and_then(|value| value.table("[teardown]", &["watch"]));
+    let table = root.get("teardown").and_then(|value| value.table("[teardown]", &TEARDOWN_KEYS));
     let watch = table.and_then(|table| table.get("watch"));
     watch.and_then(|value| value.read(parse_watch)).unwrap_or_default()
 }

@@ -18,15 +18,16 @@ use crate::model::{
     Refusal, Settings,
 };
 
-const KEYS: [&str; 7] = ["paths", "enforcement", "failsafe", "attempts", "approval", "metrics", "notify"];
-const PATHS_KEYS: [&str; 5] = ["services", "segments", "lists", "state", "runtime"];
-const ENFORCEMENT_KEYS: [&str; 7] =
+pub(super) const KEYS: [&str; 7] =
+    ["paths", "enforcement", "failsafe", "attempts", "approval", "metrics", "notify"];
+pub(super) const PATHS_KEYS: [&str; 5] = ["services", "segments", "lists", "state", "runtime"];
+pub(super) const ENFORCEMENT_KEYS: [&str; 7] =
     ["mode", "table", "priority", "egress_refusal", "ingress_refusal", "arm_ahead", "protect"];
-const FAILSAFE_KEYS: [&str; 2] = ["ports", "from"];
-const ATTEMPTS_KEYS: [&str; 3] = ["log_group", "log_rate", "retain"];
-const APPROVAL_KEYS: [&str; 3] = ["required", "allowed_signers", "roles"];
-const METRICS_KEYS: [&str; 1] = ["listen"];
-const NOTIFY_KEYS: [&str; 1] = ["command"];
+pub(super) const FAILSAFE_KEYS: [&str; 2] = ["ports", "from"];
+pub(super) const ATTEMPTS_KEYS: [&str; 3] = ["log_group", "log_rate", "retain"];
+pub(super) const APPROVAL_KEYS: [&str; 3] = ["required", "allowed_signers", "roles"];
+pub(super) const METRICS_KEYS: [&str; 1] = ["listen"];
+pub(super) const NOTIFY_KEYS: [&str; 1] = ["command"];
 
 const REFUSALS: [(&str, Refusal); 2] = [("reject", Refusal::Reject), ("drop", Refusal::Drop)];
 

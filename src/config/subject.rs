@@ -3,7 +3,7 @@
 use super::reader::{Table, Value};
 use crate::model::{Digest, Direction, Subject};
 
-const KEYS: [&str; 7] = ["unit", "cgroup", "exe", "sha256", "user", "group", "container"];
+pub(super) const KEYS: [&str; 7] = ["unit", "cgroup", "exe", "sha256", "user", "group", "container"];
 
 /// The kinds of subjects; each subject is of one.
 const KINDS: [&str; 6] = ["unit", "cgroup", "exe", "user", "group", "container"];

@@ -12,9 +12,9 @@ use super::time::{Mistake, local_time};
 use super::{cron, nearest};
 use crate::model::{CronExpression, Opening, Span, Time, Until, Window};
 
-const LIFETIME_KEYS: [&str; 2] = ["commission", "decommission"];
-const WINDOW_KEYS: [&str; 7] = ["name", "cron", "duration", "until", "timezone", "open", "close"];
-const EXCEPT_KEYS: [&str; 2] = ["open", "close"];
+pub(super) const LIFETIME_KEYS: [&str; 2] = ["commission", "decommission"];
+pub(super) const WINDOW_KEYS: [&str; 7] = ["name", "cron", "duration", "until", "timezone", "open", "close"];
+pub(super) const EXCEPT_KEYS: [&str; 2] = ["open", "close"];
 
 /// The longest name of a window, in characters.
 const MAX_NAME: usize = 63;

@@ -139,7 +139,7 @@ async fn status(engine: &mut Engine) -> Answer {
         config: health(&engine.config_error),
         store: health(&engine.store_error),
         next_transition: next,
-        drift: body::Drift { count: engine.drift, last_at: engine.drift_at },
+        drift: body::Drift { count: engine.drift.count, last_at: engine.drift.last_at },
         attempts_total: total,
         lost_details: engine.attempts.lost,
         confirmation: engine.confirmation.waiting().map(waiting),

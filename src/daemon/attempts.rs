@@ -299,6 +299,14 @@ impl Attempts {
         self.books.drop_everything();
     }
 
+    /// These counters and sets are new ones: they count from zero.
+    pub fn count_anew(&mut self, names: &[String]) {
+        for name in names {
+            self.standings.remove(name);
+        }
+        self.books.drop_all(names);
+    }
+
     /// The table of a pair began anew, and all that belongs to it.
     fn restart(&mut self, pair: &Pair, in_force: &Ruleset) {
         let end = format!("-{}", pair.name());

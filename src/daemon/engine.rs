@@ -13,6 +13,7 @@ use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
 use super::confirmation::{Confirmation, ConfirmationError};
 use super::digest::Digest;
+use super::drift::Drift;
 use super::metrics::Watched;
 use super::names::Hosts;
 use super::notify::Notifier;
@@ -57,11 +58,10 @@ pub struct Engine {
     pub(super) seen_at: Instant,
     /// Not before this time again: the last transition was not committed.
     retry_at: Option<Time>,
-    /// How often the kernel held something else than was committed, and when that was last seen.
-    pub drift: u64,
-    pub drift_at: Option<Time>,
     /// Whether what is in force waits for somebody to confirm it.
     pub confirmation: Confirmation,
+    /// What others did to the table.
+    pub drift: Drift,
     /// Why the last files were not accepted.
     pub config_error: Option<String>,
     /// Why the store does not work.
@@ -74,6 +74,8 @@ pub struct Engine {
     pub(super) told_digest: Option<String>,
     /// The ledger could not be read at the start: what it lacks is told when it can be.
     pub(super) untold: bool,
+    /// What the store remembers of services could not be read at the start: nothing opens before it was.
+    pub(super) unread: bool,
     pub watched: Watched,
     /// Counts of what is no longer in force: their sets go when they are on record.
     pub(super) retiring: Vec<CountSets>,
@@ -170,9 +172,8 @@ impl Engine {
             accepted: Arc::new(accepted),
             seen_at: Instant::now(),
             retry_at: None,
-            drift: 0,
-            drift_at: None,
             confirmation: Confirmation::default(),
+            drift: Drift::default(),
             config_error,
             store_error,
             weaker,
@@ -180,6 +181,7 @@ impl Engine {
             digest: Digest::default(),
             told_digest: None,
             untold: false,
+            unread: false,
             watched: Watched::default(),
             retiring: Vec::new(),
             retiring_counters: BTreeSet::new(),

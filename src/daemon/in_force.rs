@@ -120,6 +120,8 @@ impl Engine {
 
     /// Commits and reads back.
     pub(super) fn commit(&mut self, changeset: Changeset) -> Result<(), CommitError> {
+        // It builds on the table in force.
+        self.mend(true);
         let began = Instant::now();
         let committed = self.commit_and_verify(changeset);
         self.watched.commits.note(committed.is_ok(), began.elapsed());
@@ -135,8 +137,7 @@ impl Engine {
             tracing::debug!(?committed, "committed");
             for difference in self.table.verify(&phase, &now)? {
                 tracing::error!(%difference, "the kernel holds something else than was committed");
-                self.drift += 1;
-                self.drift_at = Some(clock::now());
+                self.drift.suspect();
             }
         }
         Ok(())

@@ -68,7 +68,8 @@ impl Engine {
     /// What is weaker on this host, and what is at the moment.
     pub fn weaker_now(&self) -> Vec<String> {
         let held = self.keeper.store().log_held().map(|held| held.to_string());
-        self.weaker.iter().cloned().chain(held).chain(self.watched.problem()).collect()
+        let drift = self.drift.weaker();
+        self.weaker.iter().cloned().chain(held).chain(self.watched.problem()).chain(drift).collect()
     }
 }
 
@@ -111,8 +112,8 @@ fn base(engine: &Engine) -> Facts {
         lost_details: engine.attempts.lost,
         details_overrun: engine.attempts.overrun,
         commits: watched.commits.clone(),
-        drift: engine.drift,
-        drift_at: engine.drift_at,
+        drift: engine.drift.count,
+        drift_at: engine.drift.last_at,
         clock_steps: watched.clock_steps,
         last_sync: engine.keeper.store().last_synced(),
         ledger: None,

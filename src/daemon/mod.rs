@@ -4,12 +4,16 @@
 //! | file | duty |
 //! |---|---|
 //! | `start` | everything that has to be there before the first transaction |
+//! | `early` | the table at boot, before there is a daemon |
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
 //! | `acceptance` | whether files may be put in force right now |
 //! | `confirmation` | `apply --confirm`: waits, is confirmed, or falls back |
 //! | `planning` | what `apply` would do |
 //! | `extension` | openings that are prolonged by order |
 //! | `in_force` | from a world to the table |
+//! | `drift` | what others did to the table: noticed, repaired, recorded |
+//! | `mender` | brings the table back to what is in force |
+//! | `pace` | pure: how fast that is repaired |
 //! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
 //! | `programs` | what the helper tells of programs, in the words of `show` |
@@ -28,12 +32,14 @@
 //! | `in_flight` | which closes that is asked for |
 //! | `snapshot` | what is kept of accepted files |
 //! | `sealing` | sums of attempts into the ledger, checkpoints into the log |
+//! | `recall` | what store and daemon remember of services, brought together again |
 //! | `record` | happenings to ledger entries |
 //! | `report` | collects the decommission report |
 //! | `answer` | what the API asks |
 //! | `metrics` | what metrics and dashboard are made of |
 //! | `rows` | rows of attempts for the API |
 //! | `retention` | has old attempts removed beside the loop |
+//! | `manager` | the service manager: signs of life, and the socket that it keeps |
 //! | `run` | the loop |
 
 mod acceptance;
@@ -46,23 +52,31 @@ mod closing;
 mod confirmation;
 mod counts;
 mod digest;
+mod drift;
+mod early;
 mod engine;
 mod extension;
 mod fallback;
 mod findings;
 mod flows;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hearing;
 mod in_flight;
 mod in_force;
 mod isolation;
 mod journald;
+mod manager;
 mod matching;
+mod mender;
 mod metrics;
 mod names;
 mod notify;
 mod on_record;
+mod pace;
 mod planning;
 mod programs;
+mod recall;
 mod record;
 mod report;
 mod retention;
@@ -90,15 +104,26 @@ pub use start::StartError;
 pub struct Options {
     /// `None`: the default place, and no error when nothing is there.
     pub config: Option<PathBuf>,
-    /// Remove the table and exit.
-    pub unload: bool,
+    pub task: Task,
+}
+
+/// What the program is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Keep the table in step until told to stop.
+    Run,
+    /// Put the table of before in force, once, before the network is up.
+    Early,
+    /// Remove the table.
+    Unload,
 }
 
 /// Runs the daemon until it is told to stop; returns how the process exits.
 pub async fn main(options: Options) -> ExitCode {
-    let outcome = match options.unload {
-        true => start::unload(&options),
-        false => run::run(&options).await,
+    let outcome = match options.task {
+        Task::Run => run::run(&options).await,
+        Task::Early => early::early(&options).await,
+        Task::Unload => start::unload(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::engine::Engine;
+use super::manager::{self, Watchdog};
 use super::retention::Retention;
 use super::settle::Settling;
 use super::start::{self, StartError};
@@ -66,12 +67,10 @@ pub async fn run(options: &Arguments) -> Result<(), StartError> {
     let mut inputs = inputs(&mut engine)?;
     engine.watched.listen(engine.world.settings().metrics.listen, scraper).await;
     tracing::info!(services = engine.world.standings().len(), "in force");
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "cannot tell the service manager that we are ready");
-    }
+    manager::ready();
     let settings = start::settings_file(options);
     turn(&mut engine, &mut inputs, asked, measuring, &settings).await;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    manager::stopping();
     drop(stop_serving);
     server.ended().await;
     stop(&mut engine).await;
@@ -114,6 +113,8 @@ fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
 /// What woke the loop.
 enum Woken {
     Clock,
+    /// Others changed rules.
+    Rules,
     /// An opening ended by elapsed time.
     Elapsed(Time),
     Subjects,
@@ -135,6 +136,8 @@ enum Woken {
     Heal,
     Resolvers,
     Seal,
+    /// Time for a sign of life.
+    Watched,
 }
 
 async fn turn(
@@ -147,6 +150,7 @@ async fn turn(
     // Nothing was to be read when it was last looked.
     let (mut counts_at, mut quiet) = (Instant::now(), false);
     let mut settling = Settling::default();
+    let mut watchdog = Watchdog::start();
     let mut seal_at = Instant::now();
     let mut retention = Retention::default();
     let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
@@ -158,6 +162,8 @@ async fn turn(
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        watchdog.turned();
+        engine.heal_table().await;
         engine.confirm_subjects();
         arm(engine, inputs).await;
         settling.answer(engine);
@@ -172,6 +178,7 @@ async fn turn(
             _ = inputs.terminate.recv() => Woken::Stop,
             _ = inputs.interrupt.recv() => Woken::Stop,
             _ = inputs.clock.readable() => Woken::Clock,
+            () = engine.drift.changed() => Woken::Rules,
             () = logged(&mut inputs.answers) => Woken::Answers,
             () = engine.subjects.changed() => Woken::Subjects,
             news = engine.hosts.next() => Woken::Names(news),
@@ -188,9 +195,14 @@ async fn turn(
             _ = upkeep.tick() => Woken::Upkeep,
             _ = resolvers.tick() => Woken::Resolvers,
             () = sleep_until(seal_at), if engine.store_error.is_none() => Woken::Seal,
+            () = watchdog.due() => Woken::Watched,
         };
+        engine.drift.awake();
         match woken {
             Woken::Stop => return,
+            Woken::Watched => {}
+            // At the top of the loop, whatever woke it.
+            Woken::Rules => {}
             Woken::Clock => on_clock(engine, inputs).await,
             Woken::Elapsed(at) => tick(engine, at, false).await,
             Woken::Subjects => on_subjects(engine),
@@ -226,7 +238,10 @@ async fn turn(
             }
             Woken::Heal => engine.heal().await,
             Woken::Upkeep => on_upkeep(engine, &mut retention).await,
-            Woken::Resolvers => on_resolvers(engine),
+            Woken::Resolvers => {
+                engine.look_for_drift();
+                on_resolvers(engine);
+            }
             Woken::Seal => seal_at = Instant::now() + engine.seal().await,
         }
     }

@@ -1,6 +1,7 @@
 //! Everything that has to be there before the first transaction, and clear words for what is not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,9 +11,10 @@ use super::Options;
 use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
 use super::confirmation::{self, Begun, Confirmation};
+use super::drift::DEAF;
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
-use super::{fallback, record, snapshot};
+use super::{fallback, manager, on_record, recall, record, snapshot};
 use crate::api::audit::{self, Source};
 use crate::api::body::Teardown;
 use crate::compile::Openings;
@@ -21,13 +23,14 @@ use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::{CgroupError, Hierarchy};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
+use crate::kernel::wait::Waiting;
 use crate::model::{Record, ServiceName, Settings, Subject, Time};
 use crate::plan::Inventory;
 use crate::reconcile::{Outcome, World};
 use crate::resolvers;
 use crate::store::accepted::{self, Accepted, AcceptedError};
 use crate::store::unconfirmed::Note;
-use crate::store::{Fact, Keeper, LedgerKind, Opened, StoreError};
+use crate::store::{Fact, Keeper, Kept, LedgerKind, Opened, StoreError};
 
 /// Why the daemon does not start. What is in force stays.
 #[derive(Debug, thiserror::Error)]
@@ -129,19 +132,12 @@ pub fn files(options: &Options) -> Result<Files, StartError> {
 pub async fn start(files: Files) -> Result<Engine, StartError> {
     let settings = &files.loaded.settings;
     let hierarchy = Hierarchy::find()?;
-    let table = Table::open(&settings.enforcement.table, settings.enforcement.protect)?;
+    let table = manager::open_table(&settings.enforcement.table, settings.enforcement.protect)?;
     let opened = Keeper::open(&settings.paths.state, &settings.paths.runtime, clock::now()).await;
     for problem in &opened.journal {
         tracing::error!(error = %problem, "a part of the journal cannot be read");
     }
-    let store_error = match &opened.store {
-        Ok(Opened::Created) if files.before.is_some() => {
-            tracing::error!(
-                "the database is gone though this host ran before: suspensions by order are forgotten, \
-                 decommissions are known from the accepted files"
-            );
-            None
-        }
+    let broken = match &opened.store {
         Ok(Opened::Created | Opened::Existing) => None,
         Err(
             error @ (StoreError::FromTheFuture { .. }
@@ -155,8 +151,27 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
             Some(error.to_string())
         }
     };
-    let keeper = opened.keeper;
-    let (world, outcome) = world(&files.loaded, files.before.as_ref(), &keeper, store_error.is_some()).await;
+    let mut keeper = opened.keeper;
+    let (mut records, store_error) = recall::records(&keeper, broken).await;
+    let lost = files.before.as_ref().filter(|_| store_error.is_none() && keeper.is_new());
+    if let Some(before) = lost {
+        tracing::error!(
+            "the database is gone though this host ran before: its services are suspended until each is resumed; \
+             decommissions are known from the accepted files"
+        );
+        let now = clock::now();
+        records.extend(recall::suspended(before, now));
+        // At once: whoever starts next finds a database that is not new.
+        let facts: Vec<_> =
+            records.iter().flat_map(|(name, record)| recall::facts(name, record, now)).collect();
+        for batch in facts.chunks(on_record::BATCH) {
+            if let Kept::Waiting { error, .. } = keeper.keep(batch.to_vec(), now).await {
+                tracing::error!(?error, "suspensions are not on record yet");
+            }
+        }
+    }
+    let broken = store_error.is_some();
+    let (world, outcome) = world(&files.loaded, files.before.as_ref(), records, &keeper, broken).await;
     assemble(files, hierarchy, table, keeper, store_error, world, outcome).await
 }
 
@@ -174,7 +189,8 @@ async fn assemble(
     for (subject, places) in subjects.resolved() {
         world.resolve_at(subject, places, clock::now());
     }
-    let weaker = weaker(&table, world.settings());
+    let mut weaker = weaker(&table, world.settings());
+    let rules = listen(&mut table).map_err(|error| weaker.push(format!("{DEAF}: {error}")));
     let found = table.inventory()?;
     let baselines = baselines(found.is_some(), &keeper).await;
     let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
@@ -192,9 +208,17 @@ async fn assemble(
         weaker,
     );
     engine.confirmation = files.confirmation;
+    engine.drift.rules = rules.ok();
+    engine.unread = engine.store_error.is_some();
     engine.first()?;
     engine.started(&outcome, files.fell_back.as_ref()).await;
     Ok(engine)
+}
+
+/// Hears of what others do to the table from now on.
+fn listen(table: &mut Table) -> Result<Waiting<OwnedFd>, StartError> {
+    let readable = table.listen()?;
+    Waiting::new(readable).map_err(|source| StartError::Io { what: "wait for changes of nf_tables", source })
 }
 
 /// The store's counters go with the kernel's table: a new table counts from zero.
@@ -215,7 +239,7 @@ fn counts_found(found: Option<Inventory>) -> BTreeSet<String> {
     found.sets.into_iter().map(|(name, _)| name).chain(found.counters).collect()
 }
 
-fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
+pub(super) fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Diagnostic>>) -> PathBuf {
     match wanted {
         Ok(loaded) => loaded.settings.paths.state.clone(),
         Err(_) => {
@@ -240,17 +264,14 @@ fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> 
 }
 
 /// What the former daemon knew, then the files of now on top.
-async fn world(
+pub(super) async fn world(
     loaded: &Loaded,
     before: Option<&Accepted>,
+    records: BTreeMap<ServiceName, Record>,
     keeper: &Keeper,
     broken: bool,
 ) -> (World, Outcome) {
     let now = clock::now();
-    let records = match broken {
-        true => keeper.waiting_records(),
-        false => keeper.records().await.unwrap_or_else(|_| keeper.waiting_records()),
-    };
     let latest = latest_seen(keeper, now).await;
     let mut world = World::new(loaded.settings.clone(), latest);
     for (host, name) in keeper.store().load_names().await.unwrap_or_else(|error| {

@@ -5,7 +5,7 @@
 use std::fs::{self, Permissions};
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -13,6 +13,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 use super::protocol::SOCKET;
 use super::{ExecdError, SILENCE, failed};
@@ -121,7 +123,8 @@ fn notify(state: sd_notify::NotifyState<'_>) {
     }
 }
 
-/// Makes the socket, in place of one that nobody answers any more. It belongs to whoever owns the directory: the daemon.
+/// Makes the socket, in place of one that nobody answers any more. Our group may use it; who that lets in is asked again
+/// for each connection. Its mode is never set by its name: the directory is the daemon's, which could put something else there.
 fn listen(runtime: &Path) -> Result<UnixListener, ExecdError> {
     let path = runtime.join(SOCKET);
     if !runtime.exists() {
@@ -130,12 +133,10 @@ fn listen(runtime: &Path) -> Result<UnixListener, ExecdError> {
             .map_err(failed(format!("set the permissions of {}", runtime.display())))?;
     }
     clear(&path)?;
-    let listener = UnixListener::bind(&path).map_err(failed(format!("listen on {}", path.display())))?;
-    let owner = fs::metadata(runtime).map_err(failed(format!("look at {}", runtime.display())))?.uid();
-    fs::set_permissions(&path, Permissions::from_mode(0o600))
-        .and_then(|()| if owner == 0 { Ok(()) } else { chown(&path, Some(owner), None) })
-        .map_err(failed(format!("set the permissions of {}", path.display())))?;
-    Ok(listener)
+    let before = umask(Mode::RWXO | Mode::XGRP | Mode::XUSR);
+    let listener = UnixListener::bind(&path);
+    umask(before);
+    listener.map_err(failed(format!("listen on {}", path.display())))
 }
 
 /// Removes a stale socket; any other file stays.

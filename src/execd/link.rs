@@ -4,6 +4,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::thread::sleep;
 use std::time::Duration;
@@ -26,10 +27,10 @@ pub fn start(listener: UnixListener, messages: Sender<Message>) -> Result<(), Ex
     spawn("link", move || accept(&listener, owner, &messages))
 }
 
-/// Who may talk beside root: whom the guard gave the socket to.
+/// Who may talk beside root: whose directory the socket is in.
 fn owner(listener: &UnixListener) -> io::Result<u32> {
     let address = listener.local_addr()?;
-    let path = address.as_pathname().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let path = address.as_pathname().and_then(Path::parent).ok_or(io::ErrorKind::AddrNotAvailable)?;
     Ok(std::fs::symlink_metadata(path)?.uid())
 }
 

@@ -7,11 +7,14 @@
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
+use std::sync::Mutex;
 
+use super::commit::named;
 use nftnl::{MsgType, NlMsg};
 use nftnl_sys::{self as sys, libc};
 use tokio::io::Interest;
@@ -78,12 +81,15 @@ owner!(/// An element that is in no set yet.
     Element, nftnl_set_elem, nftnl_set_elem_alloc, nftnl_set_elem_free);
 owner!(/// A named object, such as a counter.
     Object, nftnl_obj, nftnl_obj_alloc, nftnl_obj_free);
+owner!(/// A flowtable: never ours.
+    Flowtable, nftnl_flowtable, nftnl_flowtable_alloc, nftnl_flowtable_free);
 
 setters!(Table, u32 nftnl_table_set_u32, str nftnl_table_set_str);
 setters!(Chain, u32 nftnl_chain_set_u32, str nftnl_chain_set_str);
 setters!(Rule, str nftnl_rule_set_str);
 setters!(Set, u32 nftnl_set_set_u32, u64 nftnl_set_set_u64, str nftnl_set_set_str);
 setters!(Element, u32 nftnl_set_elem_set_u32, u64 nftnl_set_elem_set_u64, str nftnl_set_elem_set_str);
+setters!(Flowtable, str nftnl_flowtable_set_str);
 setters!(Object, u32 nftnl_obj_set_u32, str nftnl_obj_set_str);
 setters!(Expression, u32 nftnl_expr_set_u32, u64 nftnl_expr_set_u64, str nftnl_expr_set_str);
 
@@ -150,9 +156,17 @@ impl Rule {
 
     /// The rule in a netlink message; `None` when it is malformed.
     pub fn parse(message: &[u8]) -> Option<Self> {
-        let header = checked_header(message)?;
+        if !named::all_are_named(message) {
+            return None;
+        }
+        // libnftnl reads texts to their NUL, wherever that is: one stands behind the message.
+        let mut ended = Vec::with_capacity(message.len() + 1);
+        ended.extend_from_slice(message);
+        ended.push(0);
+        let header = checked_header(&ended[..message.len()])?;
         let rule = Self::new();
-        // SAFETY: `checked_header` has checked alignment and that the length in the header is within the slice.
+        // SAFETY: `checked_header` has checked alignment and that the length in the header is within the slice, which a NUL
+        // follows; expressions have the names that libnftnl takes for granted.
         (unsafe { sys::nftnl_rule_nlmsg_parse(header, rule.0.as_ptr()) } >= 0).then_some(rule)
     }
 
@@ -276,6 +290,7 @@ pub enum Body<'a> {
     Rule(&'a Rule),
     Set(&'a Set),
     Object(&'a Object),
+    Flowtable(&'a Flowtable),
 }
 
 /// A message of any type: nftnl's own types know only "add" and "delete".
@@ -306,6 +321,9 @@ unsafe impl NlMsg for Message<'_> {
                 Body::Rule(rule) => sys::nftnl_rule_nlmsg_build_payload(header, rule.0.as_ptr()),
                 Body::Set(set) => sys::nftnl_set_nlmsg_build_payload(header, set.0.as_ptr()),
                 Body::Object(object) => sys::nftnl_obj_nlmsg_build_payload(header, object.0.as_ptr()),
+                Body::Flowtable(flowtable) => {
+                    sys::nftnl_flowtable_nlmsg_build_payload(header, flowtable.0.as_ptr());
+                }
             }
         }
     }
@@ -423,54 +441,30 @@ fn non_null<T>(raw: *mut T) -> NonNull<T> {
 
 // ---- netlink sockets ------------------------------------------------------------------------------------------
 
-/// A netlink socket that can move to another thread.
-pub struct NetlinkSocket(mnl::Socket);
-
-// SAFETY: libmnl's socket is a descriptor and an address on the heap without ties to a thread; we share it with none.
-unsafe impl Send for NetlinkSocket {}
-
-impl NetlinkSocket {
-    /// Opens a socket of this bus in the thread's network namespace; the kernel chooses its port.
-    ///
-    /// libmnl leaves it open for programs that we start: one of them would keep the table that the socket owns.
-    pub fn open(bus: mnl::Bus) -> io::Result<Self> {
-        let socket = mnl::Socket::new(bus).map(Self)?;
-        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
-        Ok(socket)
-    }
-
-    pub fn get(&self) -> &mnl::Socket {
-        &self.0
-    }
-
-    /// Switches an option of SOL_NETLINK on.
-    pub fn enable(&self, option: c_int) -> io::Result<()> {
-        let on: c_int = 1;
-        // SAFETY: the pointer and the length are those of a live c_int.
-        let result = unsafe {
-            libc::setsockopt(
-                self.0.as_raw_fd(),
-                libc::SOL_NETLINK,
-                option,
-                ptr::from_ref(&on).cast(),
-                size_of::<c_int>() as libc::socklen_t,
-            )
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
+/// Switches an option of SOL_NETLINK on.
+pub fn enable_netlink(socket: BorrowedFd<'_>, option: c_int) -> io::Result<()> {
+    let on: c_int = 1;
+    // SAFETY: the pointer and the length are those of a live c_int.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            ptr::from_ref(&on).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-impl AsRawFd for NetlinkSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
+// ---- file descriptors from before ------------------------------------------------------------------------------
 
-impl AsFd for NetlinkSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the socket keeps its descriptor open for as long as it is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
-    }
+/// A descriptor that was open when this process began, named by the service manager; `None` when somebody has it already.
+pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+    let first = TAKEN.lock().ok()?.insert(fd);
+    // SAFETY: the service manager opened it for us, and none of our code has it: it is given out once.
+    first.then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 // ---- readiness of file descriptors ----------------------------------------------------------------------------

@@ -27,6 +27,8 @@ pub mod conntrack;
 pub mod containers;
 pub mod fanotify;
 mod ffi;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod holders;
 pub mod netlink;
 pub mod nflog;
@@ -34,3 +36,5 @@ pub mod processes;
 pub mod sockets;
 pub mod unprivileged;
 pub mod wait;
+
+pub use ffi::inherited;

@@ -3,7 +3,7 @@
 //! Capabilities and the bit that keeps programs from gaining any belong to a thread (capabilities(7),
 //! PR_SET_NO_NEW_PRIVS(2const)), and a child is made of the thread that starts it. So one thread gives up everything, and
 //! starts whatever is to be run: no code runs between fork and exec, and nothing is needed that a bounding set may lack. As root
-//! a program would else get at its start whatever the bounding set has.
+//! a program would else get at its start whatever the bounding set has, and as another user what is ambient.
 
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
@@ -13,8 +13,11 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, geteuid, kill_process_group, waitid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs,
+};
 use tokio::sync::oneshot;
 
 /// How often we look whether it has ended.
@@ -85,12 +88,19 @@ impl Runner {
     }
 }
 
-/// Gives up all capabilities of this thread and of what it starts, for good. The ambient ones go with the inheritable.
+/// Gives up all capabilities of this thread and of what it starts, for good.
+///
+/// A filter of system calls may have no capset: then the thread keeps its own, and what it starts gets none all the
+/// same, unless we are root. Of other users a program keeps the ambient ones alone.
 fn renounce() -> io::Result<()> {
     set_no_new_privs(true)?;
+    clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
-    Ok(())
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    match set_capabilities(None, sets) {
+        Err(Errno::PERM) if !geteuid().is_root() => Ok(()),
+        renounced => Ok(renounced?),
+    }
 }
 
 fn run(job: &Job) -> Result<(), RunError> {

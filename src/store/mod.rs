@@ -12,7 +12,6 @@
 //! | [`examine`] | pure: whether entries, statements and the end fit together |
 //! | [`verify`] | feeds it from a database or an export |
 //! | [`offline`], [`export`] | the ledger without a daemon: from a database, from and to a file |
-//! | `ledger`, `attempts`, `baselines`, `records`, `clock` | one table each |
 //! | `past` | reads the ledger back: pages, and what tells of an instant |
 //! | `ledger`, `attempts`, `baselines`, `closings`, `records`, `clock` | one table each |
 //! | `kind`, `detail` | the words and the JSON of ledger entries |
@@ -163,6 +162,14 @@ impl Store {
         let (connected, opened) = connect::connect(&self.directory, &self.path, &self.key).await?;
         *self.connected.write().unwrap_or_else(PoisonError::into_inner) = Some(connected);
         Ok(opened)
+    }
+
+    /// Opens the file anew, if it is there.
+    pub async fn reopen_existing(&self) -> Result<Opened, StoreError> {
+        match std::fs::metadata(&self.path) {
+            Ok(file) if file.len() > 0 => self.reopen().await,
+            Ok(_) | Err(_) => Err(StoreError::Absent { path: self.path.clone() }),
+        }
     }
 
     /// Closes the file; waits no longer than a decision would.

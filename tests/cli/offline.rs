@@ -156,6 +156,26 @@ fn the_directory_decides_what_a_file_is() {
 }
 
 #[test]
+fn a_copy_is_what_the_caller_says_it_is() {
+    let etc = Etc::new();
+    let as_kind = |kind, path: &Path| etc.run(&["check", "--as", kind, path.to_str().unwrap()]);
+    let texts = [
+        ("settings", "[metrics]\nlisten = \"\"\n"),
+        ("service", STRIPE),
+        ("segment", "subject = { unit = \"payments.service\" }\n"),
+        ("list", "198.51.100.1\n"),
+    ];
+    for (kind, _) in texts {
+        for (other, text) in texts {
+            let code = if kind == other { 0 } else { 78 };
+            as_kind(kind, &etc.write("source", text)).exits(code);
+            as_kind(kind, &etc.write("segments.d/copy", text)).exits(code);
+        }
+    }
+    etc.run(&["check", "--as", "list"]).exits(2);
+}
+
+#[test]
 fn a_schedule_is_judged_with_the_lists_of_this_host_and_without_its_other_mistakes() {
     let etc = Etc::new();
     etc.write("services.d/broken.toml", "nonsense");

@@ -33,7 +33,7 @@ use crate::model::{Direction, OrderKind, ServiceName, Subject, Time};
 const MAX_BODY: usize = 64 << 10;
 
 /// How long a peer may take for its body.
-const BODY: Duration = Duration::from_secs(10);
+const BODY: Duration = Duration::from_secs(2);
 
 /// How long the loop may take for a question or an order.
 pub const ANSWER: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{
-    DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
 };
 use std::path::{Path, PathBuf};
 
@@ -48,11 +48,33 @@ impl RuntimeDirectory {
     pub async fn bind(&self, side: Side, groups: &Groups) -> Result<Bound, ApiError> {
         let path = self.path.join(side.file_name());
         clear(&path).await?;
-        let listener = UnixListener::bind(&path).map_err(failed("listen on", &path))?;
-        permit(&path, groups.of(side)).map_err(failed("set the permissions of", &path))?;
+        let group = groups.of(side);
+        let made = self.birthplace(side, group).unwrap_or_else(|| path.clone());
+        if made != path {
+            clear(&made).await?;
+        }
+        let listener = UnixListener::bind(&made).map_err(failed("listen on", &made))?;
+        permit(&made, group).map_err(failed("set the permissions of", &made))?;
+        if made != path {
+            fs::rename(&made, &path).map_err(failed("make", &path))?;
+        }
         Ok(Bound { side, listener, path })
     }
+
+    /// Where a socket gets its group without being given to it, which a daemon with a user of its own may not do: in a
+    /// directory that hands its group on (tmpfiles.d).
+    fn birthplace(&self, side: Side, group: Option<u32>) -> Option<PathBuf> {
+        let directory = match side {
+            Side::Control => self.path.join(CONTROL_BIRTHPLACE),
+            Side::Observe => return None,
+        };
+        let metadata = fs::symlink_metadata(&directory).ok()?;
+        let hands_on = metadata.is_dir() && metadata.mode() & libc::S_ISGID != 0;
+        (hands_on && Some(metadata.gid()) == group).then(|| directory.join(side.file_name()))
+    }
 }
+
+const CONTROL_BIRTHPLACE: &str = ".control";
 
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
@@ -89,7 +111,9 @@ async fn clear(path: &Path) -> Result<(), ApiError> {
 /// Lets a group connect, and nobody but the owner where there is no such group. Until then the mode follows the umask;
 /// that lets nobody in, because each connection is looked at again.
 fn permit(path: &Path, group: Option<u32>) -> io::Result<()> {
-    let given = group.map(|gid| (gid, chown(path, None, Some(gid))));
+    let has = fs::symlink_metadata(path)?.gid();
+    let give = |gid| if gid == has { Ok(()) } else { chown(path, None, Some(gid)) };
+    let given = group.map(|gid| (gid, give(gid)));
     let mode = match given {
         None => 0o600,
         Some((_, Ok(()))) => 0o660,

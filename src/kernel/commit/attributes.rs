@@ -135,6 +135,8 @@ pub struct Header {
     pub kind: u16,
     pub flags: u16,
     pub sequence: u32,
+    /// Whose message it is: in a notification, who caused it.
+    pub port: u32,
 }
 
 impl Header {
@@ -144,6 +146,7 @@ impl Header {
             kind: u16::from_ne_bytes([head[4], head[5]]),
             flags: u16::from_ne_bytes([head[6], head[7]]),
             sequence: u32::from_ne_bytes([head[8], head[9], head[10], head[11]]),
+            port: u32::from_ne_bytes([head[12], head[13], head[14], head[15]]),
         })
     }
 }

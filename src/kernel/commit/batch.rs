@@ -13,10 +13,13 @@ use super::{rule, set, text};
 use crate::kernel::ffi::{self, Body, ElementMessages, Message, Messages};
 use crate::model::Time;
 use crate::plan::Step;
+use crate::plan::repair::Stranger;
 use crate::ruleset::{Hook, Rule};
 
 /// NFT_MSG_DESTROYSETELEM, nf_tables.h (kernel 6.3): as DELSETELEM, but what is gone already is no error.
 pub const DESTROY_ELEMENTS: i32 = 30;
+/// NFT_MSG_DELFLOWTABLE, nf_tables.h (kernel 4.16).
+const DELETE_FLOWTABLE: i32 = 24;
 /// NFTA_SET_ELEM_LIST_ELEMENTS and NFTA_SET_ELEM_TIMEOUT, nf_tables.h.
 pub const LIST_ELEMENTS: u16 = 3;
 const ELEMENT_TIMEOUT: u16 = 4;
@@ -101,6 +104,7 @@ impl Transaction {
                 self.push(libc::NFT_MSG_DELSET, 0, Body::Set(&set), format!("set \"{name}\""));
                 Ok(())
             }
+            Step::DeleteStranger(kind, name) => self.delete_stranger(table, *kind, name),
             Step::AddChain(name, base) => self.chain(table, name, *base, libc::NFT_MSG_NEWCHAIN, CREATE),
             Step::DeleteChain(name) => self.chain(table, name, None, libc::NFT_MSG_DELCHAIN, 0),
             Step::FlushChain(name) => {
@@ -138,6 +142,26 @@ impl Transaction {
             .str(sys::NFTNL_OBJ_NAME, &text(name)?)
             .u32(sys::NFTNL_OBJ_TYPE, OBJECT_COUNTER);
         self.push(kind, flags, Body::Object(&object), format!("counter \"{name}\""));
+        Ok(())
+    }
+
+    fn delete_stranger(&mut self, table: &str, kind: Stranger, name: &str) -> Result<(), CommitError> {
+        match kind {
+            Stranger::Object(number) => {
+                let object = ffi::Object::new()
+                    .str(sys::NFTNL_OBJ_TABLE, &text(table)?)
+                    .str(sys::NFTNL_OBJ_NAME, &text(name)?)
+                    .u32(sys::NFTNL_OBJ_TYPE, number);
+                self.push(libc::NFT_MSG_DELOBJ, 0, Body::Object(&object), format!("object \"{name}\""));
+            }
+            Stranger::Flowtable => {
+                let flowtable = ffi::Flowtable::new()
+                    .str(sys::NFTNL_FLOWTABLE_TABLE, &text(table)?)
+                    .str(sys::NFTNL_FLOWTABLE_NAME, &text(name)?);
+                let subject = format!("flowtable \"{name}\"");
+                self.push(DELETE_FLOWTABLE, 0, Body::Flowtable(&flowtable), subject);
+            }
+        }
         Ok(())
     }
 

@@ -7,8 +7,13 @@
 
 mod attributes;
 mod batch;
+mod damage;
 mod error;
 mod expression;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::kernel) mod fuzz;
+pub(in crate::kernel) mod named;
+mod news;
 mod owner;
 mod read;
 mod rule;
@@ -18,11 +23,14 @@ mod userdata;
 mod verify;
 
 use std::ffi::CString;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 pub use error::{CommitError, Failure, Holder};
+pub use news::News;
 pub use owner::Process;
 pub use read::Counted;
+pub use socket::Socket;
 pub use verify::Difference;
 
 use crate::model::Time;
@@ -30,8 +38,9 @@ use crate::plan::{Changeset, Step};
 use crate::ruleset::{Field, Set};
 use attributes::{Attribute, Attributes};
 use batch::{Datagram, Transaction};
-use socket::Socket;
 
+/// NFT_TABLE_F_DORMANT: its chains hang at no hook.
+const DORMANT: u32 = 0x1;
 /// NFT_TABLE_F_OWNER (kernel 5.12): only the socket that created the table may change it.
 const OWNER: u32 = 0x2;
 /// NFT_TABLE_F_PERSIST (kernel 6.9): the table stays when its owner's socket is closed.
@@ -75,6 +84,8 @@ enum Standing {
     Ours,
     /// Its owner is gone; we can take it over.
     Orphaned,
+    /// Somebody put it to sleep; with these flags it wakes up.
+    Asleep(u32),
     /// It cannot be protected any more: to be replaced as a whole.
     Unprotected,
 }
@@ -93,21 +104,34 @@ pub struct Table {
     seen: bool,
     /// How long the last commit took after the clock was read: its timeouts may have begun so much later.
     slack: Duration,
+    /// The longest of them.
+    longest_slack: Duration,
+    listener: Option<news::Listener>,
+    /// What others did, heard while we wrote.
+    heard: News,
 }
 
 impl Table {
     /// Opens the table for writing; creates nothing. With `protect`, commits make it ours alone where the kernel can.
     pub fn open(name: &str, protect: bool) -> Result<Self, CommitError> {
+        Self::open_with(Socket::open()?, name, protect)
+    }
+
+    /// The same with a socket that may own the table already.
+    pub fn open_with(writer: Socket, name: &str, protect: bool) -> Result<Self, CommitError> {
         text(name)?;
         let mut table = Self {
             name: name.to_owned(),
             protect,
             features: Features { persist: false, destroy: false },
             locks: false,
-            writer: Socket::open()?,
+            writer,
             reader: Socket::open()?,
             seen: false,
             slack: Duration::ZERO,
+            longest_slack: Duration::ZERO,
+            listener: None,
+            heard: News::default(),
         };
         table.generation()?;
         table.features = table.probe()?;
@@ -115,6 +139,11 @@ impl Table {
             && table.would_accept(|transaction, scratch| transaction.add_table(scratch, OWNER))?;
         table.standing()?;
         Ok(table)
+    }
+
+    /// The socket that owns the table, or will. Whoever holds a copy of it keeps the table ours when this process is gone.
+    pub fn owner(&self) -> BorrowedFd<'_> {
+        self.writer.as_fd()
     }
 
     pub fn features(&self) -> Features {
@@ -155,14 +184,38 @@ impl Table {
         Self::open(name, false)?.remove()
     }
 
+    /// Commits a whole table in place of whatever is there. What packets have filled is lost.
+    pub fn commit_anew(
+        &mut self,
+        whole: &Changeset,
+        clock: &dyn Fn() -> Time,
+    ) -> Result<Committed, CommitError> {
+        self.commit_upon(true, whole, clock)
+    }
+
     fn commit_once(
         &mut self,
         changeset: &Changeset,
         clock: &dyn Fn() -> Time,
     ) -> Result<Committed, CommitError> {
+        self.commit_upon(false, changeset, clock)
+    }
+
+    fn commit_upon(
+        &mut self,
+        nothing: bool,
+        changeset: &Changeset,
+        clock: &dyn Fn() -> Time,
+    ) -> Result<Committed, CommitError> {
         let began = Instant::now();
         let mut transaction = Transaction::new(self.features.destroy, clock());
-        self.prepare(&mut transaction)?;
+        match nothing && self.standing()? != Standing::Absent {
+            true => {
+                transaction.delete_table(&self.name)?;
+                transaction.add_table(&self.name, self.table_flags())?;
+            }
+            false => self.prepare(&mut transaction)?,
+        }
         // A whole table deletes nothing and is large: no copy of it.
         if changeset.steps.iter().any(deletes_expiring) {
             let steps = self.without_expired(&changeset.steps)?;
@@ -172,11 +225,17 @@ impl Table {
         }
         let mut datagram = transaction.finish();
         let build = began.elapsed();
+        let left = self.stop_listening(datagram.messages());
         let counting = Instant::now();
         datagram.count_from(clock());
-        let kernel = self.send(&datagram)?;
-        self.seen = true;
+        let sent = self.send(&datagram);
         self.slack = counting.elapsed();
+        if left {
+            self.listen_again(sent.is_ok());
+        }
+        let kernel = sent?;
+        self.seen = true;
+        self.longest_slack = self.longest_slack.max(self.slack);
         Ok(Committed { messages: datagram.messages(), bytes: datagram.bytes.len(), build, kernel })
     }
 
@@ -192,6 +251,7 @@ impl Table {
                 Err(CommitError::Vanished { table: self.name.clone() })
             }
             Standing::Absent | Standing::Orphaned => transaction.add_table(&self.name, self.table_flags()),
+            Standing::Asleep(flags) => transaction.add_table(&self.name, flags),
             Standing::Unprotected => {
                 transaction.delete_table(&self.name)?;
                 transaction.add_table(&self.name, self.table_flags())
@@ -221,6 +281,7 @@ impl Table {
         };
         match owner {
             Some(_) => Ok(Standing::Ours),
+            None if !self.protects() && flags & DORMANT != 0 => Ok(Standing::Asleep(flags & PERSIST)),
             None if !self.protects() => Ok(Standing::Ours),
             None if flags & PERSIST != 0 => Ok(Standing::Orphaned),
             None => Ok(Standing::Unprotected),

@@ -8,7 +8,7 @@ use super::batch::{LIST_ELEMENTS, hook_from};
 use super::error::CommitError;
 use super::expression::OBJECT_COUNTER;
 use super::rule::verdict_from;
-use super::set::{Ends, flags, from_the_wire, greatest, key_length, predecessor, successor};
+use super::set::{Ends, flags, from_the_wire, greatest, key_length, on_the_wire, predecessor, successor};
 use super::socket::ATTEMPTS;
 use super::{Standing, Table};
 use crate::kernel::ffi;
@@ -17,14 +17,19 @@ use crate::plan::{Inventory, Step};
 use crate::ruleset::{Element, Hook, Key, Ruleset, Set, SetKind, Verdict};
 
 /// Attributes of nf_tables.h, by the object they belong to.
-mod attribute {
+pub(super) mod attribute {
     pub const SET_TABLE: u16 = 1;
     pub const SET_NAME: u16 = 2;
     pub const SET_FLAGS: u16 = 3;
     pub const SET_KEY_LENGTH: u16 = 5;
+    pub const SET_DESCRIPTION: u16 = 9;
+    pub const SET_TIMEOUT: u16 = 11;
+    pub const DESCRIPTION_SIZE: u16 = 1;
     pub const CHAIN_TABLE: u16 = 1;
     pub const CHAIN_NAME: u16 = 3;
     pub const CHAIN_HOOK: u16 = 4;
+    pub const CHAIN_POLICY: u16 = 5;
+    pub const CHAIN_TYPE: u16 = 7;
     pub const HOOK_NUMBER: u16 = 1;
     pub const HOOK_PRIORITY: u16 = 2;
     pub const OBJECT_TABLE: u16 = 1;
@@ -41,6 +46,7 @@ mod attribute {
     pub const ELEMENT_DATA: u16 = 2;
     pub const ELEMENT_FLAGS: u16 = 3;
     pub const ELEMENT_EXPIRATION: u16 = 5;
+    pub const ELEMENT_USER_DATA: u16 = 6;
     pub const ELEMENT_EXPRESSION: u16 = 7;
     pub const ELEMENT_KEY_END: u16 = 10;
     pub const ELEMENT_EXPRESSIONS: u16 = 11;
@@ -62,6 +68,8 @@ const QUESTIONS: usize = 128;
 pub struct Declared {
     pub flags: u32,
     pub key_length: u32,
+    /// The size and the timeout in milliseconds.
+    pub limits: (Option<u32>, Option<u64>),
 }
 
 /// What an element counted.
@@ -82,8 +90,19 @@ pub struct Found {
     /// Milliseconds until it expires.
     pub expires_ms: Option<u64>,
     pub packets: Option<u64>,
+    pub user_data: Option<Vec<u8>>,
     /// It ends a range of an rbtree set.
     pub is_end: bool,
+}
+
+/// An element in our own shape, ends of ranges put together, beside its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub last: Option<Key>,
+    pub verdict: Option<Verdict>,
+    /// Milliseconds until it expires.
+    pub expires_ms: Option<u64>,
+    pub user_data: Option<Vec<u8>>,
 }
 
 impl Table {
@@ -95,7 +114,7 @@ impl Table {
             let before = self.generation()?;
             let inventory = match self.standing()? {
                 Standing::Absent | Standing::Unprotected => None,
-                Standing::Ours | Standing::Orphaned => Some(self.take_inventory()?),
+                Standing::Ours | Standing::Orphaned | Standing::Asleep(_) => Some(self.take_inventory()?),
             };
             if self.generation()? == before {
                 self.seen = inventory.is_some();
@@ -175,12 +194,13 @@ impl Table {
         let declared = self.sets()?;
         let mut held = BTreeMap::new();
         for (name, set) in &wanted.sets {
-            let shape = Declared { flags: flags(set), key_length: key_length(&set.fields) as u32 };
+            let shape = (flags(set), key_length(&set.fields) as u32);
             let filled_by_packets = matches!(set.kind, SetKind::Dynamic { .. });
-            if filled_by_packets || declared.get(name) != Some(&shape) {
+            let found = declared.get(name).map(|set| (set.flags, set.key_length));
+            if filled_by_packets || found != Some(shape) {
                 continue;
             }
-            let elements = assembled(set, self.dump_elements(name)?);
+            let elements = assembled(set, self.dump_elements(name)?).into_iter().map(bare).collect();
             held.insert(name.clone(), Set { elements, ..set.declaration() });
         }
         Ok(held)
@@ -206,16 +226,7 @@ impl Table {
         let messages = self
             .reader
             .dump("the sets", libc::NFT_MSG_GETSET as u16, |request| request.text(SET_TABLE, &table))?;
-        let parse = |message: &Vec<u8>| {
-            let set = Attributes::of_message(message);
-            let ours = set.clone().find_kind(SET_TABLE)?.text() == table;
-            let declared = Declared {
-                flags: set.clone().find_kind(SET_FLAGS).and_then(Attribute::u32).unwrap_or(0),
-                key_length: set.clone().find_kind(SET_KEY_LENGTH)?.u32()?,
-            };
-            ours.then_some((set.clone().find_kind(SET_NAME)?.text(), declared))
-        };
-        Ok(messages.iter().filter_map(parse).collect())
+        Ok(messages.iter().filter_map(|message| set_in(message, &table)).collect())
     }
 
     pub(super) fn chains(&mut self) -> Result<BTreeMap<String, Option<(Hook, i32)>>, CommitError> {
@@ -223,14 +234,7 @@ impl Table {
         let messages = self
             .reader
             .dump("the chains", libc::NFT_MSG_GETCHAIN as u16, |request| request.text(CHAIN_TABLE, &table))?;
-        let parse = |message: &Vec<u8>| {
-            let chain = Attributes::of_message(message);
-            // Before 6.x the kernel does not filter chains by table.
-            let ours = chain.clone().find_kind(CHAIN_TABLE)?.text() == table;
-            let base = chain.clone().find_kind(CHAIN_HOOK).and_then(base_from);
-            ours.then_some((chain.clone().find_kind(CHAIN_NAME)?.text(), base))
-        };
-        Ok(messages.iter().filter_map(parse).collect())
+        Ok(messages.iter().filter_map(|message| chain_in(message, &table)).collect())
     }
 
     fn objects(&mut self) -> Result<Vec<Vec<u8>>, CommitError> {
@@ -246,10 +250,14 @@ impl Table {
         let messages = self.reader.dump("the rules of a chain", libc::NFT_MSG_GETRULE as u16, |request| {
             request.text(RULE_TABLE, &table).text(RULE_CHAIN, chain)
         })?;
-        Ok(messages.iter().filter_map(|message| ffi::Rule::parse(message)).map(|rule| rule.texts()).collect())
+        // What cannot be read is no wanted rule either.
+        let unreadable = || vec!["unreadable".to_owned()];
+        let texts =
+            |message: &Vec<u8>| ffi::Rule::parse(message).map_or_else(unreadable, |rule| rule.texts());
+        Ok(messages.iter().map(texts).collect())
     }
 
-    fn dump_elements(&mut self, set: &str) -> Result<Vec<Found>, CommitError> {
+    pub(super) fn dump_elements(&mut self, set: &str) -> Result<Vec<Found>, CommitError> {
         let table = self.name.clone();
         let messages =
             self.reader.dump("the elements of a set", libc::NFT_MSG_GETSETELEM as u16, |request| {
@@ -304,8 +312,29 @@ impl Table {
     }
 }
 
+/// The name and the shape of a set of this table.
+pub(super) fn set_in(message: &[u8], table: &str) -> Option<(String, Declared)> {
+    let set = Attributes::of_message(message);
+    let ours = set.clone().find_kind(SET_TABLE)?.text() == table;
+    let declared = Declared {
+        flags: set.clone().find_kind(SET_FLAGS).and_then(Attribute::u32).unwrap_or(0),
+        key_length: set.clone().find_kind(SET_KEY_LENGTH)?.u32()?,
+        limits: limits_of(&set),
+    };
+    ours.then_some((set.clone().find_kind(SET_NAME)?.text(), declared))
+}
+
+/// The name of a chain of this table, and where it hooks in.
+pub(super) fn chain_in(message: &[u8], table: &str) -> Option<(String, Option<(Hook, i32)>)> {
+    let chain = Attributes::of_message(message);
+    // Before 6.x the kernel does not filter chains by table.
+    let ours = chain.clone().find_kind(CHAIN_TABLE)?.text() == table;
+    let base = chain.clone().find_kind(CHAIN_HOOK).and_then(base_from);
+    ours.then_some((chain.clone().find_kind(CHAIN_NAME)?.text(), base))
+}
+
 /// The name and the packets of a counter.
-fn counter_in(message: &[u8]) -> Option<(String, u64)> {
+pub(super) fn counter_in(message: &[u8]) -> Option<(String, u64)> {
     let object = Attributes::of_message(message);
     let packets = object.clone().find_kind(OBJECT_DATA)?.inside().find_kind(COUNTER_PACKETS)?.u64()?;
     Some((object.clone().find_kind(OBJECT_NAME)?.text(), packets))
@@ -377,7 +406,7 @@ fn is_exactly(asked: &Ends, first: &Found, end: Option<Option<Found>>) -> bool {
     }
 }
 
-fn found_in(message: &[u8]) -> Vec<Found> {
+pub(super) fn found_in(message: &[u8]) -> Vec<Found> {
     Attributes::of_message(message)
         .find_kind(LIST_ELEMENTS)
         .into_iter()
@@ -396,27 +425,59 @@ fn found(element: &Attributes) -> Option<Found> {
         verdict: find(ELEMENT_DATA).and_then(verdict_in),
         expires_ms: find(ELEMENT_EXPIRATION).and_then(Attribute::u64),
         packets: packets_of(element),
+        user_data: find(ELEMENT_USER_DATA).map(|data| data.value.to_vec()),
         is_end: flags & libc::NFT_SET_ELEM_INTERVAL_END as u32 != 0,
     })
 }
 
 /// Elements in our own shape. The ends of a range of an rbtree set are elements of their own.
-fn assembled(set: &Set, found: Vec<Found>) -> BTreeMap<Key, Element> {
+pub(super) fn assembled(set: &Set, found: Vec<Found>) -> BTreeMap<Key, Held> {
     let ends: BTreeSet<Key> = found.iter().filter(|one| one.is_end).map(|one| one.key.clone()).collect();
     let tree = set.interval && set.fields.len() == 1;
     let last = |one: &Found| match tree {
-        true => Some(ends.range((Bound::Excluded(&one.key), Bound::Unbounded)).next())
-            .map(|end| end.map_or_else(|| greatest(&one.key), predecessor)),
+        true => {
+            let end = ends.range((Bound::Excluded(&one.key), Bound::Unbounded)).next();
+            let last = end.map_or_else(
+                || greatest(&on_the_wire(set, &one.key)),
+                |end| predecessor(&on_the_wire(set, end)),
+            );
+            Some(from_the_wire(last.bytes()))
+        }
         false => one.last.clone(),
     };
     found
-        .iter()
+        .into_iter()
         .filter(|one| !one.is_end)
         .map(|one| {
-            let element = Element { last: last(one), verdict: one.verdict.clone(), ..Element::default() };
-            (one.key.clone(), element)
+            let last = last(&one);
+            let Found { key, verdict, expires_ms, user_data, .. } = one;
+            (key, Held { last, verdict, expires_ms, user_data })
         })
         .collect()
+}
+
+/// Without what the kernel alone knows.
+fn bare((key, held): (Key, Held)) -> (Key, Element) {
+    (key, Element { last: held.last, verdict: held.verdict, ..Element::default() })
+}
+
+/// The keys in a list of elements.
+pub(super) fn keys_in(list: Option<Attribute>) -> impl Iterator<Item = Key> {
+    list.into_iter().flat_map(Attribute::inside).filter_map(|element| Some(found(&element.inside())?.key))
+}
+
+/// The type and the name of an object of this table.
+pub(super) fn object_of(message: &[u8], table: &str) -> Option<(u32, String)> {
+    let object = Attributes::of_message(message);
+    let ours = object.clone().find_kind(OBJECT_TABLE)?.text() == table;
+    let kind = object.clone().find_kind(OBJECT_TYPE)?.u32()?;
+    ours.then(|| object.clone().find_kind(OBJECT_NAME).map(|name| (kind, name.text()))).flatten()
+}
+
+fn limits_of(set: &Attributes) -> (Option<u32>, Option<u64>) {
+    let description = set.clone().find_kind(SET_DESCRIPTION).map(Attribute::inside);
+    let size = description.and_then(|description| description.find_kind(DESCRIPTION_SIZE)?.u32());
+    (size, set.clone().find_kind(SET_TIMEOUT).and_then(Attribute::u64))
 }
 
 fn verdict_in(data: Attribute) -> Option<Verdict> {

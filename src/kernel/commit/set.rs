@@ -109,7 +109,7 @@ pub fn key_length(fields: &[Field]) -> usize {
 }
 
 /// A key as the kernel wants it for a set: without the padding where the set has one field.
-fn on_the_wire(set: &Set, key: &Key) -> Key {
+pub fn on_the_wire(set: &Set, key: &Key) -> Key {
     let length = key_length(&set.fields).min(key.bytes().len());
     Key::from_bytes(&key.bytes()[..length])
 }

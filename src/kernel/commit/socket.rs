@@ -1,15 +1,18 @@
 //! One netlink socket: a batch or a question goes in, answers come out.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use mnl::NlMessages;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, bind, getsockname, send, socket_with};
 
 use super::attributes::{Attribute, Attributes, HEADER, Header, PREAMBLE, Request};
 use super::error::CommitError;
-use crate::kernel::ffi::NetlinkSocket;
+use super::owner;
+use crate::kernel::ffi::enable_netlink;
 
 /// Answers to a batch are one message per refused object; a bad batch of 100,000 rules must not lose any.
 const RECEIVE_BUFFER: usize = 16 << 20;
@@ -41,7 +44,7 @@ pub struct Answer {
 
 impl Answer {
     /// `None` for a message that is not an answer.
-    fn parse(message: &[u8]) -> Option<Self> {
+    pub(super) fn parse(message: &[u8]) -> Option<Self> {
         let header = Header::of(message)?;
         if i32::from(header.kind) != libc::NLMSG_ERROR {
             return None;
@@ -50,7 +53,7 @@ impl Answer {
         let extra = Attributes::new(message.get(extra_begins(message, header.flags)..).unwrap_or(&[]));
         Some(Self {
             sequence: header.sequence,
-            errno: -i32::from_ne_bytes(code),
+            errno: i32::from_ne_bytes(code).saturating_neg(),
             text: extra.clone().find_kind(ERROR_TEXT).map(Attribute::text),
             offset: extra.clone().find_kind(ERROR_OFFSET).and_then(host_u32),
         })
@@ -74,43 +77,70 @@ fn host_u32(attribute: Attribute) -> Option<usize> {
     Some(u32::from_ne_bytes(attribute.value.try_into().ok()?) as usize)
 }
 
+/// A netfilter socket; it stays in the network namespace in which it was opened.
 pub struct Socket {
-    inner: NetlinkSocket,
+    fd: OwnedFd,
+    port: u32,
     buffer: Vec<u8>,
     sequence: u32,
 }
 
 impl Socket {
-    /// Opens a socket in the current network namespace, in which it stays.
+    /// Opens a socket in the current network namespace.
     pub fn open() -> Result<Self, CommitError> {
-        let failed = |error: io::Error| CommitError::netlink("open a netfilter socket", error);
-        let inner = NetlinkSocket::open(mnl::Bus::Netfilter).map_err(failed)?;
-        inner.enable(libc::NETLINK_EXT_ACK).map_err(failed)?;
-        inner.enable(libc::NETLINK_CAP_ACK).map_err(failed)?;
-        let socket = Self { inner, buffer: vec![0; ANSWER], sequence: 0 };
-        // Without CAP_NET_ADMIN in the first user namespace it stays at net.core.rmem_max: still thousands of answers.
-        if setsockopt(&socket.inner, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            let _ = setsockopt(&socket.inner, sockopt::RcvBuf, &RECEIVE_BUFFER);
-        }
-        Ok(socket)
+        Self::fresh().map_err(|error| CommitError::netlink("open a netfilter socket", error))
     }
 
+    /// Goes on with a socket that another process opened, if it is one of netfilter in our network namespace. What it was
+    /// answered before is thrown away.
+    pub fn adopt(fd: OwnedFd) -> Result<Self, CommitError> {
+        let failed = |error: io::Error| CommitError::netlink("go on with a kept socket", error);
+        let inode = rustix::fs::fstat(&fd).map_err(|errno| failed(errno.into()))?.st_ino;
+        let foreign = || failed(io::Error::other("it is no netfilter socket of this network namespace"));
+        let port = owner::port(inode).ok_or_else(foreign)?;
+        let mut socket = Self::prepared(fd, port).map_err(failed)?;
+        match socket.answers() {
+            Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => Err(failed(error)),
+            Ok(_) | Err(_) => Ok(socket),
+        }
+    }
+
+    fn fresh() -> io::Result<Self> {
+        // Not for programs that we start: one of them would keep the table that the socket owns.
+        let flags = SocketFlags::CLOEXEC;
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(NETFILTER))?;
+        bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        let port = SocketAddrNetlink::try_from(getsockname(&fd)?)?.pid();
+        Self::prepared(fd, port)
+    }
+
+    fn prepared(fd: OwnedFd, port: u32) -> io::Result<Self> {
+        enable_netlink(fd.as_fd(), libc::NETLINK_EXT_ACK)?;
+        enable_netlink(fd.as_fd(), libc::NETLINK_CAP_ACK)?;
+        // Without CAP_NET_ADMIN in the first user namespace it stays at net.core.rmem_max: still thousands of answers.
+        if setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            let _ = setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER);
+        }
+        Ok(Self { fd, port, buffer: vec![0; ANSWER], sequence: 0 })
+    }
+
+    /// The number by which the kernel knows who owns a table.
     pub fn port(&self) -> u32 {
-        self.inner.get().portid()
+        self.port
     }
 
     /// Makes room for one datagram of this size.
     pub fn reserve(&self, bytes: usize) {
         // The kernel wants a little more than the payload; the smaller buffers stay as they are.
         let wanted = bytes + (64 << 10);
-        if setsockopt(&self.inner, sockopt::SndBufForce, &wanted).is_err() {
-            let _ = setsockopt(&self.inner, sockopt::SndBuf, &wanted);
+        if setsockopt(&self.fd, sockopt::SndBufForce, &wanted).is_err() {
+            let _ = setsockopt(&self.fd, sockopt::SndBuf, &wanted);
         }
     }
 
     /// Sends one datagram: nfnetlink treats it within the call, so that its answers are there afterwards.
     pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        let sent = self.inner.get().send(datagram)?;
+        let sent = send(&self.fd, datagram, SendFlags::empty())?;
         if sent == datagram.len() {
             Ok(())
         } else {
@@ -230,13 +260,19 @@ impl Socket {
 
     /// Never waits: the kernel has answered when `send` returns, and goes on with a dump within the reading of its last part.
     fn receive(&mut self) -> Result<NlMessages<'_>, Errno> {
-        let length = recv(self.inner.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT)?;
+        let length = recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT)?;
         Ok(NlMessages::new(&self.buffer[..length]))
     }
 
     fn next_sequence(&mut self) -> u32 {
         self.sequence += 1;
         self.sequence
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
@@ -254,7 +290,7 @@ fn object_or_error(message: &[u8]) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-fn object_or_none(message: &[u8]) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn object_or_none(message: &[u8]) -> io::Result<Option<Vec<u8>>> {
     match object_or_error(message) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         result => result,

@@ -81,6 +81,25 @@ pub fn of_element(comment: Option<&str>, open: bool) -> Option<Vec<u8>> {
     (!data.is_empty()).then_some(data)
 }
 
+/// The comment in the user data of an element.
+pub fn comment_of(data: Option<&[u8]>) -> Option<String> {
+    let mut rest = data?;
+    while let [kind, length, after @ ..] = rest {
+        let value = after.get(..usize::from(*length))?;
+        if *kind == element::COMMENT {
+            let text = value.strip_suffix(&[0]).unwrap_or(value);
+            return Some(String::from_utf8_lossy(text).into_owned());
+        }
+        rest = &after[usize::from(*length)..];
+    }
+    None
+}
+
+/// What is kept of a comment.
+pub fn kept(comment: Option<&str>) -> Option<String> {
+    comment.map(shorten)
+}
+
 /// The end of a comment that is too long: of a path, the end says most.
 fn shorten(comment: &str) -> String {
     if comment.len() <= COMMENT_MAX {

@@ -18,7 +18,7 @@ const SAMPLE: usize = 2048;
 /// How much earlier than its close an element may be gone: some ticks of the kernel's clock.
 const EARLY_MS: u64 = 100;
 /// How much later, beside what the commit itself took: its margin, a tick and the rounding to milliseconds.
-const LATE_MS: u64 = MARGIN_MS + 11;
+pub(super) const LATE_MS: u64 = MARGIN_MS + 11;
 
 /// Something that is not as it was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,8 @@ impl<'a> Expected<'a> {
                 self.sets.insert(name, None);
                 self.elements.remove(name.as_str());
             }
+            // What is not ours is looked for by name when it is heard of again.
+            Step::DeleteStranger(..) => {}
             Step::AddChain(name, base) => {
                 self.chains.insert(name, Some(*base));
             }
@@ -260,14 +262,14 @@ fn presence(object: String, wanted: bool, found: bool, differences: &mut Vec<Dif
 }
 
 /// The expressions of a wanted rule as text.
-fn texts(rule: &Rule) -> Result<Vec<String>, CommitError> {
+pub(super) fn texts(rule: &Rule) -> Result<Vec<String>, CommitError> {
     let encoded = rule::encode(c"", rule, &mut 0)?;
     let rule = encoded.expressions.into_iter().fold(ffi::Rule::new(), ffi::Rule::expression);
     Ok(comparable(&rule.texts()))
 }
 
 /// Expressions without what the kernel adds: numbers of sets without a name, and attributes that are 0 by default.
-fn comparable(texts: &[String]) -> Vec<String> {
+pub(super) fn comparable(texts: &[String]) -> Vec<String> {
     let plain = |text: &String| match text.split_once("set __set") {
         Some((head, _)) => format!("{head}set __set"),
         None => {
@@ -287,13 +289,13 @@ fn spread<'a>(elements: &ByEnds<'a>) -> Vec<Sampled<'a>> {
 }
 
 /// The times around a reading, and how late the timeouts of the commit may have begun.
-struct Times {
-    before: Time,
-    after: Time,
-    slack_ms: u64,
+pub(super) struct Times {
+    pub before: Time,
+    pub after: Time,
+    pub slack_ms: u64,
 }
 
-fn compare(wanted: Option<&Element>, found: Option<&Found>, times: &Times) -> Option<String> {
+pub(super) fn compare(wanted: Option<&Element>, found: Option<&Found>, times: &Times) -> Option<String> {
     match (wanted, found) {
         (None, None) => None,
         (None, Some(_)) => Some("is still there".to_owned()),

@@ -82,6 +82,12 @@ impl Connection {
         Ok(sockopt::socket_recv_buffer_size(&self.fd)?)
     }
 
+    /// Takes part in these of the first 32 multicast groups, one bit each, and in no others.
+    pub fn listen_to(&self, groups: u32) -> io::Result<()> {
+        let own = SocketAddrNetlink::try_from(socket::getsockname(&self.fd)?)?;
+        Ok(socket::bind(&self.fd, &SocketAddrNetlink::new(own.pid(), groups))?)
+    }
+
     /// Sends a request and waits until the kernel has done it. Its refusal comes back as the error.
     pub fn transact(&mut self, request: &Request) -> io::Result<()> {
         let sequence = self.send(request, ACK)?;

@@ -68,6 +68,8 @@ pub fn boot(
     programs: &[(&str, &str)],
 ) -> Result<(Child, u32), String> {
     let (notify, console) = (tree.beside("notify"), tree.beside("console"));
+    // Of the boot before.
+    let _ = fs::remove_file(&notify);
     let socket = UnixDatagram::bind(&notify).map_err(|e| format!("{}: {e}", notify.display()))?;
     socket.set_nonblocking(true).expect("a socket of ours");
     let log = File::create(&console).map_err(|e| format!("{}: {e}", console.display()))?;

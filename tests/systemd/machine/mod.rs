@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::agent::{AGENT, Agent};
 use crate::cli::Cli;
+use crate::clock::within;
 use crate::netns::{self, Netns};
 use crate::outside::Outside;
 use crate::skip::skipped;
@@ -46,14 +47,16 @@ enum Installed {
 }
 
 pub struct Machine {
+    id: String,
+    programs: &'static [(&'static str, &'static str)],
     /// The process that is PID 1 inside.
     leader: u32,
     // In this order: processes, then what they used.
     nspawn: Child,
-    _cage: Cage,
+    cage: Option<Cage>,
     tree: Tree,
     outside: Outside,
-    _inside: Netns,
+    inside: Netns,
 }
 
 impl Machine {
@@ -73,7 +76,6 @@ impl Machine {
     }
 
     /// A machine without picoseg, for tests that install it as users do.
-    #[expect(dead_code, reason = "for tests of packages")]
     pub fn bare(system: System, files: &[(&str, &str)]) -> Option<Self> {
         Self::build(system, Installed::No, files).map_err(|reason| skipped(&reason)).ok()
     }
@@ -91,7 +93,7 @@ impl Machine {
         let outside = Outside::beside(&inside, Netns::add(&format!("{NETNS}{id}o"))?);
         let (tree, cage) = (Tree::lay(&id, &base)?, Cage::build(&id)?);
         put(&tree.root(), AGENT, "");
-        let programs: &[_] = match installed {
+        let programs: &'static [_] = match installed {
             Installed::Yes => {
                 install(&tree.root());
                 &PROGRAMS
@@ -100,7 +102,23 @@ impl Machine {
         };
         files.iter().for_each(|(path, text)| put(&tree.root(), path, text));
         let (nspawn, leader) = boot::boot(&id, &tree, &cage, &inside, programs)?;
-        Ok(Self { leader, nspawn, _cage: cage, tree, outside, _inside: inside })
+        Ok(Self { id, programs, leader, nspawn, cage: Some(cage), tree, outside, inside })
+    }
+
+    /// Switches it off, lets `meanwhile` change its files, and boots it again. As on a real machine no table is left.
+    pub fn reboot(&mut self, meanwhile: impl FnOnce(&Path)) {
+        self.systemctl(&["poweroff"]).ok();
+        let off = within(MOMENT, || self.nspawn.try_wait().expect("our own child"));
+        assert!(off.is_some(), "the machine does not end");
+        self.cage = None;
+        let mut flush = Command::new("nft");
+        flush.args(["flush", "ruleset"]);
+        self.inside.run(|| Cli::run(flush)).ok();
+        meanwhile(&self.tree.root());
+        let cage = Cage::build(&self.id).expect("as at the first boot");
+        let booted = boot::boot(&self.id, &self.tree, &cage, &self.inside, self.programs);
+        (self.nspawn, self.leader) = booted.expect("as at the first boot");
+        self.cage = Some(cage);
     }
 
     pub fn outside(&self) -> &Outside {
@@ -210,22 +228,28 @@ impl Drop for Machine {
 
 /// The names of the units that are shipped.
 pub fn shipped_units() -> Vec<String> {
-    let units = fs::read_dir(UNITS).expect("units are shipped").flatten();
-    units.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    shipped("").filter(|name| name.ends_with(".service")).collect()
 }
 
-/// What a package and an administrator do: units in place, directories and groups made, the daemon enabled.
+/// The files in a directory of `systemd`.
+fn shipped(directory: &str) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(Path::new(UNITS).join(directory)).expect("it is shipped").flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// What a package and an administrator do: units, users and directories in place, the daemon enabled.
 fn install(root: &Path) {
-    for unit in shipped_units() {
-        let text = fs::read_to_string(Path::new(UNITS).join(&unit)).expect("a unit is text");
-        put(root, &format!("/usr/lib/systemd/system/{unit}"), &text);
+    for (from, to) in [("", "systemd/system"), ("sysusers.d", "sysusers.d"), ("tmpfiles.d", "tmpfiles.d")] {
+        for name in shipped(from).filter(|name| name.contains('.') && !name.ends_with(".d")) {
+            let text = fs::read_to_string(Path::new(UNITS).join(from).join(&name)).expect("it is text");
+            put(root, &format!("/usr/lib/{to}/{name}"), &text);
+        }
     }
     for dir in ["services.d", "segments.d", "lists"] {
         fs::create_dir_all(root.join("etc/picoseg").join(dir)).expect("a tree of ours");
     }
     put(root, "/etc/systemd/system/multi-user.target.d/picoseg.conf", "[Unit]\nWants=picosegd.service\n");
-    let groups = fs::read_to_string(root.join("etc/group")).expect("a Debian");
-    put(root, "/etc/group", &(groups + "picoseg:x:900:\npicoseg-admin:x:901:\n"));
+    put(root, "/etc/systemd/system/sysinit.target.d/picoseg.conf", "[Unit]\nWants=picoseg-early.service\n");
 }
 
 fn put(root: &Path, path: &str, text: &str) {

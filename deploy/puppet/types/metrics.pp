@@ -1,0 +1,4 @@
+# @summary `[metrics]` of picoseg.toml.
+type Picoseg::Metrics = Struct[{
+  Optional['listen'] => String,
+}]

@@ -1,0 +1,2 @@
+# @summary An absolute path.
+type Picoseg::Path = Pattern[/\A\/[^\0\n]*\z/]
