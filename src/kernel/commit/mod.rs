@@ -10,6 +10,9 @@ mod batch;
 mod damage;
 mod error;
 mod expression;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::kernel) mod fuzz;
+pub(in crate::kernel) mod named;
 mod news;
 mod owner;
 mod read;
@@ -383,6 +386,9 @@ fn text(name: &str) -> Result<CString, CommitError> {
 fn deletes_expiring(step: &Step) -> bool {
     matches!(step, Step::DeleteElements(_, set, _) if set.expires)
 }
+
+#[cfg(test)]
+mod kept_tests;
 
 #[cfg(test)]
 mod tests {
