@@ -42,6 +42,9 @@ pub mod escape;
 pub mod execd;
 pub mod explain;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod history;
 pub mod kernel;
 pub mod metrics;

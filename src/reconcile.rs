@@ -20,8 +20,10 @@ mod enclosures;
 mod index;
 mod names;
 mod passage;
+mod recall;
 #[cfg(test)]
 mod tests;
+mod undo;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};

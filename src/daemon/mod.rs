@@ -7,9 +7,12 @@
 //! | `early` | the table at boot, before there is a daemon |
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
 //! | `acceptance` | whether files may be put in force right now |
+//! | `confirmation` | `apply --confirm`: waits, is confirmed, or falls back |
 //! | `planning` | what `apply` would do |
+//! | `clocks` | pure: how the wall clock goes beside elapsed time |
 //! | `in_force` | from a world to the table |
 //! | `drift` | what others did to the table: noticed, repaired, recorded |
+//! | `mender` | brings the table back to what is in force |
 //! | `pace` | pure: how fast that is repaired |
 //! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
@@ -28,6 +31,7 @@
 //! | `in_flight` | which closes that is asked for |
 //! | `snapshot` | what is kept of accepted files |
 //! | `sealing` | sums of attempts into the ledger, checkpoints into the log |
+//! | `recall` | what store and daemon remember of services, brought together again |
 //! | `record` | happenings to ledger entries |
 //! | `report` | collects the decommission report |
 //! | `answer` | what the API asks |
@@ -43,7 +47,9 @@ mod attempts;
 mod attributed;
 mod books;
 mod chronicle;
+mod clocks;
 mod closing;
+mod confirmation;
 mod counts;
 mod digest;
 mod drift;
@@ -51,6 +57,8 @@ mod early;
 mod engine;
 mod fallback;
 mod findings;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hearing;
 mod in_flight;
 mod in_force;
@@ -58,6 +66,7 @@ mod isolation;
 mod journald;
 mod manager;
 mod matching;
+mod mender;
 mod metrics;
 mod names;
 mod notify;
@@ -65,6 +74,7 @@ mod on_record;
 mod pace;
 mod planning;
 mod programs;
+mod recall;
 mod record;
 mod report;
 mod retention;

@@ -106,7 +106,7 @@ pub fn list() -> Result<Vec<Tracked>, ConntrackError> {
     }
 }
 
-fn tracked(message: &Message<'_>) -> Option<Tracked> {
+pub(super) fn tracked(message: &Message<'_>) -> Option<Tracked> {
     // Behind a header of four bytes.
     let of =
         |kind| message.attributes(4).find(|attribute| attribute.kind == kind).and_then(|tuple| flow(&tuple));

@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::sync::Mutex;
 
+use super::commit::named;
 use nftnl::{MsgType, NlMsg};
 use nftnl_sys::{self as sys, libc};
 use tokio::io::Interest;
@@ -155,9 +156,17 @@ impl Rule {
 
     /// The rule in a netlink message; `None` when it is malformed.
     pub fn parse(message: &[u8]) -> Option<Self> {
-        let header = checked_header(message)?;
+        if !named::all_are_named(message) {
+            return None;
+        }
+        // libnftnl reads texts to their NUL, wherever that is: one stands behind the message.
+        let mut ended = Vec::with_capacity(message.len() + 1);
+        ended.extend_from_slice(message);
+        ended.push(0);
+        let header = checked_header(&ended[..message.len()])?;
         let rule = Self::new();
-        // SAFETY: `checked_header` has checked alignment and that the length in the header is within the slice.
+        // SAFETY: `checked_header` has checked alignment and that the length in the header is within the slice, which a NUL
+        // follows; expressions have the names that libnftnl takes for granted.
         (unsafe { sys::nftnl_rule_nlmsg_parse(header, rule.0.as_ptr()) } >= 0).then_some(rule)
     }
 

@@ -27,6 +27,8 @@ pub mod conntrack;
 pub mod containers;
 pub mod fanotify;
 mod ffi;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod holders;
 pub mod netlink;
 pub mod nflog;

@@ -311,7 +311,7 @@ fn id_of(source: SocketAddr, destination: SocketAddr) -> [u8; ID] {
 
 impl Socket {
     /// Reads a `struct inet_diag_msg` and the attributes behind it.
-    fn parse(protocol: Protocol, message: &Message<'_>) -> Option<Self> {
+    pub(super) fn parse(protocol: Protocol, message: &Message<'_>) -> Option<Self> {
         let [family, state, timer, _]: [u8; 4] = fixed(message.payload)?;
         let id: [u8; ID] = fixed(message.payload.get(4..)?)?;
         // Behind the id: expires, receive and send queue, uid, inode.

@@ -22,6 +22,8 @@ use crate::model::{Record, ServiceName, Time};
 pub struct Keeper {
     store: Arc<Store>,
     journal: Journal,
+    /// The database was made when it was last opened.
+    is_new: bool,
 }
 
 /// What became of facts.
@@ -52,8 +54,25 @@ impl Keeper {
     pub async fn open(state: &Path, runtime: &Path, now: Time) -> Start {
         let store = Arc::new(Store::at(state));
         let opened = store.reopen().await;
+        Self::opened(store, opened, state, runtime, now).await
+    }
+
+    /// The same for who must not make a database: [`Keeper::is_new`] has to tell the daemon that there was none.
+    pub async fn open_existing(state: &Path, runtime: &Path, now: Time) -> Start {
+        let store = Arc::new(Store::at(state));
+        let opened = store.reopen_existing().await;
+        Self::opened(store, opened, state, runtime, now).await
+    }
+
+    async fn opened(
+        store: Arc<Store>,
+        opened: Result<Opened, StoreError>,
+        state: &Path,
+        runtime: &Path,
+        now: Time,
+    ) -> Start {
         let (journal, mut problems) = Journal::load(state, runtime).await;
-        let mut keeper = Self { store, journal };
+        let mut keeper = Self { store, journal, is_new: matches!(opened, Ok(Opened::Created)) };
         let replayed = match opened {
             Ok(opened) => keeper.replay(now).await.map(|cleared| {
                 problems.extend(cleared);
@@ -83,7 +102,7 @@ impl Keeper {
     ///
     /// Until it returns `Ok` the store has to be taken for broken.
     pub async fn heal(&mut self, now: Time) -> Result<Vec<JournalError>, StoreError> {
-        self.store.reopen().await?;
+        self.is_new = self.store.reopen().await? == Opened::Created;
         self.store.prove_room().await?;
         self.replay(now).await
     }
@@ -98,6 +117,11 @@ impl Keeper {
             self.store.commit(&batch, now).await?;
         }
         Ok(self.journal.clear().await)
+    }
+
+    /// True when there was no database when it was last opened: nothing of before is remembered in it.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// True while facts wait for the store.

@@ -71,7 +71,7 @@ pub fn plain(listing: &str) -> String {
     }
     // The kernel lists objects in the order in which they were made, and elements in any.
     for block in &mut blocks {
-        if block.starts_with("\tset ") || block.starts_with("\tmap ") {
+        if ["set ", "map "].iter().any(|kind| block.trim_start().starts_with(kind)) {
             let mut lines: Vec<&str> = block.lines().map(element_of).collect();
             lines.sort_unstable();
             *block = lines.join("\n");

@@ -17,10 +17,10 @@ mod netns;
 mod skip;
 
 mod agent;
-mod converge;
 mod machine;
 mod outside;
 mod schedule;
+mod traffic;
 
 mod activation;
 mod ansible;
@@ -28,6 +28,8 @@ mod attribution;
 mod chef;
 mod documents;
 mod early;
+mod gapless;
+mod owned;
 mod package;
 mod program;
 mod puppet;

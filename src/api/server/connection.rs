@@ -27,8 +27,9 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_HEAD: usize = 16 << 10;
 const MAX_FIELDS: usize = 64;
 
-/// How long a peer may take for its head.
-const HEAD: Duration = Duration::from_secs(10);
+/// How long a peer may take for its head. It is a process of this host: hundreds that say nothing must be through before
+/// one that closes something gives up.
+const HEAD: Duration = Duration::from_secs(2);
 
 /// How long a connection may last: longer than the slowest request, so that only a peer that does not read meets it.
 const CONNECTION: Duration = Duration::from_secs(180);
@@ -120,7 +121,7 @@ async fn refuse(stream: UnixStream) -> Result<(), hyper::Error> {
 }
 
 /// One request a connection: nobody holds a place by doing nothing.
-fn http() -> http1::Builder {
+pub(super) fn http() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(false);
     builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS).half_close(true);

@@ -15,6 +15,8 @@
 mod attempts;
 mod connection;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod peer;
 mod routes;
 mod socket;

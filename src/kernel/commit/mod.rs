@@ -10,6 +10,9 @@ mod batch;
 mod damage;
 mod error;
 mod expression;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::kernel) mod fuzz;
+pub(in crate::kernel) mod named;
 mod news;
 mod owner;
 mod read;

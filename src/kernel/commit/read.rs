@@ -226,17 +226,7 @@ impl Table {
         let messages = self
             .reader
             .dump("the sets", libc::NFT_MSG_GETSET as u16, |request| request.text(SET_TABLE, &table))?;
-        let parse = |message: &Vec<u8>| {
-            let set = Attributes::of_message(message);
-            let ours = set.clone().find_kind(SET_TABLE)?.text() == table;
-            let declared = Declared {
-                flags: set.clone().find_kind(SET_FLAGS).and_then(Attribute::u32).unwrap_or(0),
-                key_length: set.clone().find_kind(SET_KEY_LENGTH)?.u32()?,
-                limits: limits_of(&set),
-            };
-            ours.then_some((set.clone().find_kind(SET_NAME)?.text(), declared))
-        };
-        Ok(messages.iter().filter_map(parse).collect())
+        Ok(messages.iter().filter_map(|message| set_in(message, &table)).collect())
     }
 
     pub(super) fn chains(&mut self) -> Result<BTreeMap<String, Option<(Hook, i32)>>, CommitError> {
@@ -244,14 +234,7 @@ impl Table {
         let messages = self
             .reader
             .dump("the chains", libc::NFT_MSG_GETCHAIN as u16, |request| request.text(CHAIN_TABLE, &table))?;
-        let parse = |message: &Vec<u8>| {
-            let chain = Attributes::of_message(message);
-            // Before 6.x the kernel does not filter chains by table.
-            let ours = chain.clone().find_kind(CHAIN_TABLE)?.text() == table;
-            let base = chain.clone().find_kind(CHAIN_HOOK).and_then(base_from);
-            ours.then_some((chain.clone().find_kind(CHAIN_NAME)?.text(), base))
-        };
-        Ok(messages.iter().filter_map(parse).collect())
+        Ok(messages.iter().filter_map(|message| chain_in(message, &table)).collect())
     }
 
     fn objects(&mut self) -> Result<Vec<Vec<u8>>, CommitError> {
@@ -267,7 +250,11 @@ impl Table {
         let messages = self.reader.dump("the rules of a chain", libc::NFT_MSG_GETRULE as u16, |request| {
             request.text(RULE_TABLE, &table).text(RULE_CHAIN, chain)
         })?;
-        Ok(messages.iter().filter_map(|message| ffi::Rule::parse(message)).map(|rule| rule.texts()).collect())
+        // What cannot be read is no wanted rule either.
+        let unreadable = || vec!["unreadable".to_owned()];
+        let texts =
+            |message: &Vec<u8>| ffi::Rule::parse(message).map_or_else(unreadable, |rule| rule.texts());
+        Ok(messages.iter().map(texts).collect())
     }
 
     pub(super) fn dump_elements(&mut self, set: &str) -> Result<Vec<Found>, CommitError> {
@@ -325,8 +312,29 @@ impl Table {
     }
 }
 
+/// The name and the shape of a set of this table.
+pub(super) fn set_in(message: &[u8], table: &str) -> Option<(String, Declared)> {
+    let set = Attributes::of_message(message);
+    let ours = set.clone().find_kind(SET_TABLE)?.text() == table;
+    let declared = Declared {
+        flags: set.clone().find_kind(SET_FLAGS).and_then(Attribute::u32).unwrap_or(0),
+        key_length: set.clone().find_kind(SET_KEY_LENGTH)?.u32()?,
+        limits: limits_of(&set),
+    };
+    ours.then_some((set.clone().find_kind(SET_NAME)?.text(), declared))
+}
+
+/// The name of a chain of this table, and where it hooks in.
+pub(super) fn chain_in(message: &[u8], table: &str) -> Option<(String, Option<(Hook, i32)>)> {
+    let chain = Attributes::of_message(message);
+    // Before 6.x the kernel does not filter chains by table.
+    let ours = chain.clone().find_kind(CHAIN_TABLE)?.text() == table;
+    let base = chain.clone().find_kind(CHAIN_HOOK).and_then(base_from);
+    ours.then_some((chain.clone().find_kind(CHAIN_NAME)?.text(), base))
+}
+
 /// The name and the packets of a counter.
-fn counter_in(message: &[u8]) -> Option<(String, u64)> {
+pub(super) fn counter_in(message: &[u8]) -> Option<(String, u64)> {
     let object = Attributes::of_message(message);
     let packets = object.clone().find_kind(OBJECT_DATA)?.inside().find_kind(COUNTER_PACKETS)?.u64()?;
     Some((object.clone().find_kind(OBJECT_NAME)?.text(), packets))
@@ -398,7 +406,7 @@ fn is_exactly(asked: &Ends, first: &Found, end: Option<Option<Found>>) -> bool {
     }
 }
 
-fn found_in(message: &[u8]) -> Vec<Found> {
+pub(super) fn found_in(message: &[u8]) -> Vec<Found> {
     Attributes::of_message(message)
         .find_kind(LIST_ELEMENTS)
         .into_iter()

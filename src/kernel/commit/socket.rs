@@ -44,7 +44,7 @@ pub struct Answer {
 
 impl Answer {
     /// `None` for a message that is not an answer.
-    fn parse(message: &[u8]) -> Option<Self> {
+    pub(super) fn parse(message: &[u8]) -> Option<Self> {
         let header = Header::of(message)?;
         if i32::from(header.kind) != libc::NLMSG_ERROR {
             return None;
@@ -53,7 +53,7 @@ impl Answer {
         let extra = Attributes::new(message.get(extra_begins(message, header.flags)..).unwrap_or(&[]));
         Some(Self {
             sequence: header.sequence,
-            errno: -i32::from_ne_bytes(code),
+            errno: i32::from_ne_bytes(code).saturating_neg(),
             text: extra.clone().find_kind(ERROR_TEXT).map(Attribute::text),
             offset: extra.clone().find_kind(ERROR_OFFSET).and_then(host_u32),
         })
@@ -290,7 +290,7 @@ fn object_or_error(message: &[u8]) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-fn object_or_none(message: &[u8]) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn object_or_none(message: &[u8]) -> io::Result<Option<Vec<u8>>> {
     match object_or_error(message) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         result => result,

@@ -16,7 +16,7 @@ use super::netlink::{self, Attributes, Connection, Message, Messages, Request, f
 pub use packet::Packet;
 
 /// `NFNL_SUBSYS_ULOG << 8`, then `NFULNL_MSG_PACKET` and `NFULNL_MSG_CONFIG`.
-const PACKET: u16 = 0x400;
+pub(super) const PACKET: u16 = 0x400;
 const CONFIG: u16 = 0x401;
 /// Length of `struct nfgenmsg`.
 const HEADER: usize = 4;
@@ -241,7 +241,7 @@ fn bind(group: u16, options: Options) -> Request {
 }
 
 /// Reads one `NFULNL_MSG_PACKET`: its number, and the record when the packet can be read.
-fn read_record(message: &Message<'_>, datagrams: bool) -> (Option<u32>, Option<Record>) {
+pub(super) fn read_record(message: &Message<'_>, datagrams: bool) -> (Option<u32>, Option<Record>) {
     let attributes = message.attributes(HEADER);
     let find = |kind: u16| attributes.clone().find(|attribute| attribute.kind == kind);
     let number = |kind: u16| find(kind).and_then(|attribute| attribute.be_u32());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -19,9 +19,30 @@ enum Entry {
     Alias(String),
 }
 
+/// How it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Manner {
+    Honest,
+    /// It hears and does not answer.
+    Mute,
+    /// Bytes that are no message.
+    Garbage,
+    /// The first half of an answer.
+    Cut,
+    /// To another question than the one that was asked.
+    Astray,
+    /// After two seconds.
+    Late,
+}
+
+impl Manner {
+    pub const ALL: [Self; 6] = [Self::Honest, Self::Mute, Self::Garbage, Self::Cut, Self::Astray, Self::Late];
+}
+
 pub struct NameServer {
     zone: Arc<Mutex<BTreeMap<String, Entry>>>,
-    answers: Arc<AtomicBool>,
+    manner: Arc<AtomicU8>,
     ends: Arc<AtomicBool>,
     asked: Arc<AtomicU32>,
     thread: Option<JoinHandle<()>>,
@@ -32,12 +53,12 @@ impl NameServer {
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket of ours");
         let mut server = Self {
             zone: Arc::default(),
-            answers: Arc::new(AtomicBool::new(true)),
+            manner: Arc::new(AtomicU8::new(Manner::Honest as u8)),
             ends: Arc::default(),
             asked: Arc::default(),
             thread: None,
         };
-        let (zone, answers) = (Arc::clone(&server.zone), Arc::clone(&server.answers));
+        let (zone, manner) = (Arc::clone(&server.zone), Arc::clone(&server.manner));
         let (ends, asked) = (Arc::clone(&server.ends), Arc::clone(&server.asked));
         server.thread = Some(thread::spawn(move || {
             let mut buffer = [0; 1500];
@@ -45,9 +66,11 @@ impl NameServer {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
                 let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
                 asked.fetch_add(1, Ordering::Relaxed);
-                if answers.load(Ordering::Relaxed) {
-                    let answer = answer(&question, &zone.lock().expect("no panic inside"));
-                    let _ = socket.send_to(&answer.to_vec().expect("an answer of ours"), from);
+                let answer = answer(&question, &zone.lock().expect("no panic inside"));
+                let answer = answer.to_vec().expect("an answer of ours");
+                let manner = Manner::ALL[usize::from(manner.load(Ordering::Relaxed))];
+                if let Some(said) = manner.say(answer) {
+                    let _ = socket.send_to(&said, from);
                 }
             }
         }));
@@ -69,12 +92,33 @@ impl NameServer {
 
     /// From now on it hears and does not answer, or does again.
     pub fn mute(&self, mute: bool) {
-        self.answers.store(!mute, Ordering::Relaxed);
+        self.behave(if mute { Manner::Mute } else { Manner::Honest });
+    }
+
+    /// How it answers from now on.
+    pub fn behave(&self, manner: Manner) {
+        self.manner.store(manner as u8, Ordering::Relaxed);
     }
 
     /// Questions that came in.
     pub fn asked(&self) -> u32 {
         self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Manner {
+    fn say(self, mut answer: Vec<u8>) -> Option<Vec<u8>> {
+        match self {
+            Self::Honest => {}
+            Self::Mute => return None,
+            // The identifier stays, else nobody would look at the rest.
+            Self::Garbage => answer.iter_mut().skip(2).for_each(|byte| *byte = !*byte),
+            Self::Cut => answer.truncate(answer.len() / 2),
+            // The first letter of the name in the question.
+            Self::Astray => answer.iter_mut().skip(13).take(1).for_each(|byte| *byte ^= 1),
+            Self::Late => thread::sleep(Duration::from_secs(2)),
+        }
+        Some(answer)
     }
 }
 

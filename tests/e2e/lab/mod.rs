@@ -15,6 +15,7 @@ pub mod engine;
 mod netns;
 pub mod schedule;
 mod skip;
+pub mod wall;
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -408,7 +409,7 @@ runtime = "{dir}/{runtime}"
         let start = self.started.get() + 1;
         self.started.set(start);
         let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
+        let mut command = Command::new(program("picosegd"));
         command.arg("--config").arg(config);
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
         let command = self.with_resolvers(command);
@@ -424,7 +425,7 @@ runtime = "{dir}/{runtime}"
         let start = self.started.get() + 1;
         self.started.set(start);
         let of_this_start = |what: &str| self.dir.path().join(format!("{what}{start}"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_picoseg-execd"));
+        let mut command = Command::new(program("picoseg-execd"));
         command.arg("--config").arg(self.config());
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
         Daemon::start(command, notify, log)
@@ -454,7 +455,7 @@ runtime = "{dir}/{runtime}"
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c"]);
         command.arg(format!("{mount} && exec \"$@\"")).arg(path);
-        command.arg(env!("CARGO_BIN_EXE_picosegd")).arg("--config").arg(self.config());
+        command.arg(program("picosegd")).arg("--config").arg(self.config());
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
         let started = self.host.run(|| Daemon::start(command, notify, log));
         started.unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
@@ -470,7 +471,7 @@ runtime = "{dir}/{runtime}"
         let script = "mount -t tmpfs none /run && mkdir /run/systemd && ln -s \"$0\" /run/systemd/journal \
             && JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$@\"";
         command.arg(script).arg(journal);
-        command.arg(env!("CARGO_BIN_EXE_picosegd")).arg("--config").arg(self.config());
+        command.arg(program("picosegd")).arg("--config").arg(self.config());
         let (notify, log) = (of_this_start("notify"), of_this_start("log"));
         let started = self.host.run(|| Daemon::start(command, notify, log));
         started.unwrap_or_else(|failed| panic!("picosegd: exit {:?}\n{}", failed.code, failed.log))
@@ -478,7 +479,7 @@ runtime = "{dir}/{runtime}"
 
     /// Runs `picosegd --unload`.
     pub fn unload(&self) -> Cli {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
+        let mut command = Command::new(program("picosegd"));
         command.arg("--config").arg(self.config()).arg("--unload");
         self.on_host(command)
     }
@@ -490,7 +491,7 @@ runtime = "{dir}/{runtime}"
 
     /// Runs `picoseg` over another socket.
     pub fn picoseg_over(&self, socket: &Path, arguments: &[&str]) -> Cli {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_picoseg"));
+        let mut command = Command::new(program("picoseg"));
         command.arg("--config").arg(self.config()).arg("--socket").arg(socket);
         command.args(arguments).env("NO_COLOR", "1");
         self.on_host(command)
@@ -618,6 +619,17 @@ runtime = "{dir}/{runtime}"
         }
         self.settings("");
     }
+}
+
+/// A program of this build, or of the directory that `PICOSEG_BIN_DIR` names.
+pub fn program(name: &str) -> PathBuf {
+    let built = match name {
+        "picoseg" => env!("CARGO_BIN_EXE_picoseg"),
+        "picosegd" => env!("CARGO_BIN_EXE_picosegd"),
+        "picoseg-execd" => env!("CARGO_BIN_EXE_picoseg-execd"),
+        other => panic!("{other} is none of ours"),
+    };
+    std::env::var_os("PICOSEG_BIN_DIR").map_or_else(|| built.into(), |dir| Path::new(&dir).join(name))
 }
 
 /// A program that runs beside the test.

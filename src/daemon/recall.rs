@@ -1,0 +1,104 @@
+//! What the store remembers of services, and what the daemon knows of them, brought together again after either was
+//! without the other.
+//!
+//! A start on a database that cannot be read knows no suspension by order: nothing opens then. Nothing may open either
+//! when the database works again, until it was read. A database that is gone is worse: whatever ran before is suspended
+//! until somebody resumes it, since nobody can tell what was suspended.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use super::engine::Engine;
+use super::record;
+use crate::kernel::clock;
+use crate::model::{Record, ServiceName, Suspended, Time};
+use crate::store::accepted::Accepted;
+use crate::store::{Entry, Fact, Keeper, LedgerKind};
+
+/// Why services are suspended whose database is gone.
+const GONE: &str =
+    "the database is gone: what was suspended by order is forgotten; resume what should be open";
+
+/// What the store remembers of services, or why it cannot be read.
+pub async fn records(
+    keeper: &Keeper,
+    broken: Option<String>,
+) -> (BTreeMap<ServiceName, Record>, Option<String>) {
+    match (broken, keeper.records().await) {
+        (None, Ok(records)) => (records, None),
+        (None, Err(error)) => {
+            tracing::error!(%error, "nothing opens until the records of services can be read");
+            (keeper.waiting_records(), Some(error.to_string()))
+        }
+        (Some(error), _) => (keeper.waiting_records(), Some(error)),
+    }
+}
+
+/// Every service that ran before, suspended.
+pub fn suspended(before: &Accepted, now: Time) -> BTreeMap<ServiceName, Record> {
+    let running = before.services.iter().filter(|(_, service)| service.departed.is_none());
+    let suspended = Suspended { at: now, by: record::DAEMON.to_owned(), reason: GONE.to_owned() };
+    let record = Record { suspended: Some(suspended), decommissioned: None };
+    running.map(|(name, _)| (name.clone(), record.clone())).collect()
+}
+
+impl Engine {
+    /// Brings store and daemon together after the store was opened again.
+    ///
+    /// # Errors
+    /// Why nothing may open yet.
+    pub(super) async fn recall(&mut self) -> Result<(), String> {
+        let stored = self.keeper.records().await.map_err(|error| error.to_string())?;
+        if self.unread {
+            let latest = self.keeper.store().latest_seen().await.map_err(|error| error.to_string())?;
+            let now = clock::now().max(self.world.now());
+            let remembered = match self.keeper.is_new() {
+                true => suspended(&self.accepted, now),
+                false => stored.clone(),
+            };
+            let mut next = self.world.clone();
+            next.recall(remembered);
+            let outcome = next.tick(latest.map_or(now, |latest| latest.max(now)));
+            self.put_in_force(next, &BTreeSet::new()).map_err(|error| error.to_string())?;
+            self.unread = false;
+            self.keep(record::facts(&outcome, self.world.now())).await;
+        }
+        self.store_records(&stored).await;
+        Ok(())
+    }
+
+    /// Stores what is known of services and not remembered: by a database that was put back from a backup, or is new.
+    async fn store_records(&mut self, stored: &BTreeMap<ServiceName, Record>) {
+        let now = self.world.now();
+        let known = self.world.records();
+        let none = Record::default();
+        let mut missing = Vec::new();
+        for name in known.keys().chain(stored.keys()).collect::<BTreeSet<_>>() {
+            // Of a service that is forgotten the store may know more.
+            let Some(standing) = self.world.standing(name) else { continue };
+            if standing.record != stored.get(name).unwrap_or(&none) {
+                missing.extend(facts(name, standing.record, now));
+            }
+        }
+        if !missing.is_empty() {
+            self.keep(missing).await;
+        }
+    }
+}
+
+/// A record, and the entry about a suspension that nobody ordered.
+pub fn facts(name: &ServiceName, record: &Record, now: Time) -> Vec<Fact> {
+    let ours = record.suspended.as_ref().filter(|suspended| suspended.by == record::DAEMON);
+    let entry = ours.map(|suspended| {
+        Fact::Entry(Entry {
+            at: now,
+            kind: LedgerKind::ServiceSuspended,
+            service: Some(name.clone()),
+            actor: record::DAEMON.to_owned(),
+            detail: json!({ "state": "suspended", "reason": suspended.reason }),
+        })
+    });
+    let record = Fact::Record { service: name.clone(), record: record.clone() };
+    std::iter::once(record).chain(entry).collect()
+}
