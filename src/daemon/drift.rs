@@ -34,7 +34,7 @@ pub struct Drift {
     /// Why it is not, told once.
     pub(super) failing: Option<String>,
     pub(super) pace: Pace,
-    /// A fight was told.
+    /// Somebody does it again and again, which was told.
     pub(super) fights: bool,
     /// What is not on record yet.
     pub(super) facts: Vec<Fact>,
@@ -65,7 +65,7 @@ impl Drift {
 
     /// Everything has to be looked at.
     pub fn suspect(&mut self) {
-        self.news.missed = true;
+        self.news.suspected = true;
     }
 
     /// Returns when somebody changed rules, or when it is time to repair what is not repaired yet.
@@ -95,7 +95,7 @@ impl Drift {
         if let Some(error) = &self.failing {
             return Some(format!("the table is not as it should be, which is tried again: {error}"));
         }
-        let fights = self.fights && self.pace.is_fight(Instant::now());
+        let fights = self.fights && !self.pace.is_quiet(Instant::now());
         fights.then(|| {
             "another program changes our table again and again: it is repaired each time, with short rests".to_owned()
         })

@@ -90,7 +90,9 @@ impl Mender<'_> {
         let Mended { what, objects, gap } = mended;
         // Rounded up; the ledger has whole numbers only.
         let gap_ms = gap.as_micros().div_ceil(1000) as u64;
-        tracing::warn!(%what, by = %list(&news.by), gap_ms, "somebody changed our table; it is repaired");
+        if !self.drift.fights {
+            tracing::warn!(%what, by = %list(&news.by), gap_ms, "somebody changed our table; it is repaired");
+        }
         if self.drift.failing.take().is_none() {
             self.detected(&what, &objects, news);
         }
@@ -98,17 +100,16 @@ impl Mender<'_> {
         self.drift.facts.push(record::note(LedgerKind::DriftRepaired, self.now(), record::DAEMON, repaired));
         self.drift.noticed = None;
         let now = Instant::now();
+        self.drift.fights &= !self.drift.pace.is_quiet(now);
         self.drift.pace.repaired(now, now - began);
-        let fights = self.drift.pace.is_fight(now);
-        if fights && !std::mem::replace(&mut self.drift.fights, fights) {
+        if self.drift.pace.is_fight(now) && !std::mem::replace(&mut self.drift.fights, true) {
             tracing::warn!(by = %list(&news.by), "another program changes our table again and again");
         }
-        self.drift.fights = fights;
     }
 
     fn not_mended(&mut self, news: &News, error: &CommitError) {
         self.drift.news.append(news.clone());
-        self.drift.news.missed = true;
+        self.drift.suspect();
         self.drift.pace.failed(Instant::now());
         let error = error.to_string();
         if self.drift.failing.is_none() {
@@ -139,6 +140,9 @@ impl Mender<'_> {
                 let lost: Vec<String> =
                     damage.lost_counts(self.in_force).chain(&news.counters_deleted).cloned().collect();
                 self.attempts.count_anew(&lost);
+                for (set, keys) in damage.lost_elements() {
+                    self.attempts.count_elements_anew(set, &keys);
+                }
             }
             Some(_) | None => self.attempts.begin_anew(),
         }
@@ -161,7 +165,10 @@ impl Mender<'_> {
             other => other?,
         };
         let gap = noticed.elapsed();
-        self.read_back(&phases)?;
+        if let Err(error) = self.read_back(&phases) {
+            tracing::error!(%error, "cannot read back what was repaired");
+            self.drift.suspect();
+        }
         Ok(gap)
     }
 

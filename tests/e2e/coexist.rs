@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::agent::{Agent, Heard, Kind, Manner, Packets, Socket};
-use crate::heal::{entries, listed, nft, ours, plain};
-use crate::lab::clock::until;
+use crate::agent::{Agent, Heard, Kind, Packets, Socket};
+use crate::heal::{differences, entries, listed, nft, ours, plain, settles};
+use crate::lab::clock::{until, within};
 use crate::lab::schedule::{Lifetime, egress, ingress, schedule};
 use crate::lab::{Daemon, Guest, Lab, MOMENT, at, have, put};
 
@@ -143,8 +143,6 @@ impl<'a> Scene<'a> {
 
     /// A connection that is admitted, and packets that are not.
     fn traffic(&self) -> Traffic<'_> {
-        let listener = self.theirs.listen(at(self.lab.provider4(0), 5443), Manner::Keep);
-        drop(listener);
         let client = self.ours.connect(self.provider(0)).expect("admitted");
         client.pump(Duration::from_millis(2));
         client.drain();
@@ -199,9 +197,10 @@ fn live_together(protect: bool, with_guest: bool, rules: &dyn Fn(&Lab, Option<&G
             daemon = lab.daemon();
             rules.load(&lab);
         }
+        until("our table is there", MOMENT, || ours(&lab).contains("svc-stripe"));
+        settles(&lab);
         let (before, mine) = (theirs(&lab), ours(&lab));
         assert!(!before.is_empty());
-        until("our table is as before", MOMENT, || ours(&lab) == mine && mine.contains("svc-stripe"));
         scene.holds(if they_are_first { "after our start" } else { "after theirs" });
         let traffic = scene.traffic();
         for _ in 0..5 {
@@ -209,7 +208,8 @@ fn live_together(protect: bool, with_guest: bool, rules: &dyn Fn(&Lab, Option<&G
             // Unprotected, ours is gone for some milliseconds.
             traffic.goes_on(!protect, "their reload");
         }
-        until("our table is as before", MOMENT, || ours(&lab) == mine);
+        let same = within(MOMENT, || (ours(&lab) == mine).then_some(()));
+        assert!(same.is_some(), "{}", differences(&mine, &ours(&lab)));
         scene.holds("after their reloads");
         assert_eq!(theirs(&lab), before, "their reloads");
         lab.picoseg(&["suspend", "stripe", "--reason", "test"]).ok();

@@ -17,6 +17,7 @@ mod netns;
 mod skip;
 
 mod agent;
+mod converge;
 mod machine;
 mod outside;
 mod schedule;
@@ -26,6 +27,7 @@ mod activation;
 mod ansible;
 mod attribution;
 mod chef;
+mod coexist;
 mod documents;
 mod early;
 mod gapless;
