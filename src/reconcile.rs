@@ -23,6 +23,7 @@ mod passage;
 mod recall;
 #[cfg(test)]
 mod tests;
+mod undo;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};

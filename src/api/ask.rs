@@ -1,5 +1,7 @@
 //! What a request asks of the daemon's loop, and how the loop answers.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,6 +26,12 @@ pub enum Ask {
     Settle(Settle),
     /// Loads the files.
     Apply {
+        by: String,
+        /// How long the files stay unless somebody confirms them; `None`: for good.
+        confirm: Option<Duration>,
+    },
+    /// Keeps files that wait for it.
+    Confirm {
         by: String,
     },
     Order {

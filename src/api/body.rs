@@ -32,6 +32,8 @@ pub struct Status {
     pub drift: Drift,
     pub attempts_total: u64,
     pub lost_details: u64,
+    /// Files that fall back unless somebody confirms them; `None`: none do.
+    pub confirmation: Option<Waiting>,
     /// Promises that are weaker on this host, each in a sentence.
     pub weaker: Vec<String>,
 }
@@ -403,6 +405,26 @@ pub struct Applied {
     pub services: usize,
     pub warnings: Vec<Diagnostic>,
     pub recorded: bool,
+    /// When it falls back unless somebody confirms; `None`: it stays.
+    pub confirm_until: Option<Time>,
+}
+
+/// What `apply` may be told.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// How long the files stay unless somebody confirms them: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<String>,
+}
+
+/// Files that wait to be confirmed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Waiting {
+    pub until: Time,
+    /// Who applied them, and when.
+    pub by: String,
+    pub at: Time,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

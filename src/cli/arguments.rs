@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use super::when::When;
 use crate::api::explain::Remote;
 use crate::api::{reason, word};
+use crate::config;
 use crate::files::SettingsFile;
 use crate::model::{Direction, Reason, Sources, Subject};
 use crate::store::{MOST_ROWS, Verdict};
@@ -96,7 +97,16 @@ pub enum Online {
         exit_code: bool,
     },
     /// Has the daemon load the files; returns when they are in force.
-    Apply,
+    Apply {
+        /// Falls back to what was in force before, unless `picoseg confirm` follows within this time: 90s, 10m, 1h.
+        ///
+        /// So does a daemon that is killed meanwhile, when it starts again, and a host that reboots. Services that the files end
+        /// are only shut until then: a decommission is final.
+        #[arg(long, value_name = "DURATION", value_parser = duration_of)]
+        confirm: Option<String>,
+    },
+    /// Keeps what `apply --confirm` put in force.
+    Confirm,
     /// Prints what is in force, and how the daemon is.
     Status,
     /// Prints every service with its state.
@@ -331,6 +341,10 @@ fn subject_of(text: &str) -> Result<Subject, String> {
     Subject::parse(text).ok_or_else(kinds)?.map_err(|error| error.to_string())
 }
 
+fn duration_of(text: &str) -> Result<String, String> {
+    config::parse_duration(text).map(|_| text.to_owned())
+}
+
 fn reason_of(text: &str) -> Result<String, reason::ReasonError> {
     reason::check(text).map(|()| text.to_owned())
 }
@@ -382,7 +396,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_unknown() {
-        for word in ["confirm", "flows", "extend", "approve", "suggest"] {
+        for word in ["flows", "extend", "approve", "suggest"] {
             assert_eq!(
                 parse(&format!("picoseg {word}")).unwrap_err(),
                 ErrorKind::InvalidSubcommand,

@@ -8,7 +8,7 @@
 //! | `activation` | listeners that the system manager makes for a service |
 //! | `explain` | asks the daemon, and works from the files where none answers |
 //! | `daemon` | which socket to ask |
-//! | `status`, `services`, `show`, `attempts`, `report`, `plan`, `apply`, `order`, `settle` | one command or one family of them |
+//! | `status`, `services`, `show`, `attempts`, `report`, `plan`, `apply`, `confirm`, `order`, `settle` | one command or one family of them |
 //! | `console`, `table` | how something is said |
 //! | `stop` | why a command ends early, and the exit code of that |
 //! | `when` | times as written and as printed |
@@ -23,6 +23,7 @@ mod attempts;
 mod audit;
 mod check;
 mod compile;
+mod confirm;
 mod console;
 mod daemon;
 mod explain;
@@ -109,7 +110,8 @@ async fn ask(
     console: &mut Console<'_>,
 ) -> Result<(), Stop> {
     match command {
-        Online::Apply => apply::run(daemon, console).await,
+        Online::Apply { confirm } => apply::run(daemon, confirm.clone(), console).await,
+        Online::Confirm => confirm::run(daemon, console).await,
         Online::Plan { exit_code } => plan::run(daemon, *exit_code, console).await,
         Online::Status => status::run(daemon, console).await,
         Online::Services => services::run(daemon, console).await,

@@ -1,10 +1,12 @@
 //! What the API asks, answered from the world and the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::confirmation::Waiting;
 use super::engine::{ChangeError, Changed, Engine};
 use super::{findings, planning, programs, report, rows, settle};
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
@@ -83,7 +85,8 @@ async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answe
         Ask::Audit(question) => audit(engine.keeper.store(), &question).await,
         Ask::Plan => planning::Draft::new(engine).answer(settings.clone()).await,
         Ask::Settle(place) => settle::look(engine, &place).into(),
-        Ask::Apply { by } => apply(engine, settings, &by).await,
+        Ask::Apply { by, confirm } => apply(engine, settings, &by, confirm).await,
+        Ask::Confirm { by } => confirm(engine, &by).await,
         Ask::Order { service, kind, by, reason } => order(engine, service, kind, by, reason).await,
     }
 }
@@ -126,9 +129,15 @@ async fn status(engine: &mut Engine) -> Answer {
         drift: body::Drift { count: engine.drift.count, last_at: engine.drift.last_at },
         attempts_total: total,
         lost_details: engine.attempts.lost,
+        confirmation: engine.confirmation.waiting().map(waiting),
         weaker: engine.weaker_now(),
     };
     done(&status)
+}
+
+fn waiting(waiting: &Waiting) -> body::Waiting {
+    let Waiting { note, .. } = waiting;
+    body::Waiting { until: note.until, by: note.by.clone(), at: note.at }
 }
 
 fn explain(engine: &Engine, question: &Question) -> body::Explained {
@@ -168,23 +177,35 @@ async fn audit(store: &Store, question: &audit::Question) -> Answer {
 }
 
 /// Loads the files from where the daemon was told that they are.
-pub async fn apply(engine: &mut Engine, settings: &SettingsFile, by: &str) -> Answer {
+pub async fn apply(
+    engine: &mut Engine,
+    settings: &SettingsFile,
+    by: &str,
+    patience: Option<Duration>,
+) -> Answer {
     let settings = settings.clone();
     let loaded = tokio::task::spawn_blocking(move || files::load(&settings)).await;
     let changed = match loaded {
-        Ok(Ok(loaded)) => engine.apply(loaded, by).await,
+        Ok(Ok(loaded)) => match patience {
+            Some(patience) => engine.apply_until(loaded, by, patience).await,
+            None => engine.apply(loaded, by).await,
+        },
         Ok(Err(diagnostics)) => Err(ChangeError::Invalid(diagnostics)),
         Err(error) => return failure(Outcome::Failed, &error.to_string()),
     };
     match changed {
-        Ok(changed) => {
-            engine.watched.follow(engine.world.settings().metrics.listen);
-            applied(engine, changed)
-        }
+        Ok(changed) => applied(engine, changed),
         Err(ChangeError::Invalid(diagnostics)) => {
             engine.reject(&diagnostics, by).await;
             invalid(&diagnostics)
         }
+        Err(error) => refused(&error),
+    }
+}
+
+async fn confirm(engine: &mut Engine, by: &str) -> Answer {
+    match engine.confirm(by).await {
+        Ok(changed) => applied(engine, changed),
         Err(error) => refused(&error),
     }
 }
@@ -196,6 +217,7 @@ fn applied(engine: &Engine, changed: Changed) -> Answer {
         services: engine.world.standings().len(),
         warnings: changed.warnings.iter().map(Into::into).collect(),
         recorded: changed.recorded,
+        confirm_until: engine.confirmation.waiting().map(|waiting| waiting.note.until),
     })
 }
 
@@ -210,6 +232,7 @@ fn refused(error: &ChangeError) -> Answer {
         ChangeError::Order(OrderError::Unknown(_)) => Outcome::Unknown,
         ChangeError::Order(OrderError::Final(_) | OrderError::NotSuspended(_))
         | ChangeError::NoLedger(_)
+        | ChangeError::Confirmation(_)
         | ChangeError::NeedsRestart(_) => Outcome::Conflict,
         ChangeError::Invalid(_) => Outcome::Invalid,
         ChangeError::Commit(_) => Outcome::Failed,

@@ -83,7 +83,8 @@ async fn world(loaded: &Loaded, before: Option<&Accepted>) -> World {
     let broken = opened.store.as_ref().err().map(ToString::to_string);
     let (records, unread) = recall::records(&opened.keeper, broken).await;
     let whole = before.is_some() && unread.is_none();
-    let (world, _) = start::world(loaded, before, records, &opened.keeper, !whole).await;
+    let (now, _) = start::now(&opened.keeper).await;
+    let (world, _) = start::world(loaded, before, records, &opened.keeper, !whole, now).await;
     opened.keeper.store().close().await;
     world
 }

@@ -7,7 +7,9 @@
 //! | `early` | the table at boot, before there is a daemon |
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
 //! | `acceptance` | whether files may be put in force right now |
+//! | `confirmation` | `apply --confirm`: waits, is confirmed, or falls back |
 //! | `planning` | what `apply` would do |
+//! | `clocks` | pure: how the wall clock goes beside elapsed time |
 //! | `in_force` | from a world to the table |
 //! | `drift` | what others did to the table: noticed, repaired, recorded |
 //! | `mender` | brings the table back to what is in force |
@@ -45,7 +47,9 @@ mod attempts;
 mod attributed;
 mod books;
 mod chronicle;
+mod clocks;
 mod closing;
+mod confirmation;
 mod counts;
 mod digest;
 mod drift;

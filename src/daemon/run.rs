@@ -127,6 +127,8 @@ enum Woken {
     Measured(metrics::facts::Ask),
     /// Somebody waits for a cgroup.
     Settling,
+    /// It may be time to fall back.
+    Unconfirmed,
     Hangup,
     Stop,
     Counts,
@@ -165,6 +167,8 @@ async fn turn(
         engine.confirm_subjects();
         arm(engine, inputs).await;
         settling.answer(engine);
+        engine.fall_back_when_due().await;
+        let confirmation_due = engine.confirmation_due();
         let elapsed = engine.elapsed_deadline();
         if let Some(due) = engine.closing_due() {
             counts_at = counts_at.min(due.into());
@@ -182,6 +186,7 @@ async fn turn(
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
             Some(ask) = measuring.recv() => Woken::Measured(ask),
+            () = passed(confirmation_due) => Woken::Unconfirmed,
             () = settling.due() => Woken::Settling,
             () = sleep_until(counts_at) => Woken::Counts,
             () = logged(&mut inputs.log) => Woken::Log,
@@ -214,6 +219,8 @@ async fn turn(
             }
             Woken::Asked(asked) => answer::reply(engine, asked, settings).await,
             Woken::Measured(ask) => measured::tell(engine, ask),
+            // Looked at above, whatever woke the loop.
+            Woken::Unconfirmed => {}
             Woken::Settling => look_at_subjects(engine),
             Woken::Log => {
                 on_log(engine, inputs);
@@ -250,6 +257,13 @@ async fn logged(log: &mut Option<Waiting<Reader>>) {
     }
 }
 
+async fn passed(left: Option<Duration>) {
+    match left {
+        Some(left) => tokio::time::sleep(left).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn reached(deadline: Option<(std::time::Instant, Time)>) -> Time {
     match deadline {
         Some((instant, at)) => {
@@ -281,7 +295,7 @@ async fn on_clock(engine: &mut Engine, inputs: &mut Inputs) {
 
 async fn tick(engine: &mut Engine, at: Time, stepped: bool) {
     if stepped {
-        tracing::warn!("the wall clock was stepped: everything is armed anew");
+        tracing::warn!("the wall clock was stepped: what is open ends by the earlier of the clocks");
     }
     if let Err(error) = engine.tick(at, stepped).await {
         tracing::error!(%error, "a transition is not in the table; the kernel closes all the same");
@@ -308,7 +322,7 @@ fn look_at_subjects(engine: &mut Engine) {
 
 /// SIGHUP: the same as `apply`.
 async fn reload(engine: &mut Engine, settings: &SettingsFile) {
-    let answer = answer::apply(engine, settings, "SIGHUP").await;
+    let answer = answer::apply(engine, settings, "SIGHUP", None).await;
     tracing::info!(outcome = ?answer.outcome, body = %answer.body, "reloaded");
 }
 
@@ -357,7 +371,7 @@ async fn on_upkeep(engine: &mut Engine, retention: &mut Retention) {
     }
     let now = engine.world.now().max(clock::now());
     let retain = engine.world.settings().attempts.retain;
-    if let Err(error) = engine.keeper.store().note_time(now).await {
+    if let Err(error) = engine.keeper.store().note_time(now, &clock::reading()).await {
         engine.store_broke(error.to_string());
         return;
     }
@@ -376,7 +390,7 @@ async fn stop(engine: &mut Engine) {
     engine.seal_all().await;
     let now = engine.world.now().max(clock::now());
     engine.keep(vec![record::note(LedgerKind::DaemonStopped, now, record::DAEMON, json!({}))]).await;
-    if let Err(error) = engine.keeper.store().note_time(now).await {
+    if let Err(error) = engine.keeper.store().note_time(now, &clock::reading()).await {
         tracing::error!(%error, "the latest time is not on record");
     }
     engine.checkpoint().await;

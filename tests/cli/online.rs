@@ -80,8 +80,8 @@ fn ordinary(ask: &Ask) -> Answer {
         Ask::Report(name) if name.as_str() == "stripe" => done(report()),
         Ask::Report(name) => failure(Outcome::Unknown, &format!("there is no service {:?}", name.as_str())),
         Ask::Attempts(_) => done(attempts(&[3], false, 9)),
-        Ask::Apply { .. } => done(json!({
-            "schema": 1, "changed": true, "services": 3, "warnings": [
+        Ask::Apply { .. } | Ask::Confirm { .. } => done(json!({
+            "schema": 1, "changed": true, "confirm_until": confirm_until(ask), "services": 3, "warnings": [
                 {"file": "f", "line": 1, "column": 2, "message": "m", "help": null, "severity": "warning"}
             ], "recorded": true,
         })),
@@ -93,6 +93,11 @@ fn ordinary(ask: &Ask) -> Answer {
         })),
         Ask::Order { service, kind, .. } => done(ordering(service.as_str(), *kind, &[], true)),
     }
+}
+
+/// Of an apply that is to be confirmed.
+fn confirm_until(ask: &Ask) -> Option<&'static str> {
+    matches!(ask, Ask::Apply { confirm: Some(_), .. }).then_some("2026-11-20T18:00:00.5Z")
 }
 
 /// A change, a connection and a warning.
@@ -561,6 +566,17 @@ fn apply_says_what_is_in_force_and_what_to_mind() {
         (said.stdout.as_str(), said.stderr.as_str()),
         ("3 services in force\n", "f:1:2: warning: m\n")
     );
+}
+
+#[test]
+fn what_waits_for_a_confirmation_says_until_when() {
+    let daemon = Daemon::start(ordinary);
+    let said = daemon.run(&["apply", "--confirm", "10m"]).exits(0);
+    assert_eq!(said.stdout, "3 services in force until 2026-11-20T18:00:00Z; `picoseg confirm` keeps it\n");
+    assert_eq!(daemon.run(&["confirm"]).exits(0).stdout, "3 services in force\n");
+    let [Ask::Apply { confirm, .. }, Ask::Confirm { .. }] = &daemon.asked()[..] else { panic!("both") };
+    assert_eq!(*confirm, Some(Duration::from_secs(600)));
+    daemon.run(&["apply", "--confirm", "10"]).exits(2);
 }
 
 #[test]

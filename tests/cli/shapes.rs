@@ -143,10 +143,17 @@ fn samples() -> BTreeMap<&'static str, Value> {
         drift: drift.clone(),
         attempts_total: 0,
         lost_details: 0,
+        confirmation: None,
         weaker: Vec::new(),
     };
-    let applied =
-        body::Applied { schema: SCHEMA, changed: false, services: 0, warnings: Vec::new(), recorded: true };
+    let applied = body::Applied {
+        schema: SCHEMA,
+        changed: false,
+        services: 0,
+        warnings: Vec::new(),
+        recorded: true,
+        confirm_until: None,
+    };
     let plan = body::Plan {
         schema: SCHEMA,
         changes: Vec::new(),
@@ -262,6 +269,7 @@ fn samples() -> BTreeMap<&'static str, Value> {
         ("Change", value(body::Change { kind: String::new(), name: None, detail: String::new() })),
         ("Cut", value(cut)),
         ("Applied", value(applied)),
+        ("Waiting", value(body::Waiting { until: at, by: String::new(), at })),
         ("Diagnostics", value(body::Diagnostics { schema: SCHEMA, diagnostics: Vec::new() })),
         ("Diagnostic", value(diagnostic)),
         ("Failure", value(body::Failure { schema: SCHEMA, error: String::new() })),

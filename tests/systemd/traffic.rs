@@ -55,12 +55,12 @@ pub fn stream(
 ) -> io::Result<()> {
     let streams = to.iter().map(|to| connect(*to)).collect::<Result<Vec<_>, _>>()?;
     for round in 1.. {
-        for mut stream in &streams {
-            word(&mut stream)?;
+        for stream in &streams {
+            word(stream)?;
         }
         if round % ANEW == 0 {
             for to in to {
-                word(&mut &connect(*to)?)?;
+                word(&connect(*to)?)?;
             }
         }
         if !said(round)? {

@@ -21,9 +21,10 @@ use super::failure::Refused;
 use super::peer::{self, Groups};
 use crate::api::ask::{Answer, Ask, Asked, Line, Outcome, Settle};
 use crate::api::audit;
-use crate::api::body::OrderRequest;
+use crate::api::body::{ApplyRequest, OrderRequest};
 use crate::api::explain::{Question, RemoteError};
 use crate::api::reason;
+use crate::config::parse_duration;
 use crate::metrics::format::{Format, accepted};
 use crate::metrics::scraper::{Scraper, Unanswered, What};
 use crate::model::{Direction, OrderKind, ServiceName, Subject, Time};
@@ -77,6 +78,7 @@ pub fn router(api: Api, uid: u32) -> Router {
         .route("/v1/plan", get(plan))
         .route("/v1/settle", get(settle))
         .route("/v1/apply", post(apply))
+        .route("/v1/confirm", post(confirm))
         .route("/metrics", get(metrics))
         .fallback(|uri: Uri| async move { Refused::NoSuchRoute(uri.path().to_owned()) })
         .method_not_allowed_fallback(|method: Method| async move { Refused::Method(method.to_string()) })
@@ -188,9 +190,19 @@ async fn metrics(State(client): State<Client>, headers: HeaderMap) -> Reply {
 
 async fn apply(State(client): State<Client>, body: Body) -> Reply {
     client.insist_on_control()?;
+    let body = read(body).await?;
+    let request: ApplyRequest = if body.is_empty() { ApplyRequest::default() } else { json(&body)? };
+    let confirm = request.confirm.as_deref().map(parse_duration).transpose();
+    let confirm = confirm.map_err(|error| Refused::BadRequest(format!("confirm: {error}")))?;
+    let by = peer::actor(client.uid).await;
+    client.ask(Ask::Apply { by, confirm }, APPLY).await
+}
+
+async fn confirm(State(client): State<Client>, body: Body) -> Reply {
+    client.insist_on_control()?;
     no_keys(&read(body).await?)?;
     let by = peer::actor(client.uid).await;
-    client.ask(Ask::Apply { by }, APPLY).await
+    client.ask(Ask::Confirm { by }, APPLY).await
 }
 
 async fn suspend(State(client): State<Client>, Path(name): Path<String>, body: Body) -> Reply {
