@@ -309,7 +309,8 @@ impl Engine {
     pub fn elapsed_deadline(&mut self) -> Option<(Instant, Time)> {
         let now = clock::reading();
         let next = self.pace.next_close(&now);
-        let retry = self.retry_at.and_then(|retry_at| (retry_at - now.wall).to_std().ok()).unwrap_or_default();
+        let retry =
+            self.retry_at.and_then(|retry_at| (retry_at - now.wall).to_std().ok()).unwrap_or_default();
         self.pace.look(now);
         next.map(|(left, closes_at)| (Instant::now() + left.max(retry), closes_at))
     }

@@ -23,7 +23,8 @@ impl Store {
     /// What the clocks said when a time was last noted.
     pub async fn last_reading(&self) -> Result<Option<Reading>, StoreError> {
         self.promptly("read what the clocks said", async {
-            let query = sqlx::query("SELECT wall, boot, elapsed_ns FROM clock WHERE id = 1 AND boot IS NOT NULL");
+            let query =
+                sqlx::query("SELECT wall, boot, elapsed_ns FROM clock WHERE id = 1 AND boot IS NOT NULL");
             let row = query.fetch_optional(&mut *self.reader().await?).await?;
             row.map(|row| reading(&row)).transpose()
         })

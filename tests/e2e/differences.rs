@@ -120,7 +120,9 @@ fn late_peers_leave_no_attempts_whoever_closes_first() {
     let (payments, webhook) = (lab.unit("payments"), lab.unit("webhook"));
     let providers = (0..6).map(|number| lab.provider6(number)).chain([lab.provider4(0)]);
     let policies: Vec<_> = providers
-        .flat_map(|remote| [egress(&payments, remote, "443-450/tcp"), ingress(&webhook, remote, "8443-8450/tcp")])
+        .flat_map(|remote| {
+            [egress(&payments, remote, "443-450/tcp"), ingress(&webhook, remote, "8443-8450/tcp")]
+        })
         .collect();
     lab.write("stripe", &schedule(Lifetime::open(), &policies));
     lab.canary();
