@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use picoseg::api::ask::{Answer, Ask, Asked, Outcome, Settle};
 use picoseg::api::audit::{self, Question};
+use picoseg::api::body::ApplyRequest;
 use picoseg::api::client::{Client, ClientError, escaped};
 use picoseg::api::server::{ApiError, Server, serve};
 use picoseg::metrics::Scraper;
@@ -100,9 +101,12 @@ fn settings(directory: &Path) -> Settings {
 
 fn by_heart(ask: &Ask) -> Answer {
     let named = match ask {
-        Ask::Show(name) | Ask::Report(name) | Ask::Order { service: name, .. } => name.as_str(),
+        Ask::Show(name)
+        | Ask::Report(name)
+        | Ask::Extend { service: name, .. }
+        | Ask::Order { service: name, .. } => name.as_str(),
         Ask::Status | Ask::Services | Ask::Attempts(_) | Ask::Explain(_) | Ask::Audit(_) => "",
-        Ask::Settle(_) | Ask::Plan | Ask::Apply { .. } => "",
+        Ask::Settle(_) | Ask::Flows(_) | Ask::Plan | Ask::Apply { .. } | Ask::Confirm { .. } => "",
     };
     let outcome = match named {
         "unknown" => Outcome::Unknown,
@@ -187,8 +191,8 @@ async fn an_order_carries_its_reason_and_who_gave_it() {
         let uid = nix::unistd::geteuid();
         assert!(by.ends_with(&format!("(uid {uid})")), "{by}");
     }
-    api.control().apply().await.unwrap();
-    assert!(matches!(api.asked.recv().await, Some(Ask::Apply { by }) if by.contains("uid ")));
+    api.control().apply(&ApplyRequest::default()).await.unwrap();
+    assert!(matches!(api.asked.recv().await, Some(Ask::Apply { by, confirm: None }) if by.contains("uid ")));
 }
 
 #[tokio::test]
@@ -210,9 +214,9 @@ async fn each_outcome_is_an_error_of_its_own() {
 #[tokio::test]
 async fn orders_are_not_taken_on_the_observers_socket() {
     let mut api = Api::start().await;
-    let error = api.observe().apply().await.unwrap_err();
+    let error = api.observe().apply(&ApplyRequest::default()).await.unwrap_err();
     assert!(matches!(error, ClientError::NotAllowed { .. }), "{error:?}");
-    for path in ["/v1/apply", "/v1/services/stripe/suspend"] {
+    for path in ["/v1/apply", "/v1/confirm", "/v1/services/stripe/suspend"] {
         let (status, body) = api.post("observe.sock", path, r#"{"reason": "r"}"#).await;
         assert_eq!((status, body["schema"].as_u64()), (403, Some(1)), "{body}");
     }
@@ -236,9 +240,15 @@ async fn what_is_not_understood_is_refused_and_never_reaches_the_loop() {
         (suspend, &huge, 413),
         ("/v1/services/STRIPE/suspend", r#"{"reason": "a"}"#, 404),
         ("/v1/services/..%2Fapply/suspend", r#"{"reason": "a"}"#, 404),
-        ("/v1/apply", r#"{"confirm": "1h"}"#, 400),
+        ("/v1/services/stripe/extend", r#"{"reason": "a"}"#, 400),
+        ("/v1/services/stripe/extend", r#"{"reason": "a", "until": "2026-01-01"}"#, 400),
+        ("/v1/services/stripe/extend", r#"{"reason": "", "until": "2026-01-01T00:00:00Z"}"#, 400),
+        ("/v1/apply", r#"{"confirm": "1"}"#, 400),
+        ("/v1/apply", r#"{"confirm": "0s"}"#, 400),
+        ("/v1/apply", r#"{"comfirm": "1h"}"#, 400),
+        ("/v1/confirm", r#"{"all": true}"#, 400),
         ("/v1/status", "", 405),
-        ("/v1/confirm", "", 404),
+        ("/v1/approve", "", 404),
     ];
     for (path, body, expected) in posts {
         let (status, answer) = api.post("control.sock", path, body).await;
@@ -250,6 +260,7 @@ async fn what_is_not_understood_is_refused_and_never_reaches_the_loop() {
         ("/v2/status", 404),
         ("/v1/services/a_b", 404),
         ("/v1/apply", 405),
+        ("/v1/confirm", 405),
         ("/v1/attempts?since=yesterday", 400),
         ("/v1/attempts?services=stripe", 400),
         ("/v1/attempts?source=stripe.com", 400),
@@ -264,6 +275,8 @@ async fn what_is_not_understood_is_refused_and_never_reaches_the_loop() {
         ("/v1/explain?subject=unit:x.service&remote=192.0.2.1:443", 400),
         ("/v1/explain?subject=unit:x.service&remote=192.0.2.1:443/tcp&direction=both", 400),
         ("/v1/explain?subject=unit:x.service&remote=192.0.2.1:443/tcp&at=now", 400),
+        ("/v1/flows?provider=x", 400),
+        ("/v1/flows?service=STRIPE", 404),
         ("/v1/settle", 400),
         ("/v1/settle?cgroup=/a", 400),
         ("/v1/settle?cgroup=/a/../b&id=1", 400),
@@ -395,6 +408,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
         ("get", "/v1/attempts"),
         ("get", "/v1/audit"),
         ("get", "/v1/explain"),
+        ("get", "/v1/flows"),
         ("get", "/v1/plan"),
         ("get", "/v1/report/{name}"),
         ("get", "/v1/services"),
@@ -402,7 +416,9 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
         ("get", "/v1/settle"),
         ("get", "/v1/status"),
         ("post", "/v1/apply"),
+        ("post", "/v1/confirm"),
         ("post", "/v1/services/{name}/decommission"),
+        ("post", "/v1/services/{name}/extend"),
         ("post", "/v1/services/{name}/resume"),
         ("post", "/v1/services/{name}/suspend"),
     ];
@@ -415,7 +431,11 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
             }
             ("get", "/v1/settle") => api.get("observe.sock", "/v1/settle?cgroup=/a&id=1").await,
             ("get", _) => api.get("observe.sock", &real).await,
-            (_, "/v1/apply") => api.post("control.sock", &real, "{}").await,
+            (_, "/v1/apply" | "/v1/confirm") => api.post("control.sock", &real, "{}").await,
+            (_, "/v1/services/{name}/extend") => {
+                let body = r#"{"reason": "r", "until": "2026-11-20T18:00:00+01:00"}"#;
+                api.post("control.sock", &real, body).await
+            }
             _ => api.post("control.sock", &real, r#"{"reason": "r"}"#).await,
         };
         // Nobody answers for metrics here.

@@ -62,6 +62,19 @@ fn open(protect: bool) -> Table {
     Table::open("picoseg", protect).unwrap()
 }
 
+#[test]
+fn the_probes_find_what_this_kernel_has() {
+    in_namespace(|| {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap());
+        let version: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
+        let features = open(true).features();
+        assert_eq!((features.persist, features.destroy), (version >= (6, 9), version >= (6, 3)), "{release}");
+        let left = run("nft", &["list", "tables"]);
+        assert_eq!(left, "", "a probe leaves nothing behind");
+    });
+}
+
 fn changeset(steps: Vec<Step>) -> Changeset {
     Changeset { table: "picoseg".to_owned(), steps }
 }
@@ -567,11 +580,22 @@ fn expressions() -> Vec<String> {
         .filter(|line| line.trim_start().starts_with('['))
         // nft swaps the one byte of a protocol before it asks a range set: it has no effect.
         .filter(|line| !line.contains("2, 1)"))
-        .map(|line| match line.split_once("__set") {
-            Some((head, _)) => format!("{head}__set"),
-            None => line.to_owned(),
+        .flat_map(|line| match line.split_once("__set") {
+            Some((head, _)) => vec![format!("{head}__set")],
+            None => in_comparisons(line),
         })
         .collect()
+}
+
+/// nft 1.1 makes one expression of the two comparisons of a range, which means the same to the kernel.
+fn in_comparisons(line: &str) -> Vec<String> {
+    match line.split_whitespace().collect::<Vec<_>>()[..] {
+        ["[", "range", "eq", "reg", register, from, to, "]"] => {
+            let bound = |word, value| format!("  [ cmp {word} reg {register} {value} ]");
+            vec![bound("gte", from), bound("lte", to)]
+        }
+        _ => vec![line.to_owned()],
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! What a request asks of the daemon's loop, and how the loop answers.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::audit;
 use super::explain::Question;
-use crate::model::{OrderKind, ServiceName};
+use crate::model::{OrderKind, ServiceName, Time};
 use crate::store::AttemptFilter;
 
 /// One question or order.
@@ -18,6 +20,8 @@ pub enum Ask {
     Attempts(AttemptFilter),
     Explain(Question),
     Audit(audit::Question),
+    /// Who talks to which provider; `None`: of all services.
+    Flows(Option<ServiceName>),
     /// What `Apply` would do.
     Plan,
     /// Waits until a cgroup is in force.
@@ -25,6 +29,19 @@ pub enum Ask {
     /// Loads the files.
     Apply {
         by: String,
+        /// How long the files stay unless somebody confirms them; `None`: for good.
+        confirm: Option<Duration>,
+    },
+    /// Keeps files that wait for it.
+    Confirm {
+        by: String,
+    },
+    /// Prolongs an opening.
+    Extend {
+        service: ServiceName,
+        until: Time,
+        by: String,
+        reason: String,
     },
     Order {
         service: ServiceName,

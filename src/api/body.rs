@@ -1,5 +1,6 @@
 //! The JSON bodies, as the contract fixes them. Absent facts are `null`, never missing.
 
+mod flows;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Severity;
 use crate::model::Time;
 
+pub use flows::{Flow, Flows};
 pub use plan::{Change, Cut, Plan};
 
 /// The version of all bodies.
@@ -32,6 +34,8 @@ pub struct Status {
     pub drift: Drift,
     pub attempts_total: u64,
     pub lost_details: u64,
+    /// Files that fall back unless somebody confirms them; `None`: none do.
+    pub confirmation: Option<Waiting>,
     /// Promises that are weaker on this host, each in a sentence.
     pub weaker: Vec<String>,
 }
@@ -374,12 +378,22 @@ pub struct OrderRequest {
     pub reason: String,
 }
 
+/// What the order to prolong an opening carries.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtendRequest {
+    pub until: Time,
+    pub reason: String,
+}
+
 /// What became of an order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ordering {
     pub schema: u32,
     pub service: String,
     pub state: String,
+    /// The end of the opening in force.
+    pub closes_at: Option<Time>,
     pub teardown: Option<Teardown>,
     /// False while the store does not work: the order is kept and recorded later.
     pub recorded: bool,
@@ -403,6 +417,26 @@ pub struct Applied {
     pub services: usize,
     pub warnings: Vec<Diagnostic>,
     pub recorded: bool,
+    /// When it falls back unless somebody confirms; `None`: it stays.
+    pub confirm_until: Option<Time>,
+}
+
+/// What `apply` may be told.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// How long the files stay unless somebody confirms them: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<String>,
+}
+
+/// Files that wait to be confirmed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Waiting {
+    pub until: Time,
+    /// Who applied them, and when.
+    pub by: String,
+    pub at: Time,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

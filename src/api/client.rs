@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use super::body::{Diagnostics, Failure};
+use super::body::{ApplyRequest, Diagnostics, Failure};
 
 /// How long a daemon may take to answer: longer than it gives its own loop.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -75,8 +75,14 @@ impl Client {
     }
 
     /// Has the files loaded.
-    pub async fn apply(&self) -> Result<String, ClientError> {
-        self.ask(Method::POST, "/v1/apply", "{}".to_owned(), PATIENCE_APPLY).await
+    pub async fn apply(&self, request: &ApplyRequest) -> Result<String, ClientError> {
+        let body = serde_json::to_string(request).map_err(|error| failed(error.to_string()))?;
+        self.ask(Method::POST, "/v1/apply", body, PATIENCE_APPLY).await
+    }
+
+    /// Keeps files that wait for it.
+    pub async fn confirm(&self) -> Result<String, ClientError> {
+        self.ask(Method::POST, "/v1/confirm", "{}".to_owned(), PATIENCE_APPLY).await
     }
 
     async fn ask(

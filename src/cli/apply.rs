@@ -4,11 +4,17 @@ use super::console::Console;
 use super::daemon::{Daemon, understand};
 use super::stop::Stop;
 use super::table::counted;
-use crate::api::body::Applied;
+use super::when;
+use crate::api::body::{Applied, ApplyRequest};
 
-pub async fn run(daemon: &Daemon, console: &mut Console<'_>) -> Result<(), Stop> {
-    let body = daemon.apply().await?;
-    let applied: Applied = understand(&body)?;
+pub async fn run(daemon: &Daemon, confirm: Option<String>, console: &mut Console<'_>) -> Result<(), Stop> {
+    let body = daemon.apply(&ApplyRequest { confirm }).await?;
+    say(&body, console)
+}
+
+/// Says what is in force now, and what to mind.
+pub fn say(body: &str, console: &mut Console<'_>) -> Result<(), Stop> {
+    let applied: Applied = understand(body)?;
     if !console.json {
         applied.warnings.iter().for_each(|warning| console.note(warning));
     }
@@ -26,8 +32,12 @@ pub const NOT_ON_RECORD: &str = "picoseg: this is in force and not on record yet
 
 fn text(applied: &Applied) -> String {
     let services = counted(applied.services, "service");
+    let until = applied
+        .confirm_until
+        .map(|until| format!(" until {}; `picoseg confirm` keeps it", when::print_seconds(until)));
+    let until = until.unwrap_or_default();
     match applied.changed {
-        true => format!("{services} in force"),
-        false => format!("{services} in force, as before"),
+        true => format!("{services} in force{until}"),
+        false => format!("{services} in force, as before{until}"),
     }
 }

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use super::when::When;
 use crate::api::explain::Remote;
 use crate::api::{reason, word};
+use crate::config;
 use crate::files::SettingsFile;
 use crate::model::{Direction, Reason, Sources, Subject};
 use crate::store::{MOST_ROWS, Verdict};
@@ -96,7 +97,16 @@ pub enum Online {
         exit_code: bool,
     },
     /// Has the daemon load the files; returns when they are in force.
-    Apply,
+    Apply {
+        /// Falls back to what was in force before, unless `picoseg confirm` follows within this time: 90s, 10m, 1h.
+        ///
+        /// So does a daemon that is killed meanwhile, when it starts again, and a host that reboots. Services that the files end
+        /// are only shut until then: a decommission is final.
+        #[arg(long, value_name = "DURATION", value_parser = duration_of)]
+        confirm: Option<String>,
+    },
+    /// Keeps what `apply --confirm` put in force.
+    Confirm,
     /// Prints what is in force, and how the daemon is.
     Status,
     /// Prints every service with its state.
@@ -110,6 +120,12 @@ pub enum Online {
     ///
     /// PORT is the remote port of egress and the local port of ingress.
     Attempts(Attempts),
+    /// Prints who talks to which provider right now: process, bytes, and until when.
+    Flows {
+        /// Only this service.
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+    },
     /// Prints the decommission report of a service: who ended its access, what was cut, and who tried since.
     ///
     /// A service that is not decommissioned has one too, which says so.
@@ -128,6 +144,11 @@ pub enum Online {
         #[arg(value_name = "UNIT")]
         unit: Option<String>,
     },
+    /// Prolongs the opening in force, or opens once, until an instant inside the lifetime.
+    ///
+    /// For an operator who needs a window to last longer today; the file stays as it is. An exception in the file still closes, and so
+    /// do `suspend` and `decommission`.
+    Extend(Extension),
     /// Refuses a service until it is resumed; returns when its connections are cut.
     Suspend(Order),
     /// Lifts a suspension by order.
@@ -306,6 +327,18 @@ pub struct Explain {
 }
 
 #[derive(Debug, Clone, Args)]
+pub struct Extension {
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// RFC 3339 with an offset.
+    #[arg(long, value_name = "TIME")]
+    pub until: When,
+    /// Why; it goes on record.
+    #[arg(long, value_name = "TEXT", value_parser = reason_of)]
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Args)]
 pub struct Order {
     #[command(flatten)]
     pub target: Target,
@@ -329,6 +362,10 @@ pub struct Target {
 fn subject_of(text: &str) -> Result<Subject, String> {
     let kinds = || "write KIND:VALUE, for example unit:payments.service".to_owned();
     Subject::parse(text).ok_or_else(kinds)?.map_err(|error| error.to_string())
+}
+
+fn duration_of(text: &str) -> Result<String, String> {
+    config::parse_duration(text).map(|_| text.to_owned())
 }
 
 fn reason_of(text: &str) -> Result<String, reason::ReasonError> {
@@ -382,7 +419,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_unknown() {
-        for word in ["confirm", "flows", "extend", "approve", "suggest"] {
+        for word in ["approve", "suggest"] {
             assert_eq!(
                 parse(&format!("picoseg {word}")).unwrap_err(),
                 ErrorKind::InvalidSubcommand,

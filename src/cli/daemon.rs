@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::arguments::Arguments;
 use super::stop::Stop;
+use crate::api::body::ApplyRequest;
 use crate::api::client::{Client, ClientError};
 use crate::api::server::Side;
 use crate::files;
@@ -58,8 +59,12 @@ impl Daemon {
         self.control.post(path, body).await
     }
 
-    pub async fn apply(&self) -> Result<String, ClientError> {
-        self.control.apply().await
+    pub async fn apply(&self, request: &ApplyRequest) -> Result<String, ClientError> {
+        self.control.apply(request).await
+    }
+
+    pub async fn confirm(&self) -> Result<String, ClientError> {
+        self.control.confirm().await
     }
 }
 

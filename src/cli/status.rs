@@ -5,7 +5,7 @@ use super::daemon::{Daemon, understand};
 use super::stop::Stop;
 use super::table::plain;
 use super::when;
-use crate::api::body::{Drift, Health, NextTransition, Status};
+use crate::api::body::{Drift, Health, NextTransition, Status, Waiting};
 
 pub async fn run(daemon: &Daemon, console: &mut Console<'_>) -> Result<(), Stop> {
     let body = daemon.get("/v1/status").await?;
@@ -30,6 +30,7 @@ fn text(status: &Status) -> String {
         ("configuration", health(&status.config)),
         ("store", health(&status.store)),
     ];
+    lines.extend(status.confirmation.as_ref().map(|waiting| ("unconfirmed", self::waiting(waiting))));
     lines.extend(status.weaker.iter().map(|sentence| ("weaker", sentence.clone())));
     let lines = lines.iter().map(|(key, value)| format!("{key:16}{}", plain(value)));
     lines.collect::<Vec<_>>().join("\n")
@@ -42,6 +43,12 @@ fn states(status: &Status) -> String {
 
 fn transition(next: &NextTransition) -> String {
     format!("{} {} becomes {}", when::print(next.at), next.service, next.to)
+}
+
+fn waiting(waiting: &Waiting) -> String {
+    let Waiting { until, by, at } = waiting;
+    let (until, at) = (when::print(*until), when::print(*at));
+    format!("falls back at {until} unless `picoseg confirm` follows (applied by {by} at {at})")
 }
 
 fn drift(drift: &Drift) -> String {

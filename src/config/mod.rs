@@ -41,6 +41,14 @@ pub use service::{lists_used, parse_service};
 pub use settings::parse_settings;
 pub use source::{Files, Source};
 
+/// Reads a duration as files write it: a whole number and one unit of s, m, h, d.
+///
+/// # Errors
+/// What is wrong, and what to write instead.
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    time::duration(text).map_err(|mistake| format!("{}: {}", mistake.message, mistake.help))
+}
+
 /// The largest schedule or settings file, in bytes. A schedule of 1,000 policies has about 150 KiB.
 pub const MAX_FILE: usize = 1 << 20;
 

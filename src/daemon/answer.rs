@@ -1,12 +1,14 @@
 //! What the API asks, answered from the world and the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::confirmation::Waiting;
 use super::engine::{ChangeError, Changed, Engine};
-use super::{findings, planning, programs, report, rows, settle};
+use super::{findings, flows, planning, programs, report, rows, settle};
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
 use crate::api::audit::{self, Source};
 use crate::api::body::{self, SCHEMA};
@@ -29,6 +31,13 @@ pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     if let Ask::Audit(question) = ask {
         let store = Arc::clone(engine.keeper.store());
         tokio::spawn(async move { reply.send(audit(&store, &question).await) });
+        return;
+    }
+    if let Ask::Flows(service) = &ask
+        && service.as_ref().is_none_or(|name| engine.world.standing(name).is_some())
+    {
+        let look = flows::Look::new(engine, service.clone());
+        tokio::spawn(async move { reply.send(look.answer().await) });
         return;
     }
     if ask == Ask::Plan {
@@ -81,9 +90,16 @@ async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answe
         Ask::Attempts(filter) => rows::answer(engine.keeper.store(), &filter).await,
         Ask::Explain(question) => done(&explain(engine, &question)),
         Ask::Audit(question) => audit(engine.keeper.store(), &question).await,
+        Ask::Flows(Some(name)) if engine.world.standing(&name).is_none() => unknown(&name),
+        Ask::Flows(service) => flows::Look::new(engine, service).answer().await,
         Ask::Plan => planning::Draft::new(engine).answer(settings.clone()).await,
         Ask::Settle(place) => settle::look(engine, &place).into(),
-        Ask::Apply { by } => apply(engine, settings, &by).await,
+        Ask::Apply { by, confirm } => apply(engine, settings, &by, confirm).await,
+        Ask::Confirm { by } => confirm(engine, &by).await,
+        Ask::Extend { service, until, by, reason } => {
+            let extended = engine.extend(service.clone(), until, &by, &reason).await;
+            ordered(engine, service, extended, |_| None)
+        }
         Ask::Order { service, kind, by, reason } => order(engine, service, kind, by, reason).await,
     }
 }
@@ -126,9 +142,15 @@ async fn status(engine: &mut Engine) -> Answer {
         drift: body::Drift { count: engine.drift.count, last_at: engine.drift.last_at },
         attempts_total: total,
         lost_details: engine.attempts.lost,
+        confirmation: engine.confirmation.waiting().map(waiting),
         weaker: engine.weaker_now(),
     };
     done(&status)
+}
+
+fn waiting(waiting: &Waiting) -> body::Waiting {
+    let Waiting { note, .. } = waiting;
+    body::Waiting { until: note.until, by: note.by.clone(), at: note.at }
 }
 
 fn explain(engine: &Engine, question: &Question) -> body::Explained {
@@ -168,23 +190,35 @@ async fn audit(store: &Store, question: &audit::Question) -> Answer {
 }
 
 /// Loads the files from where the daemon was told that they are.
-pub async fn apply(engine: &mut Engine, settings: &SettingsFile, by: &str) -> Answer {
+pub async fn apply(
+    engine: &mut Engine,
+    settings: &SettingsFile,
+    by: &str,
+    patience: Option<Duration>,
+) -> Answer {
     let settings = settings.clone();
     let loaded = tokio::task::spawn_blocking(move || files::load(&settings)).await;
     let changed = match loaded {
-        Ok(Ok(loaded)) => engine.apply(loaded, by).await,
+        Ok(Ok(loaded)) => match patience {
+            Some(patience) => engine.apply_until(loaded, by, patience).await,
+            None => engine.apply(loaded, by).await,
+        },
         Ok(Err(diagnostics)) => Err(ChangeError::Invalid(diagnostics)),
         Err(error) => return failure(Outcome::Failed, &error.to_string()),
     };
     match changed {
-        Ok(changed) => {
-            engine.watched.follow(engine.world.settings().metrics.listen);
-            applied(engine, changed)
-        }
+        Ok(changed) => applied(engine, changed),
         Err(ChangeError::Invalid(diagnostics)) => {
             engine.reject(&diagnostics, by).await;
             invalid(&diagnostics)
         }
+        Err(error) => refused(&error),
+    }
+}
+
+async fn confirm(engine: &mut Engine, by: &str) -> Answer {
+    match engine.confirm(by).await {
+        Ok(changed) => applied(engine, changed),
         Err(error) => refused(&error),
     }
 }
@@ -196,6 +230,7 @@ fn applied(engine: &Engine, changed: Changed) -> Answer {
         services: engine.world.standings().len(),
         warnings: changed.warnings.iter().map(Into::into).collect(),
         recorded: changed.recorded,
+        confirm_until: engine.confirmation.waiting().map(|waiting| waiting.note.until),
     })
 }
 
@@ -205,11 +240,14 @@ pub fn invalid(diagnostics: &[Diagnostic]) -> Answer {
 }
 
 fn refused(error: &ChangeError) -> Answer {
-    use crate::reconcile::OrderError;
+    use crate::reconcile::{ExtendError, OrderError};
     let outcome = match error {
-        ChangeError::Order(OrderError::Unknown(_)) => Outcome::Unknown,
+        ChangeError::Order(OrderError::Unknown(_))
+        | ChangeError::Extend(ExtendError::Order(OrderError::Unknown(_))) => Outcome::Unknown,
         ChangeError::Order(OrderError::Final(_) | OrderError::NotSuspended(_))
         | ChangeError::NoLedger(_)
+        | ChangeError::Confirmation(_)
+        | ChangeError::Extend(_)
         | ChangeError::NeedsRestart(_) => Outcome::Conflict,
         ChangeError::Invalid(_) => Outcome::Invalid,
         ChangeError::Commit(_) => Outcome::Failed,
@@ -224,11 +262,23 @@ async fn order(
     by: String,
     reason: String,
 ) -> Answer {
-    match engine.order(kind, service.clone(), by, reason).await {
+    let changed = engine.order(kind, service.clone(), by, reason).await;
+    let name = service.clone();
+    ordered(engine, service, changed, |changed| proof(kind, changed, &name))
+}
+
+fn ordered(
+    engine: &Engine,
+    service: ServiceName,
+    changed: Result<Changed, ChangeError>,
+    proof: impl FnOnce(&Changed) -> Option<body::Teardown>,
+) -> Answer {
+    match changed {
         Ok(changed) => done(&body::Ordering {
             schema: SCHEMA,
             state: engine.world.state(&service).map(|state| state.to_string()).unwrap_or_default(),
-            teardown: proof(kind, &changed, &service),
+            closes_at: engine.world.current_opening(&service).map(|opening| opening.closes_at()),
+            teardown: proof(&changed),
             service: service.to_string(),
             recorded: changed.recorded,
             warnings: vec![],

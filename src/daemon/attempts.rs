@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::attributed::{Owned, Rows};
 use super::books::{Books, Line};
 use super::closing::Closings;
 use super::settling::{Settling, Standing};
@@ -20,7 +21,7 @@ use crate::kernel::nflog;
 use crate::model::{Direction, Time};
 use crate::owners::Owners;
 use crate::reconcile::World;
-use crate::ruleset::{Ruleset, protocol};
+use crate::ruleset::{Key, Ruleset, protocol};
 use crate::store::{Baseline, NewSource, Store, StoreError};
 
 /// Reads what was refused and writes it down.
@@ -46,6 +47,8 @@ pub struct Attempts {
     pub overrun: u64,
     /// Tells what was in flight at a close from what came later.
     pub closings: Closings,
+    /// When counters were last lost together with what they had counted.
+    bereft: Option<Instant>,
 }
 
 /// Where a round stands.
@@ -68,6 +71,9 @@ pub enum Next {
     Quiet,
 }
 
+/// From the loss of counters until the log records of what they had counted are here.
+const ORPHANED: Duration = Duration::from_secs(2);
+
 /// How long a quiet target is remembered.
 const QUIET: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 
@@ -88,6 +94,7 @@ impl Attempts {
             lost: 0,
             overrun: 0,
             closings: Closings::default(),
+            bereft: None,
         }
     }
 
@@ -124,7 +131,7 @@ impl Attempts {
     ) -> Result<Next, StepError> {
         self.explain(table, time(world));
         let outcome = match std::mem::replace(&mut self.stage, Stage::Idle) {
-            Stage::Idle => self.look(table, in_force, store, time(world)).await,
+            Stage::Idle => self.look(table, in_force, world, owners, store).await,
             Stage::Reading { left, read } => self.read_next(table, left, read),
             Stage::Settling { left, now } => {
                 self.settle_next(table, in_force, world, owners, store, left, now).await
@@ -144,8 +151,9 @@ impl Attempts {
         &mut self,
         table: &mut Table,
         in_force: &Ruleset,
+        world: &World,
+        owners: &Owners,
         store: &Store,
-        now: Time,
     ) -> Result<Next, StepError> {
         let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
         for sets in compile::count_sets(in_force) {
@@ -169,12 +177,36 @@ impl Attempts {
         }
         if left.is_empty() {
             self.read_at = read_at;
-            self.tidy(store, now).await?;
+            self.rescue(world, owners, store).await?;
+            self.tidy(store, time(world)).await?;
             self.closings.end_round();
             return Ok(if self.whois.is_busy() { Next::Round } else { Next::Quiet });
         }
         self.stage = Stage::Reading { left, read: VecDeque::new() };
         Ok(Next::Step)
+    }
+
+    /// Counts by their log records the packets that lost counters had counted: every packet has one as long as the limits of
+    /// the log are not reached. Everything that is counted is on record now, so that what records still wait for is that.
+    async fn rescue(&mut self, world: &World, owners: &Owners, store: &Store) -> Result<(), StoreError> {
+        let is_due = self.bereft.is_some_and(|at| at.elapsed() > ORPHANED);
+        if !is_due || self.whois.is_busy() {
+            return Ok(());
+        }
+        self.bereft = None;
+        let (standings, now) = (world.standings(), time(world));
+        let rows = Rows::new(world, &standings);
+        let name = |index: usize| standings.get(index).map(|standing| standing.service.name.clone());
+        let row = |target: &Target| {
+            let owner = owners.owner(&standings, target.remote, now);
+            let owned = owner.map(|owner| Owned { service: name(owner.index), also: owner.also });
+            Some(rows.row(target, &owned.unwrap_or_default()))
+        };
+        let changes = self.tally.rescue(&row, now);
+        let packets: i64 = changes.values().map(|change| change.count).sum();
+        self.write(store, changes, Vec::new(), now).await?;
+        self.counted += packets.max(0).unsigned_abs();
+        Ok(())
     }
 
     async fn tidy(&mut self, store: &Store, now: Time) -> Result<(), StoreError> {
@@ -297,10 +329,19 @@ impl Attempts {
         self.stage = Stage::Idle;
         self.standings.clear();
         self.books.drop_everything();
+        self.bereft = Some(Instant::now());
+    }
+
+    /// Elements of a set are new ones.
+    pub fn count_elements_anew(&mut self, set: &str, keys: &[Key]) {
+        self.books.drop_keys(set, keys);
     }
 
     /// These counters and sets are new ones: they count from zero.
     pub fn count_anew(&mut self, names: &[String]) {
+        if !names.is_empty() {
+            self.bereft = Some(Instant::now());
+        }
         for name in names {
             self.standings.remove(name);
         }

@@ -163,6 +163,16 @@ impl Books {
         self.drop_all(&names);
     }
 
+    /// These elements left their set: should they come back, they count from zero.
+    pub fn drop_keys(&mut self, name: &str, keys: &[Key]) {
+        let Some(set) = self.sets.get_mut(name) else { return };
+        for key in keys {
+            if set.entries.remove(&pack(key.bytes()).0).is_some() {
+                self.gone.insert((name.to_owned(), key.bytes().to_vec()));
+            }
+        }
+    }
+
     /// The sets and counters of these names are gone: should they come back, they count from zero.
     pub fn drop_all(&mut self, names: &[String]) {
         for name in names {
@@ -243,6 +253,10 @@ mod tests {
         assert_eq!(gone, [old("d", b"", 0), old("t", b"12345678", 0)]);
         books.forgotten(&gone);
         assert!(books.gone().is_empty() && books.knows("s"));
+        books.drop_keys("s", &[Key::from_bytes(b"somebody"), Key::from_bytes(b"12345678")]);
+        assert_eq!(books.see("s", &pack(b"12345678").0, 9, 50, 0), 9, "it counts from zero");
+        let line = Line::Element("s".into(), 8, pack(b"12345678").0, Entry { booked: 9, gone_at: 100 });
+        books.note(vec![line]);
         books.drop_all(&["s".to_owned(), "c".to_owned()]);
         assert_eq!(books.gone(), [old("c", b"", 0), old("s", b"12345678", 0)]);
         assert_eq!(books.counter("c"), 0);

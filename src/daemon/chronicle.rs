@@ -34,7 +34,8 @@ impl Listing {
     /// What files changed.
     pub fn between(before: Side<'_>, after: Side<'_>, outcome: &Outcome) -> Self {
         let mut listing = Self::default();
-        for name in after.world.names() {
+        let names: BTreeSet<&ServiceName> = before.world.names().chain(after.world.names()).collect();
+        for name in names {
             match (before.stands(name), after.stands(name)) {
                 (None, Some(_)) => listing.tell("added", after.told(name)),
                 (Some(old), Some(new)) if old.text != new.text || old.lists != new.lists => {

@@ -79,7 +79,8 @@ async fn world(loaded: &Loaded, before: Option<&Accepted>) -> World {
     let broken = opened.store.as_ref().err().map(ToString::to_string);
     let (records, unread) = recall::records(&mut opened.keeper, before, broken).await;
     let closed = !whole || unread.is_some();
-    let (world, _) = start::world(loaded, before, records, &opened.keeper, closed).await;
+    let (now, _) = start::now(&opened.keeper).await;
+    let (world, _) = start::world(loaded, before, records, &opened.keeper, closed, now).await;
     opened.keeper.store().close().await;
     world
 }

@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
+use super::clocks::Pace;
+use super::confirmation::{Confirmation, ConfirmationError};
 use super::digest::Digest;
 use super::drift::Drift;
 use super::metrics::Watched;
@@ -24,19 +26,16 @@ use crate::config::{Diagnostic, Loaded};
 use crate::kernel::cgroups::Hierarchy;
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
-use crate::model::{HostName, Order, OrderKind, ServiceName, Settings, Subject, Time};
+use crate::model::{HostName, Order, OrderKind, Service, ServiceName, Settings, Subject, Time};
 use crate::owners::Owners;
-use crate::reconcile::{OrderError, World};
+use crate::reconcile::{ExtendError, OrderError, World};
 use crate::resolvers;
 use crate::ruleset::Ruleset;
 use crate::store::accepted::Accepted;
-use crate::store::{Keeper, LedgerKind, Store};
+use crate::store::{Fact, Keeper, LedgerKind, Store};
 
 /// How long a transition that could not be committed waits for its next try.
 const RETRY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
-
-/// How far the wall clock may be behind the latest time seen before it counts as turned back.
-const BEHIND: chrono::TimeDelta = chrono::TimeDelta::milliseconds(50);
 
 /// Everything that the loop owns.
 pub struct Engine {
@@ -53,12 +52,14 @@ pub struct Engine {
     pub hierarchy: Hierarchy,
     pub attempts: Attempts,
     pub accepted: Arc<Accepted>,
-    /// When the world's time was last moved on, by a clock that nobody turns back.
-    pub(super) seen_at: Instant,
+    /// What a clock that is turned back must not prolong.
+    pub(super) pace: Pace,
     /// Not before this time again: the last transition was not committed.
     retry_at: Option<Time>,
     /// What others did to the table.
     pub drift: Drift,
+    /// Whether what is in force waits for somebody to confirm it.
+    pub confirmation: Confirmation,
     /// Why the last files were not accepted.
     pub config_error: Option<String>,
     /// Why the store does not work.
@@ -102,10 +103,26 @@ pub enum ChangeError {
     Commit(#[from] CommitError),
     #[error(transparent)]
     Order(#[from] OrderError),
+    #[error(transparent)]
+    Confirmation(#[from] ConfirmationError),
+    #[error(transparent)]
+    Extend(#[from] ExtendError),
     #[error("nothing is opened while the ledger does not work: {0}")]
     NoLedger(String),
     #[error("{0} cannot change while the daemon runs: restart it")]
     NeedsRestart(&'static str),
+}
+
+/// How files are taken over, beside what they say.
+#[derive(Debug, Default)]
+pub(super) struct Terms<'a> {
+    pub(super) by: &'a str,
+    /// What the ledger is told beside the files.
+    pub(super) detail: Value,
+    /// Services that came with files which nobody confirmed.
+    pub(super) forget: Vec<ServiceName>,
+    /// Services whose files were gone before those files.
+    pub(super) put_back: Vec<Service>,
 }
 
 /// A change that happened.
@@ -151,9 +168,10 @@ impl Engine {
             hierarchy,
             attempts,
             accepted: Arc::new(accepted),
-            seen_at: Instant::now(),
+            pace: Pace::new(clock::reading()),
             retry_at: None,
             drift: Drift::default(),
+            confirmation: Confirmation::default(),
             config_error,
             store_error,
             weaker,
@@ -177,10 +195,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes over files, already parsed.
-    pub async fn apply(&mut self, loaded: Loaded, by: &str) -> Result<Changed, ChangeError> {
-        self.may_apply(&loaded)?;
+    /// Takes over files, already parsed and permitted.
+    pub(super) async fn take_over(
+        &mut self,
+        loaded: Loaded,
+        terms: Terms<'_>,
+    ) -> Result<Changed, ChangeError> {
+        let Terms { by, detail, forget, put_back } = terms;
         let mut next = self.world.clone();
+        let forgotten: Vec<ServiceName> = forget.into_iter().filter(|name| next.forget(name)).collect();
+        put_back.into_iter().for_each(|service| next.put_back_departed(service));
         let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
         next.enclose(loaded.segments.clone());
         next.set_resolvers(resolvers::read());
@@ -189,10 +213,10 @@ impl Engine {
             next.resolve_at(subject, places, clock::now());
         }
         next.forget_unused_subjects();
-        let forgotten = next.forget_unused_hosts();
+        let hosts = next.forget_unused_hosts();
         let world = self.world.clone();
         let table = self.put_in_force(next, &BTreeSet::new())?;
-        self.unwritten_hosts.extend(forgotten);
+        self.unwritten_hosts.extend(hosts);
         self.hosts.set(self.world.hosts().cloned().collect());
         let accepted = self.accept(&loaded);
         self.told.notifier.follow(self.world.settings());
@@ -201,11 +225,13 @@ impl Engine {
         let before = Side { accepted: &accepted, world: &world };
         let after = Side { accepted: &self.accepted, world: &self.world };
         let listing = Listing::between(before, after, &outcome);
-        let entries = self.applied(listing, LedgerKind::ConfigApplied, by, json!({})).await;
+        let entries = self.applied(listing, LedgerKind::ConfigApplied, by, detail).await;
         let mut facts = record::facts_of_files(&outcome, self.world.now(), entries);
+        facts.extend(forgotten.into_iter().map(record::forgotten));
         facts.extend(self.proof_facts(&outcome, &proofs));
         let recorded = self.keep(facts).await;
         self.config_error = None;
+        self.watched.follow(self.world.settings().metrics.listen);
         Ok(Changed { table, proofs, recorded, warnings: loaded.warnings })
     }
 
@@ -235,7 +261,10 @@ impl Engine {
         let order = Order { service, kind, at: clock::now(), by, reason };
         let mut next = self.world.clone();
         let outcome = next.order(&order)?;
-        let table = self.put_services_in_force(next, &outcome.touched)?;
+        let table = match next.is_rescheduled(&self.world, &order.service) {
+            true => self.put_in_force(next, &BTreeSet::new())?,
+            false => self.put_services_in_force(next, &outcome.touched)?,
+        };
         let proofs = self.teardown(true).await;
         self.watch_closings(&outcome);
         let mut facts = record::order_facts(&order, &outcome, self.world.now());
@@ -254,10 +283,14 @@ impl Engine {
     }
 
     async fn pass_time(&mut self, at: Time, stepped: bool) -> Result<(), ChangeError> {
+        let step = stepped.then(|| {
+            let world = &self.world;
+            self.pace.stepped(clock::reading(), |at| world.ends_of_openings(at))
+        });
         let mut next = self.world.clone();
         let before = next.now();
-        let outcome = next.tick(at);
-        match stepped {
+        let outcome = next.tick(step.as_ref().map_or(at, |step| step.at_least));
+        match step.as_ref().is_some_and(|step| step.rearm) {
             true => {
                 let expiring = self.in_force.sets.iter().filter(|(_, set)| set.expires);
                 let rearm = expiring.map(|(name, _)| name.clone()).collect();
@@ -271,10 +304,8 @@ impl Engine {
         let mut facts = record::facts(&outcome, self.world.now());
         facts.extend(self.proof_facts(&outcome, &proofs));
         self.note_digest(&mut facts).await;
-        if stepped {
-            self.watched.clock_steps += 1;
-            let detail = json!({ "clock": clock::now(), "latest_seen": before });
-            facts.push(record::note(LedgerKind::ClockStepped, self.world.now(), record::DAEMON, detail));
+        if let Some(step) = step {
+            facts.push(self.clock_stepped(before, step.would_be));
         }
         if !facts.is_empty() {
             self.keep(facts).await;
@@ -300,16 +331,20 @@ impl Engine {
         self.retry_at.map_or(deadline, |retry_at| deadline.max(retry_at))
     }
 
-    /// When the next opening in force ends by elapsed time, and what time it is then: only while the wall clock is
-    /// behind the latest time seen, because it was turned back. The kernel closes by elapsed time too, and somebody has to
-    /// tell both ends.
-    pub fn elapsed_deadline(&self) -> Option<(Instant, Time)> {
-        let latest = self.world.now();
-        if clock::now() + BEHIND >= latest {
-            return None;
-        }
-        let closes_at = self.world.next_close()?;
-        let left = (closes_at - latest).to_std().unwrap_or_default();
-        Some((self.seen_at + left, closes_at))
+    pub(super) fn clock_stepped(&mut self, latest_seen: Time, would_be: Time) -> Fact {
+        self.watched.clock_steps += 1;
+        let detail = json!({ "clock": clock::now(), "latest_seen": latest_seen, "would_be": would_be });
+        record::note(LedgerKind::ClockStepped, self.world.now(), record::DAEMON, detail)
+    }
+
+    /// Looks at the clocks. When the next opening ends by elapsed time, and what time it is then: only of those that were
+    /// open when the wall clock was turned back. The kernel closes by elapsed time too, and somebody has to tell both ends.
+    pub fn elapsed_deadline(&mut self) -> Option<(Instant, Time)> {
+        let now = clock::reading();
+        let next = self.pace.next_close(&now);
+        let retry =
+            self.retry_at.and_then(|retry_at| (retry_at - now.wall).to_std().ok()).unwrap_or_default();
+        self.pace.look(now);
+        next.map(|(left, closes_at)| (Instant::now() + left.max(retry), closes_at))
     }
 }

@@ -85,10 +85,8 @@ impl Engine {
     }
 
     pub(super) fn take(&mut self, next: World) {
-        if next.now() > self.world.now() {
-            self.seen_at = Instant::now();
-        }
         self.world = next;
+        self.pace.passed(self.world.now());
     }
 
     pub(super) fn adopt(&mut self, wanted: Ruleset, digest: Digest, changed: bool) {
@@ -131,7 +129,8 @@ impl Engine {
     pub(super) fn commit_and_verify(&mut self, changeset: Changeset) -> Result<(), CommitError> {
         let latest = self.world.now();
         // Timeouts count from here; a clock that was turned back must not make them longer.
-        let now = || clock::now().max(latest);
+        let pace = &self.pace;
+        let now = || pace.at_least(&clock::reading()).max(latest);
         for phase in changeset.phases() {
             let committed = self.table.commit(&phase, &now)?;
             tracing::debug!(?committed, "committed");

@@ -7,14 +7,19 @@
 //! | `early` | the table at boot, before there is a daemon |
 //! | `engine` | changes of the world: tried on a copy, committed, torn down, recorded |
 //! | `acceptance` | whether files may be put in force right now |
+//! | `confirmation` | `apply --confirm`: waits, is confirmed, or falls back |
 //! | `planning` | what `apply` would do |
+//! | `clocks` | pure: how the wall clock goes beside elapsed time |
+//! | `extension` | openings that are prolonged by order |
 //! | `in_force` | from a world to the table |
 //! | `drift` | what others did to the table: noticed, repaired, recorded |
+//! | `mender` | brings the table back to what is in force |
 //! | `pace` | pure: how fast that is repaired |
 //! | `on_record` | what was done into the store |
 //! | `subjects` | where subjects are right now |
 //! | `programs` | what the helper tells of programs, in the words of `show` |
 //! | `findings` | sockets that were made elsewhere than a policy supposes |
+//! | `flows` | who talks to which provider |
 //! | `settle` | who waits until a cgroup is in force |
 //! | `names` | asks the host's resolvers what names stand for |
 //! | `hearing` | news of names, committed and kept |
@@ -44,14 +49,18 @@ mod attempts;
 mod attributed;
 mod books;
 mod chronicle;
+mod clocks;
 mod closing;
+mod confirmation;
 mod counts;
 mod digest;
 mod drift;
 mod early;
 mod engine;
+mod extension;
 mod fallback;
 mod findings;
+mod flows;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod hearing;
@@ -61,6 +70,7 @@ mod isolation;
 mod journald;
 mod manager;
 mod matching;
+mod mender;
 mod metrics;
 mod names;
 mod notify;

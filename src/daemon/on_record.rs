@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::chronicle::Listing;
+use super::confirmation::Confirmation;
 use super::engine::Engine;
 use super::teardown::Proofs;
 use super::{record, snapshot};
@@ -78,7 +79,7 @@ impl Engine {
                 self.told.entries.tell(self.keeper.store(), &seqs).await;
                 return true;
             }
-            let (error, keeping) = match self.keeper.keep(batch, clock::now()).await {
+            let (error, keeping) = match self.keep_mending(batch).await {
                 Kept::Recorded(numbers) => {
                     seqs.extend(numbers);
                     continue;
@@ -107,7 +108,8 @@ impl Engine {
 
     /// Remembers the latest time: turning the clock back must not reopen what has closed, also not after a restart.
     pub(super) async fn note_time(&mut self) {
-        if let Err(error) = self.keeper.store().note_time(self.world.now()).await {
+        let (store, now) = (Arc::clone(self.keeper.store()), self.world.now());
+        if let Err(error) = self.mending(store.note_time(now, &clock::reading())).await {
             self.store_broke(error.to_string());
         }
     }
@@ -160,7 +162,15 @@ impl Engine {
 
     pub fn write_accepted(&mut self) {
         let directory = &self.world.settings().paths.state;
-        if let Err(error) = accepted::write(directory, &self.accepted) {
+        // What waits to be confirmed is not accepted yet; decommissions are final all the same.
+        let accepted = match &mut self.confirmation {
+            Confirmation::Waiting(waiting) => {
+                snapshot::note_decommissions(&mut waiting.before, &self.world);
+                &waiting.before
+            }
+            Confirmation::Settled | Confirmation::FellBack { .. } => &*self.accepted,
+        };
+        if let Err(error) = accepted::write(directory, accepted) {
             tracing::error!(%error, "cannot keep the accepted files");
             self.store_broke(error.to_string());
         }

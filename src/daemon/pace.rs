@@ -37,6 +37,11 @@ impl Pace {
         self.repairs.iter().filter(|at| now.duration_since(**at) < RECENT).count() >= MANY
     }
 
+    /// Nobody did anything of late.
+    pub fn is_quiet(&self, now: Instant) -> bool {
+        self.repairs.back().is_none_or(|at| now.duration_since(*at) >= RECENT)
+    }
+
     /// A repair that ended now took so long.
     pub fn repaired(&mut self, now: Instant, took: Duration) {
         self.failures = 0;
@@ -95,7 +100,7 @@ mod tests {
         }
         assert!(pace.rests(now) && pace.is_fight(now));
         assert!(!pace.rests(now + SHORT));
-        assert!(!pace.is_fight(now + RECENT));
+        assert!(!pace.is_fight(now + RECENT) && pace.is_quiet(now + RECENT) && !pace.is_quiet(now));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub async fn records(
 fn suspended(before: &Accepted, now: Time) -> BTreeMap<ServiceName, Record> {
     let running = before.services.iter().filter(|(_, service)| service.departed.is_none());
     let suspended = Suspended { at: now, by: record::DAEMON.to_owned(), reason: GONE.to_owned() };
-    let record = Record { suspended: Some(suspended), decommissioned: None };
+    let record = Record { suspended: Some(suspended), ..Record::default() };
     running.map(|(name, _)| (name.clone(), record.clone())).collect()
 }
 

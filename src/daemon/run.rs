@@ -1,6 +1,5 @@
 //! The loop: waits for whatever comes first and hands it on.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use serde_json::json;
@@ -13,7 +12,7 @@ use super::manager::{self, Watchdog};
 use super::retention::Retention;
 use super::settle::Settling;
 use super::start::{self, StartError};
-use super::{Options as Arguments, answer, counts, drift, metrics as measured, record};
+use super::{Options as Arguments, answer, counts, metrics as measured, record};
 use crate::api::ask::{Ask, Asked};
 use crate::api::server;
 use crate::files::SettingsFile;
@@ -43,8 +42,6 @@ const AGEING: Duration = Duration::from_secs(2);
 /// The inputs of the loop that have a file descriptor.
 struct Inputs {
     clock: Waiting<ClockWatch>,
-    /// Somebody changes rules.
-    rules: Option<Waiting<OwnedFd>>,
     log: Option<Waiting<Reader>>,
     answers: Option<Waiting<Reader>>,
     hangup: Signal,
@@ -102,17 +99,9 @@ fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
             None
         }
     };
-    let rules = match engine.drift.readable.take().map(Waiting::new).transpose() {
-        Ok(rules) => rules,
-        Err(error) => {
-            engine.weaker.push(format!("{}: {error}", drift::DEAF));
-            None
-        }
-    };
     let signal = |kind| signal(kind).map_err(failed("wait for signals"));
     Ok(Inputs {
         clock,
-        rules,
         log,
         answers,
         hangup: signal(SignalKind::hangup())?,
@@ -124,7 +113,7 @@ fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
 /// What woke the loop.
 enum Woken {
     Clock,
-    /// Others changed rules, or what they did is repaired by now at last.
+    /// Others changed rules.
     Rules,
     /// An opening ended by elapsed time.
     Elapsed(Time),
@@ -138,6 +127,8 @@ enum Woken {
     Measured(metrics::facts::Ask),
     /// Somebody waits for a cgroup.
     Settling,
+    /// It may be time to fall back.
+    Unconfirmed,
     Hangup,
     Stop,
     Counts,
@@ -176,18 +167,18 @@ async fn turn(
         engine.confirm_subjects();
         arm(engine, inputs).await;
         settling.answer(engine);
+        engine.fall_back_when_due().await;
+        let confirmation_due = engine.confirmation_due();
         let elapsed = engine.elapsed_deadline();
         if let Some(due) = engine.closing_due() {
             counts_at = counts_at.min(due.into());
         }
-        let mend_at = engine.drift.due();
         let woken = tokio::select! {
             biased;
             _ = inputs.terminate.recv() => Woken::Stop,
             _ = inputs.interrupt.recv() => Woken::Stop,
             _ = inputs.clock.readable() => Woken::Clock,
-            () = changed(&mut inputs.rules) => Woken::Rules,
-            () = until(mend_at) => Woken::Rules,
+            () = engine.drift.changed() => Woken::Rules,
             () = logged(&mut inputs.answers) => Woken::Answers,
             () = engine.subjects.changed() => Woken::Subjects,
             news = engine.hosts.next() => Woken::Names(news),
@@ -195,6 +186,7 @@ async fn turn(
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
             Some(ask) = measuring.recv() => Woken::Measured(ask),
+            () = passed(confirmation_due) => Woken::Unconfirmed,
             () = settling.due() => Woken::Settling,
             () = sleep_until(counts_at) => Woken::Counts,
             () = logged(&mut inputs.log) => Woken::Log,
@@ -227,6 +219,8 @@ async fn turn(
             }
             Woken::Asked(asked) => answer::reply(engine, asked, settings).await,
             Woken::Measured(ask) => measured::tell(engine, ask),
+            // Looked at above, whatever woke the loop.
+            Woken::Unconfirmed => {}
             Woken::Settling => look_at_subjects(engine),
             Woken::Log => {
                 on_log(engine, inputs);
@@ -263,18 +257,9 @@ async fn logged(log: &mut Option<Waiting<Reader>>) {
     }
 }
 
-async fn changed(rules: &mut Option<Waiting<OwnedFd>>) {
-    match rules {
-        Some(rules) => {
-            let _ = rules.readable().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(instant: Option<std::time::Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant.into()).await,
+async fn passed(left: Option<Duration>) {
+    match left {
+        Some(left) => tokio::time::sleep(left).await,
         None => std::future::pending().await,
     }
 }
@@ -310,7 +295,7 @@ async fn on_clock(engine: &mut Engine, inputs: &mut Inputs) {
 
 async fn tick(engine: &mut Engine, at: Time, stepped: bool) {
     if stepped {
-        tracing::warn!("the wall clock was stepped: everything is armed anew");
+        tracing::warn!("the wall clock was stepped: what is open ends by the earlier of the clocks");
     }
     if let Err(error) = engine.tick(at, stepped).await {
         tracing::error!(%error, "a transition is not in the table; the kernel closes all the same");
@@ -337,7 +322,7 @@ fn look_at_subjects(engine: &mut Engine) {
 
 /// SIGHUP: the same as `apply`.
 async fn reload(engine: &mut Engine, settings: &SettingsFile) {
-    let answer = answer::apply(engine, settings, "SIGHUP").await;
+    let answer = answer::apply(engine, settings, "SIGHUP", None).await;
     tracing::info!(outcome = ?answer.outcome, body = %answer.body, "reloaded");
 }
 
@@ -386,7 +371,7 @@ async fn on_upkeep(engine: &mut Engine, retention: &mut Retention) {
     }
     let now = engine.world.now().max(clock::now());
     let retain = engine.world.settings().attempts.retain;
-    if let Err(error) = engine.keeper.store().note_time(now).await {
+    if let Err(error) = engine.keeper.store().note_time(now, &clock::reading()).await {
         engine.store_broke(error.to_string());
         return;
     }
@@ -405,7 +390,7 @@ async fn stop(engine: &mut Engine) {
     engine.seal_all().await;
     let now = engine.world.now().max(clock::now());
     engine.keep(vec![record::note(LedgerKind::DaemonStopped, now, record::DAEMON, json!({}))]).await;
-    if let Err(error) = engine.keeper.store().note_time(now).await {
+    if let Err(error) = engine.keeper.store().note_time(now, &clock::reading()).await {
         tracing::error!(%error, "the latest time is not on record");
     }
     engine.checkpoint().await;

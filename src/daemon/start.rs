@@ -1,6 +1,7 @@
 //! Everything that has to be there before the first transaction, and clear words for what is not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,9 +10,11 @@ use serde_json::json;
 use super::Options;
 use super::attempts::Attempts;
 use super::chronicle::{Listing, Side};
+use super::confirmation::{self, Begun, Confirmation};
+use super::drift::DEAF;
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
-use super::{fallback, manager, recall, record, snapshot};
+use super::{clocks, fallback, manager, recall, record, snapshot};
 use crate::api::audit::{self, Source};
 use crate::api::body::Teardown;
 use crate::compile::Openings;
@@ -20,11 +23,13 @@ use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::{CgroupError, Hierarchy};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
-use crate::model::{Record, ServiceName, Settings, Subject, Time};
+use crate::kernel::wait::Waiting;
+use crate::model::{Reading, Record, ServiceName, Settings, Subject, Time};
 use crate::plan::Inventory;
 use crate::reconcile::{Outcome, World};
 use crate::resolvers;
 use crate::store::accepted::{self, Accepted, AcceptedError};
+use crate::store::unconfirmed::Note;
 use crate::store::{Fact, Keeper, LedgerKind, Opened, StoreError};
 
 /// Why the daemon does not start. What is in force stays.
@@ -90,6 +95,15 @@ pub struct Files {
     before: Option<Accepted>,
     /// Why these are the last accepted files and not those that are there.
     error: Option<String>,
+    confirmation: Confirmation,
+    /// Nobody confirmed these while no daemon ran.
+    fell_back: Option<Note>,
+}
+
+impl Files {
+    fn of(loaded: Loaded, before: Option<Accepted>, error: Option<String>) -> Self {
+        Self { loaded, before, error, confirmation: Confirmation::Settled, fell_back: None }
+    }
 }
 
 /// Reads the files, or falls back on the last accepted ones.
@@ -105,11 +119,17 @@ pub fn files(options: &Options) -> Result<Files, StartError> {
         }
         Err(error) => return Err(error.into()),
     };
-    choose(wanted, before)
+    match confirmation::at_start(&directory, before.as_ref(), wanted.as_ref().ok()) {
+        Some(Begun { loaded, confirmation, error, fell_back }) => {
+            let error = error.or_else(|| wanted.err().map(|diagnostics| list(&diagnostics)));
+            Ok(Files { loaded, before, error, confirmation, fell_back })
+        }
+        None => choose(wanted, before),
+    }
 }
 
 /// Opens everything and puts the table in force.
-pub async fn start(files: Files) -> Result<Engine, StartError> {
+pub async fn start(mut files: Files) -> Result<Engine, StartError> {
     let settings = &files.loaded.settings;
     let hierarchy = Hierarchy::find()?;
     let table = manager::open_table(&settings.enforcement.table, settings.enforcement.protect)?;
@@ -133,9 +153,22 @@ pub async fn start(files: Files) -> Result<Engine, StartError> {
     };
     let mut keeper = opened.keeper;
     let (records, store_error) = recall::records(&mut keeper, files.before.as_ref(), broken).await;
+    let (now, stepped) = now(&keeper).await;
     let broken = store_error.is_some();
-    let (world, outcome) = world(&files.loaded, files.before.as_ref(), records, &keeper, broken).await;
-    assemble(files, hierarchy, table, keeper, store_error, world, outcome).await
+    let (world, outcome) = world(&files.loaded, files.before.as_ref(), records, &keeper, broken, now).await;
+    let fell_back = files.fell_back.take();
+    let mut engine = assemble(files, hierarchy, table, keeper, store_error, world).await?;
+    engine.first()?;
+    engine.started(&outcome, fell_back.as_ref(), stepped).await;
+    Ok(engine)
+}
+
+/// What time it is at least; and, when the wall clock was stepped since a daemon last looked, what it would say.
+pub(super) async fn now(keeper: &Keeper) -> (Time, Option<Time>) {
+    let before = keeper.store().last_reading().await.ok().flatten();
+    let now = clock::reading();
+    let stepped = before.and_then(|before| clocks::stepped_between(&before, &now));
+    (stepped.map_or(now.wall, |would_be| would_be.max(now.wall)), stepped)
 }
 
 async fn assemble(
@@ -145,7 +178,6 @@ async fn assemble(
     keeper: Keeper,
     store_error: Option<String>,
     mut world: World,
-    outcome: Outcome,
 ) -> Result<Engine, StartError> {
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
     let mut subjects = Subjects::new(hierarchy.clone(), &world.settings().paths.runtime, &subjects)?;
@@ -153,10 +185,7 @@ async fn assemble(
         world.resolve_at(subject, places, clock::now());
     }
     let mut weaker = weaker(&table, world.settings());
-    let readable = table.listen().map_err(|error| {
-        tracing::error!(%error, "{}", super::drift::DEAF);
-        weaker.push(format!("{}: {error}", super::drift::DEAF));
-    });
+    let rules = listen(&mut table).map_err(|error| weaker.push(format!("{DEAF}: {error}")));
     let found = table.inventory()?;
     let baselines = baselines(found.is_some(), &keeper).await;
     let accepted = snapshot::merged(&files.before.unwrap_or_default(), &files.loaded, &world);
@@ -173,11 +202,17 @@ async fn assemble(
         store_error,
         weaker,
     );
+    engine.drift.rules = rules.ok();
     engine.unread = engine.store_error.is_some();
-    engine.drift.readable = readable.ok();
-    engine.first()?;
-    engine.started(&outcome).await;
+    engine.confirmation = files.confirmation;
+    engine.go_on();
     Ok(engine)
+}
+
+/// Hears of what others do to the table from now on.
+fn listen(table: &mut Table) -> Result<Waiting<OwnedFd>, StartError> {
+    let readable = table.listen()?;
+    Waiting::new(readable).map_err(|source| StartError::Io { what: "wait for changes of nf_tables", source })
 }
 
 /// The store's counters go with the kernel's table: a new table counts from zero.
@@ -211,7 +246,7 @@ pub(super) fn state_directory(options: &Options, wanted: &Result<Loaded, Vec<Dia
 /// The files that are there, else the last accepted ones.
 fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> Result<Files, StartError> {
     let diagnostics = match wanted {
-        Ok(loaded) => return Ok(Files { loaded, before, error: None }),
+        Ok(loaded) => return Ok(Files::of(loaded, before, None)),
         Err(diagnostics) => diagnostics,
     };
     let Some(loaded) = before.as_ref().and_then(fallback::reload) else {
@@ -219,7 +254,7 @@ fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> 
     };
     let error = format!("running on the last accepted files: {}", list(&diagnostics));
     tracing::error!(%error, "invalid configuration");
-    Ok(Files { loaded, before, error: Some(error) })
+    Ok(Files::of(loaded, before, Some(error)))
 }
 
 /// What the former daemon knew, then the files of now on top.
@@ -229,8 +264,8 @@ pub(super) async fn world(
     records: BTreeMap<ServiceName, Record>,
     keeper: &Keeper,
     broken: bool,
+    now: Time,
 ) -> (World, Outcome) {
-    let now = clock::now();
     let latest = latest_seen(keeper, now).await;
     let mut world = World::new(loaded.settings.clone(), latest);
     for (host, name) in keeper.store().load_names().await.unwrap_or_else(|error| {
@@ -308,7 +343,7 @@ fn weaker(table: &Table, settings: &Settings) -> Vec<String> {
 
 impl Engine {
     /// Tears down what ended while no daemon ran, and records the start.
-    async fn started(&mut self, outcome: &Outcome) {
+    async fn started(&mut self, outcome: &Outcome, fell_back: Option<&Note>, stepped: Option<Time>) {
         super::isolation::sweep(&self.world, &self.hierarchy).await;
         let namespaces = self.subjects.namespaces();
         let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await;
@@ -316,7 +351,11 @@ impl Engine {
         let head = json!({ "version": env!("CARGO_PKG_VERSION"), "config_error": self.config_error });
         let now = self.world.now();
         let listing = self.unlike_the_ledger(&record::facts(outcome, now)).await;
-        let entries = self.applied(listing, LedgerKind::DaemonStarted, record::DAEMON, head).await;
+        let mut entries = self.applied(listing, LedgerKind::DaemonStarted, record::DAEMON, head).await;
+        if let Some(note) = fell_back {
+            let (nothing, cause) = (Listing::default(), confirmation::cause(note));
+            entries.extend(self.applied(nothing, LedgerKind::ConfigApplied, record::DAEMON, cause).await);
+        }
         let mut facts = record::facts_of_files(outcome, now, entries);
         let closing = outcome.closing();
         for service in closing.iter().copied().chain(proofs.keys().filter(|s| !closing.contains(s))) {
@@ -324,8 +363,20 @@ impl Engine {
             let proof = Teardown { completed_at: Some(clock::now()), ..proof };
             facts.push(record::teardown(service, &proof, self.world.now()));
         }
+        if let Some(would_be) = stepped {
+            facts.insert(0, self.clock_stepped(latest_seen(&self.keeper, now).await, would_be));
+        }
         self.keep(facts).await;
         self.write_accepted();
+    }
+
+    /// With a clock behind what the former daemon saw, what is open ends by elapsed time.
+    fn go_on(&mut self) {
+        let (now, latest) = (clock::reading(), self.world.now());
+        if now.wall < latest {
+            let ends = self.world.ends_of_openings(latest);
+            self.pace.turned_back(Reading { wall: latest, ..now }, ends);
+        }
     }
 
     /// In what services are others than the ledger has them once these facts are in it. Where it cannot be read, they are

@@ -116,6 +116,15 @@ impl Tally {
         changes
     }
 
+    /// Counts the records that wait for packets which nobody counts any more: the table that did was deleted.
+    pub fn rescue(&mut self, row: &dyn Fn(&Target) -> Option<AttemptKey>, now: Time) -> Changes {
+        let waiting = self.targets.iter().filter(|(_, split)| !split.waiting.is_empty());
+        let packets = |split: &Split| split.waiting.values().map(|waiting| waiting.count).sum();
+        let orphans: Vec<(Target, i64)> =
+            waiting.map(|(target, split)| (target.clone(), packets(split))).collect();
+        self.settle(orphans, row, now)
+    }
+
     /// Forgets targets that were quiet since an instant; what was written stays written.
     pub fn forget(&mut self, since: Time) {
         self.targets.retain(|_, split| split.touched.is_none_or(|at| at >= since));
@@ -231,6 +240,21 @@ mod tests {
         let rows = tally.settle([(target(), 1)], &row, now());
         assert_eq!(rows.len(), 1);
         assert_eq!(rows.keys().next().unwrap().uid, Some(33));
+    }
+
+    #[test]
+    fn records_whose_packets_nobody_counts_any_more_are_counted_once() {
+        let (mut tally, mut rows) = (Tally::default(), BTreeMap::new());
+        for _ in 0..3 {
+            tally.explain(target(), detail(33), Process::default(), now());
+        }
+        add(&mut rows, tally.settle([(target(), 1)], &row, now()));
+        add(&mut rows, tally.rescue(&row, now()));
+        add(&mut rows, tally.rescue(&row, now()));
+        assert_eq!(
+            rows.into_iter().map(|(key, count)| (key.uid, count)).collect::<Vec<_>>(),
+            [(Some(33), 3)]
+        );
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The wall clock: what it says, and that somebody moved it.
 //!
-//! The only place outside the daemon's loop that may look at a clock. Deliberately absent: elapsed time (tokio's).
+//! The only place outside the daemon's loop that may look at a clock.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::time::{
@@ -11,7 +13,7 @@ use rustix::time::{
     timerfd_create, timerfd_settime,
 };
 
-use crate::model::Time;
+use crate::model::{Reading, Time};
 
 /// Returns the time of the wall clock (`CLOCK_REALTIME`), in nanoseconds.
 ///
@@ -22,6 +24,19 @@ pub fn now() -> Time {
         .ok()
         .and_then(|nanoseconds| Time::from_timestamp(now.tv_sec, nanoseconds))
         .unwrap_or(Time::MAX_UTC)
+}
+
+/// Returns what both clocks say.
+pub fn reading() -> Reading {
+    /// Empty where `/proc` does not tell; then it is the same boot as long as elapsed time does not go back.
+    static BOOT: LazyLock<Arc<str>> = LazyLock::new(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.trim_end().into()
+    });
+    let elapsed = clock_gettime(ClockId::Boottime);
+    let (seconds, nanoseconds) = (u64::try_from(elapsed.tv_sec), u32::try_from(elapsed.tv_nsec));
+    let elapsed = Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default());
+    Reading { wall: now(), boot: Arc::clone(&BOOT), elapsed }
 }
 
 /// What ended a wait of [`ClockWatch`].

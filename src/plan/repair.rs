@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Changeset, Draft, Step};
-use crate::ruleset::{Key, Name, Ruleset, Set, SetKind, Statement, Verdict};
+use crate::ruleset::{Element, Key, Name, Ruleset, Set, SetKind, Statement, Verdict};
 
 /// Where the kernel's table differs from the one in force.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,6 +51,13 @@ pub enum SetDamage {
         /// To be added from the table in force.
         missing: BTreeSet<Key>,
     },
+    /// Of a set that only packets fill.
+    Filled {
+        /// Somebody else put them in.
+        wrong: Vec<(Key, Option<Key>)>,
+        /// Somebody else took them out.
+        lost: Vec<(Key, Element)>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +85,14 @@ impl Damage {
         let strangers =
             self.strangers.iter().map(|(kind, name)| format!("{} {name:?} foreign", kind.as_str()));
         flags.into_iter().chain(chains).chain(sets).chain(counters).chain(strangers).collect()
+    }
+
+    /// Elements that others took out of sets that count.
+    pub fn lost_elements(&self) -> impl Iterator<Item = (&String, Vec<Key>)> {
+        self.sets.iter().filter_map(|(name, damage)| match damage {
+            SetDamage::Filled { lost, .. } => Some((name, lost.iter().map(|(key, _)| key.clone()).collect())),
+            _ => None,
+        })
     }
 
     /// The counters and the sets that the packet path fills, and of which counts were lost.
@@ -131,6 +146,9 @@ impl SetDamage {
             Self::Elements { wrong, missing } => {
                 format!("with {} wrong and {} missing elements", wrong.len(), missing.len())
             }
+            Self::Filled { wrong, lost } => {
+                format!("with {} foreign and {} missing elements", wrong.len(), lost.len())
+            }
         }
     }
 }
@@ -164,13 +182,18 @@ impl Draft {
             (SetDamage::Limits, Some(set)) => {
                 self.add_objects.push(Step::AddSet(name.to_owned(), set.declaration()));
             }
-            (SetDamage::Elements { wrong, missing }, Some(set)) => {
-                if !wrong.is_empty() {
-                    // Before sets and chains go to which foreign elements lead. Some may be gone by themselves.
-                    let may_be_gone =
-                        Set { expires: set.expires || super::is_dynamic(set), ..set.declaration() };
-                    self.flush_before.push(Step::DeleteElements(name.to_owned(), may_be_gone, wrong.clone()));
+            (SetDamage::Filled { wrong, lost }, Some(set)) => {
+                self.delete_wrong(name, set, wrong);
+                if !lost.is_empty() {
+                    self.add_elements.push(Step::AddElements(
+                        name.to_owned(),
+                        set.declaration(),
+                        lost.clone(),
+                    ));
                 }
+            }
+            (SetDamage::Elements { wrong, missing }, Some(set)) => {
+                self.delete_wrong(name, set, wrong);
                 let elements = set.elements.iter().filter(|(key, _)| missing.contains(*key));
                 let elements: Vec<_> =
                     elements.map(|(key, element)| (key.clone(), element.clone())).collect();
@@ -178,6 +201,14 @@ impl Draft {
                     self.add_elements.push(Step::AddElements(name.to_owned(), set.declaration(), elements));
                 }
             }
+        }
+    }
+
+    /// Before sets and chains go to which foreign elements lead. Some may be gone by themselves.
+    fn delete_wrong(&mut self, name: &str, set: &Set, wrong: &[(Key, Option<Key>)]) {
+        if !wrong.is_empty() {
+            let may_be_gone = Set { expires: set.expires || super::is_dynamic(set), ..set.declaration() };
+            self.flush_before.push(Step::DeleteElements(name.to_owned(), may_be_gone, wrong.to_vec()));
         }
     }
 
@@ -265,7 +296,7 @@ pub fn leading_to<'a>(wanted: &'a Ruleset, chains: &'a BTreeSet<String>) -> impl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Chain, Element, Field, Hook, Load, Side};
+    use crate::ruleset::{Chain, Field, Hook, Load, Side};
 
     fn ruleset() -> Ruleset {
         let mut ruleset = Ruleset::new("t");

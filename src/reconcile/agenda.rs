@@ -84,6 +84,12 @@ impl Agenda {
         self.by_time.extend(entry.due.map(|due| (due, name.clone())));
     }
 
+    pub fn forget(&mut self, name: &ServiceName) {
+        if let Some(due) = self.entries.remove(name).and_then(|old| old.due) {
+            self.by_time.remove(&(due, name.clone()));
+        }
+    }
+
     /// The services that have to be looked at now.
     pub fn due(&self, now: Time) -> BTreeSet<ServiceName> {
         self.by_time.iter().take_while(|(at, _)| *at <= now).map(|(_, name)| name.clone()).collect()

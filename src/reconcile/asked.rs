@@ -74,9 +74,9 @@ impl World {
         self.agenda.next_transition()
     }
 
-    /// The earliest end of the openings in force.
-    pub fn next_close(&self) -> Option<Time> {
-        self.services.keys().filter_map(|name| self.current_opening(name)).map(Span::closes_at).min()
+    /// When the openings end that are in force at an instant.
+    pub fn ends_of_openings(&self, at: Time) -> BTreeSet<Time> {
+        self.services.keys().filter_map(|name| self.opening_at(name, at)).map(Span::closes_at).collect()
     }
 
     /// When to call [`World::tick`] next; without services in a long time.

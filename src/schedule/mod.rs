@@ -19,7 +19,7 @@
 
 mod calendar;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod local_time;
 mod merged;
 mod openings;

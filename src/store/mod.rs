@@ -19,6 +19,7 @@
 //! | [`journal`], `line`, `journal_file` | what could not be stored yet |
 //! | `keeper` | both together: stores a fact, or keeps it for later |
 //! | [`accepted`] | the last accepted configuration files |
+//! | [`unconfirmed`] | files that wait to be confirmed |
 //!
 //! One connection writes, so that writers queue here and not in SQLite's busy handler; others only read, so that an
 //! export does not hold up a close; one of these is kept for what the daemon's loop asks. Two more decisions: no compile-time checked queries (they need a database to
@@ -32,6 +33,7 @@ pub mod journal;
 pub mod key;
 pub mod offline;
 pub mod statement;
+pub mod unconfirmed;
 pub mod verify;
 
 mod attempt_cap;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::agent::{Agent, Close, Manner, Socket};
-use crate::lab::clock::{in_ms, reach};
+use crate::lab::clock::{in_ms, reach, soon};
 use crate::lab::schedule::{Lifetime, policy, schedule, window};
 use crate::lab::{Lab, MOMENT, TOLD_WITHIN, at, clock, have, put};
 
@@ -260,7 +260,7 @@ fn connections<'a>(agent: &'a Agent, listeners: &[Socket<'a>]) -> Vec<(Socket<'a
 fn a_window_ends_for_the_user_whose_it_is_without_a_daemon() {
     let Some(lab) = Lab::new() else { return };
     let here = lab.unit("here");
-    let close = in_ms(7_000);
+    let close = soon(7_000);
     let short = [vec![window(in_ms(-60_000), close)], policies(&lab, &user(USER), "443/tcp")].concat();
     lab.write("short", &schedule(Lifetime::open(), &short));
     // The same endpoint stays open for somebody else.

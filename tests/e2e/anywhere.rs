@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::{Close, Kind, Manner, Packets};
-use crate::lab::clock::{in_ms, reach};
+use crate::lab::clock::{in_ms, reach, soon};
 use crate::lab::schedule::{Lifetime, egress, ingress, policy, schedule, window};
 use crate::lab::{Lab, MOMENT, TOLD_WITHIN, at, clock};
 
@@ -62,7 +62,7 @@ fn a_closed_policy_for_any_address_refuses_its_subject_on_its_ports_only() {
 fn a_webhook_takes_anybody_while_it_is_open_and_nobody_after() {
     let Some(lab) = Lab::new() else { return };
     let (hook, other) = (lab.unit("hook"), lab.unit("other"));
-    let close = in_ms(SOON);
+    let close = soon(SOON);
     let policies = [window(in_ms(-60_000), close), ingress(&hook, "any", "8443/tcp")];
     lab.write("hook", &schedule(Lifetime::open(), &policies));
     lab.canary();
@@ -94,7 +94,7 @@ fn the_kernel_closes_a_policy_for_any_address_with_the_daemon_killed() {
     let Some(lab) = Lab::new() else { return };
     let setup = lab.unit("setup");
     let remotes = [lab.provider4(0), lab.provider6(0)];
-    let close = in_ms(SOON);
+    let close = soon(SOON);
     lab.write("setup", &schedule(Lifetime::until(close), &[egress(&setup, "any", "443/tcp")]));
     let daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&setup), lab.provider());

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::agent::{Agent, Kind, Packets};
-use crate::lab::clock::{in_ms, now, reach, rfc3339};
+use crate::lab::clock::{in_ms, now, reach, rfc3339, soon};
 use crate::lab::schedule::{Lifetime, egress, ingress, schedule, schedule_with, window};
 use crate::lab::{Lab, MOMENT, at, clock};
 
@@ -196,7 +196,7 @@ fn a_lifetime_that_ends_without_the_daemon_gives_the_reason_expired() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = lab.provider4(0);
-    let close = in_ms(4_000);
+    let close = soon(4_000);
     lab.write("stripe", &schedule(Lifetime::until(close), &[egress(&payments, remote, "443/tcp")]));
     lab.canary();
     let daemon = lab.daemon();

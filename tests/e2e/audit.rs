@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::lab::clock::{Time, in_ms, now, reach, rfc3339, until};
+use crate::lab::clock::{Time, in_ms, now, reach, rfc3339, soon, until};
 use crate::lab::schedule::{Lifetime, egress, schedule, window};
 use crate::lab::{Lab, MOMENT};
 
@@ -64,7 +64,7 @@ fn the_ledger_says_of_every_instant_what_was_in_force() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let (first, second) = (lab.provider4(0), lab.provider4(1));
-    let (opens, closes) = (in_ms(6_000), in_ms(9_000));
+    let (opens, closes) = (soon(6_000), soon(9_000));
     lab.write("stripe", &schedule(Lifetime::open(), &[egress(&payments, first, "443/tcp")]));
     lab.write(
         "zoom",
@@ -129,7 +129,7 @@ fn the_ledger_says_of_every_instant_what_was_in_force() {
 fn what_opened_and_closed_without_a_daemon_is_told_with_its_time() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
-    let (opens, closes) = (in_ms(4_000), in_ms(6_000));
+    let (opens, closes) = (soon(4_000), soon(6_000));
     let policy = egress(&payments, lab.provider4(0), "443/tcp");
     lab.write("stripe", &schedule(Lifetime::open(), &[window(opens, closes), policy]));
     let daemon = lab.daemon();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::agent::{Agent, Manner, Socket};
-use crate::lab::clock::{Time, in_ms, reach};
+use crate::lab::clock::{Time, in_ms, reach, soon};
 use crate::lab::schedule::{Lifetime, egress, except, ingress, schedule, window};
 use crate::lab::{Lab, MOMENT, TOLD_WITHIN, at, clock};
 
@@ -70,7 +70,7 @@ fn the_end_of_the_lifetime_cuts_busy_and_idle_connections_at_both_ends() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remotes = [lab.provider4(0), lab.provider6(0)];
-    let close = in_ms(SOON);
+    let close = soon(SOON);
     let policies = remotes.map(|remote| egress(&payments, remote, "443/tcp"));
     lab.write("stripe", &schedule(Lifetime::until(close), &policies));
     let _daemon = lab.daemon();
@@ -98,7 +98,7 @@ fn the_kernel_closes_with_the_daemon_killed() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remotes = [lab.provider4(0), lab.provider6(0)];
-    let close = in_ms(SOON);
+    let close = soon(SOON);
     let policies = remotes.map(|remote| egress(&payments, remote, "443/tcp"));
     lab.write("stripe", &schedule(Lifetime::until(close), &policies));
     let daemon = lab.daemon();
@@ -131,7 +131,7 @@ fn no_datagram_passes_after_the_close_with_the_daemon_killed() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remotes = [(lab.host4(), lab.provider4(0)), (lab.host6(), lab.provider6(0))];
-    let close = in_ms(SOON);
+    let close = soon(SOON);
     let policies = remotes.map(|(_, remote)| egress(&payments, remote, "443/udp"));
     lab.write("quic", &schedule(Lifetime::until(close), &policies));
     let daemon = lab.daemon();
@@ -166,7 +166,7 @@ fn a_provider_that_is_connected_to_us_is_cut_as_well() {
     let Some(lab) = Lab::new() else { return };
     let webhook = lab.unit("webhook");
     let remotes = [(lab.host4(), lab.provider4(0)), (lab.host6(), lab.provider6(0))];
-    let close = in_ms(SOON);
+    let close = soon(SOON);
     let policies = remotes.map(|(_, remote)| ingress(&webhook, remote, "8443/tcp"));
     lab.write("hooks", &schedule(Lifetime::until(close), &policies));
     let _daemon = lab.daemon();
@@ -194,7 +194,7 @@ fn a_close_touches_no_connection_of_another_service() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let (ending, staying, free) = (lab.provider4(0), lab.provider4(1), lab.provider4(2));
-    let close = in_ms(SOON);
+    let close = soon(SOON);
     lab.write("ending", &schedule(Lifetime::until(close), &[egress(&payments, ending, "443/tcp")]));
     lab.write("staying", &schedule(Lifetime::open(), &[egress(&payments, staying, "443/tcp")]));
     let _daemon = lab.daemon();
@@ -241,7 +241,7 @@ fn a_window_closes_and_the_next_one_opens_with_the_daemon_killed() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    let (first, second) = ((in_ms(-60_000), in_ms(SOON)), (in_ms(SOON + 2_000), in_ms(SOON + 5_000)));
+    let (first, second) = ((in_ms(-60_000), soon(SOON)), (soon(SOON + 2_000), soon(SOON + 5_000)));
     let tables =
         [window(first.0, first.1), window(second.0, second.1), egress(&payments, remote.ip(), "443/tcp")];
     lab.write("stripe", &schedule(Lifetime::open(), &tables));
@@ -265,7 +265,7 @@ fn a_dead_daemon_never_opens_what_is_not_armed() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    let open = in_ms(SOON + 2_000);
+    let open = soon(SOON + 2_000);
     lab.settings("[enforcement]\narm_ahead = \"1s\"");
     let tables = [window(open, in_ms(60_000)), egress(&payments, remote.ip(), "443/tcp")];
     lab.write("stripe", &schedule(Lifetime::open(), &tables));
@@ -285,7 +285,7 @@ fn a_commission_opens_on_time() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    let commission = in_ms(SOON);
+    let commission = soon(SOON);
     let lifetime = Lifetime(commission, in_ms(3_600_000));
     lab.write("stripe", &schedule(lifetime, &[egress(&payments, remote.ip(), "443/tcp")]));
     let _daemon = lab.daemon();
@@ -304,7 +304,7 @@ fn an_exception_closes_although_a_window_is_open() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    let (open, close) = (in_ms(SOON), in_ms(SOON + 3_000));
+    let (open, close) = (soon(SOON), soon(SOON + 3_000));
     let tables = [except(open, close), egress(&payments, remote.ip(), "443/tcp")];
     lab.write("stripe", &schedule(Lifetime::open(), &tables));
     let _daemon = lab.daemon();
@@ -357,7 +357,7 @@ fn a_removed_file_is_a_decommission_and_the_provider_stays_watched() {
 fn the_status_foretells_the_next_transition() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
-    let close = in_ms(SOON);
+    let close = soon(SOON);
     let policies = [egress(&payments, lab.provider4(0), "443/tcp")];
     lab.write("stripe", &schedule(Lifetime::until(close), &policies));
     lab.write("later", &schedule(Lifetime::open(), &[egress(&payments, lab.provider4(1), "443/tcp")]));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::{Agent, Close, Heard, Manner, Socket};
-use crate::lab::clock::{Time, in_ms, reach};
+use crate::lab::clock::{Time, reach, soon};
 use crate::lab::engine::{self, CONTAINERD, Container, DOCKER, PODMAN, WITHOUT_SYSTEMD};
 use crate::lab::schedule::{Lifetime, policy, schedule};
 use crate::lab::{Lab, MOMENT, TOLD_WITHIN, Unit, at, clock};
@@ -289,7 +289,7 @@ fn nothing_passed_after(close: Time, end: &Socket<'_>) {
 fn without_the_daemon_a_container_is_cut_off_on_time() {
     let Some(lab) = Lab::new() else { return };
     let scene = scene(&lab);
-    let close = in_ms(9_000);
+    let close = soon(9_000);
     let remotes = [lab.provider4(0), lab.provider6(0)];
     let policies: Vec<_> = remotes
         .iter()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::agent::{Heard, Kind, Packets};
 use crate::lab::clock::{until, within};
 use crate::lab::schedule::{Lifetime, egress, ingress, policy, schedule};
 use crate::lab::{Cli, Daemon, Lab, Unit, at, skipped};
@@ -71,7 +72,7 @@ pub fn plain(listing: &str) -> String {
     }
     // The kernel lists objects in the order in which they were made, and elements in any.
     for block in &mut blocks {
-        if block.starts_with("\tset ") || block.starts_with("\tmap ") {
+        if ["set ", "map "].iter().any(|kind| block.trim_start().starts_with(kind)) {
             let mut lines: Vec<&str> = block.lines().map(element_of).collect();
             lines.sort_unstable();
             *block = lines.join("\n");
@@ -99,6 +100,14 @@ fn without_numbers(line: &str) -> String {
     text + "\n"
 }
 
+/// Waits until what closed at the start is no longer dropped in silence, which lasts two seconds.
+pub fn settles(lab: &Lab) {
+    until("what passes has passed", REPAIRED, || {
+        let raw = listed(lab, &["list", "table", "inet", "picoseg"]);
+        !["1s", "2s"].iter().any(|short| raw.contains(&format!(" timeout {short}")))
+    });
+}
+
 /// Everything but our table.
 pub fn others(lab: &Lab) -> String {
     let tables = listed(lab, &["list", "tables"]);
@@ -114,7 +123,7 @@ pub fn entries(lab: &Lab, kind: &str) -> Vec<Value> {
 
 pub struct Stage {
     pub lab: Lab,
-    _daemon: Daemon,
+    daemon: Daemon,
     payments: Unit,
     pub before: String,
     pub theirs: String,
@@ -133,14 +142,10 @@ pub fn stage(protect: bool) -> Option<Stage> {
     lab.segment("pay", &format!("subject = {{ unit = \"{}\" }}\n", payments.name()));
     nft(&lab, THEIRS).ok();
     let daemon = lab.daemon();
-    // What closed at the start drops in silence for two seconds.
-    until("what passes has passed", REPAIRED, || {
-        let raw = listed(&lab, &["list", "table", "inet", "picoseg"]);
-        !["1s", "2s"].iter().any(|short| raw.contains(&format!(" timeout {short}")))
-    });
+    settles(&lab);
     let (before, theirs) = (ours(&lab), others(&lab));
     assert!(before.contains("chain") && theirs.contains("masquerade"));
-    Some(Stage { lab, _daemon: daemon, payments, before, theirs })
+    Some(Stage { lab, daemon, payments, before, theirs })
 }
 
 impl Stage {
@@ -218,4 +223,160 @@ fn whatever_is_done_to_the_table_is_undone() {
         stage.heals(&edit);
     }
     assert!(ours.talks_to(remote));
+}
+
+#[test]
+fn a_protected_table_is_refused_to_others_and_nothing_is_disturbed() {
+    let Some(stage) = stage(true) else { return };
+    if stage.lab.status()["weaker"].to_string().contains("persist") {
+        return skipped("this kernel has no table flag `persist`");
+    }
+    let remote = at(stage.lab.provider4(0), 443);
+    let (ours, theirs) = (stage.lab.process(&stage.payments), stage.lab.provider());
+    theirs.echo(remote);
+    let p = "inet picoseg";
+    for edit in [
+        format!("delete table {p}"),
+        format!("add table {p} {{ flags dormant; }}"),
+        format!("insert rule {p} output accept"),
+        format!("flush chain {p} output"),
+        format!("add chain {p} evil"),
+        format!("add counter {p} evil"),
+    ] {
+        assert_ne!(nft(&stage.lab, &edit).code, 0, "{edit}");
+        assert!(ours.talks_to(remote), "{edit}");
+    }
+    nft(&stage.lab, "flush ruleset").ok();
+    assert_eq!(self::ours(&stage.lab), stage.before);
+    nft(&stage.lab, THEIRS).ok();
+    stage.lab.picoseg(&["apply"]).ok();
+    assert_eq!(stage.drift(), 0);
+    assert_eq!(entries(&stage.lab, "drift.detected").len(), 0);
+}
+
+#[test]
+fn changes_of_our_own_are_none_of_others() {
+    let Some(stage) = stage(false) else { return };
+    for _ in 0..3 {
+        for verb in ["suspend", "resume"] {
+            stage.lab.picoseg(&[verb, "stripe", "--reason", "test"]).ok();
+            nft(&stage.lab, "add rule ip neighbour input counter").ok();
+        }
+    }
+    // More than is listened to: everything is sent by us, and the number of the transaction says so.
+    let many = |service: u32| {
+        let policies = (0..40).map(|port| {
+            egress(&stage.payments, stage.lab.provider4(5), &format!("{}/tcp", 1000 + service * 40 + port))
+        });
+        schedule(Lifetime::open(), &policies.collect::<Vec<_>>())
+    };
+    (0..20).for_each(|service| stage.lab.write(&format!("many{service}"), &many(service)));
+    stage.lab.picoseg(&["apply"]).ok();
+    (0..20).for_each(|service| stage.lab.remove(&format!("many{service}")));
+    stage.lab.picoseg(&["apply"]).ok();
+    assert_eq!(stage.drift(), 0);
+    nft(&stage.lab, "insert rule inet picoseg output accept").ok();
+    until("it still listens", REPAIRED, || stage.drift() == 1);
+}
+
+#[test]
+fn what_packets_have_put_into_sets_is_put_back_and_what_others_put_in_goes() {
+    let Some(lab) = Lab::new() else { return };
+    lab.settings("[enforcement]\nprotect = false\n");
+    let payments = lab.unit("payments");
+    let (local, remote) = (at(lab.host4(), 9001), at(lab.provider4(0), 443));
+    lab.write("quic", &schedule(Lifetime::open(), &[egress(&payments, remote.ip(), "443/udp")]));
+    let _daemon = lab.daemon();
+    let (ours, theirs) = (lab.process(&payments), lab.provider());
+    let (server, asking) = (theirs.udp(remote), ours.udp(local));
+    asking.say_to(remote, "question").expect("admitted");
+    assert!(server.hears("question"));
+    let flows = || listed(&lab, &["list", "set", "inet", "picoseg", "udp-out4"]);
+    let flow = format!("{} . 443 . {} . 9001", remote.ip(), local.ip());
+    assert!(flows().contains(&flow), "{}", flows());
+    nft(&lab, "flush set inet picoseg udp-out4").ok();
+    until("the flow is back", REPAIRED, || flows().contains(&flow));
+    server.say_to(local, "answer").expect("a socket");
+    assert!(asking.hears("answer"));
+
+    let never = format!("{} . 443 . {} . 9002", remote.ip(), local.ip());
+    nft(&lab, &format!("add element inet picoseg udp-out4 {{ {never} }}")).ok();
+    until("it is gone", REPAIRED, || !flows().contains(&never));
+    let unasked = ours.udp(at(local.ip(), 9002));
+    server.say_to(unasked.local(), "unasked").expect("a socket");
+    assert_eq!(unasked.hear_within(Duration::from_millis(300)), Heard::Nothing);
+    assert!(flows().contains(&flow));
+    assert_eq!(lab.status()["drift"]["count"], 2);
+}
+
+/// What a table counted that was not read yet is gone with it; the log records of the same packets are not.
+#[test]
+fn attempts_that_a_deleted_table_had_counted_are_known_from_the_log() {
+    let Some(lab) = Lab::new() else { return };
+    lab.settings("[enforcement]\nprotect = false\n");
+    let webhook = lab.unit("webhook");
+    lab.write("hooks", &schedule(Lifetime::over(), &[ingress(&webhook, lab.provider4(0), "8443/tcp")]));
+    let _daemon = lab.daemon();
+    let theirs = lab.provider();
+    let knock = |count| {
+        let packets =
+            Packets { kind: Kind::Syn, from: at(lab.provider4(0), 40_000), to: at(lab.host4(), 8443), count };
+        theirs.raw(packets);
+    };
+    knock(5);
+    lab.expect_attempts(5, &[("service", "hooks")]);
+    for round in 1..=3_u64 {
+        knock(20);
+        nft(&lab, "delete table inet picoseg").ok();
+        until("it is repaired", REPAIRED, || lab.status()["drift"]["count"] == round);
+        knock(3);
+        let wanted = 5 + round * 23;
+        until("all are on record", Duration::from_secs(20), || {
+            lab.attempts_with(&[("service", "hooks")]) >= wanted
+        });
+        assert_eq!(lab.attempts_with(&[("service", "hooks")]), wanted);
+    }
+}
+
+#[test]
+fn a_program_that_edits_in_a_loop_gets_an_answer_to_each_edit_and_not_the_processor() {
+    let Some(stage) = stage(false) else { return };
+    let script = "while :; do nft insert rule inet picoseg output accept; done";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]);
+    let pid = stage.daemon.pid();
+    let used = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        // utime and stime of proc(5), in hundredths of a second.
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum::<u64>()
+    };
+    let fight = stage.lab.in_host(|| Fight(shell.spawn().expect("sh is there")));
+    until("it is a fight", Duration::from_secs(60), || {
+        stage.lab.status()["weaker"].to_string().contains("again and again")
+    });
+    let (before, began, repairs) = (used(), Instant::now(), stage.drift());
+    until("it goes on", Duration::from_secs(60), || stage.drift() > repairs + 50);
+    let (share, rate) = {
+        let elapsed = began.elapsed().as_secs_f64();
+        ((used() - before) as f64 / 100.0 / elapsed, (stage.drift() - repairs) as f64 / elapsed)
+    };
+    println!(
+        "in a fight the daemon takes {:.0} % of a processor for {rate:.0} repairs a second",
+        share * 100.0
+    );
+    assert!(share < 0.6, "{share}");
+    drop(fight);
+    stage.repaired("the fight is over");
+    assert_eq!(stage.daemon.said().matches("again and again").count(), 1);
+    assert!(entries(&stage.lab, "drift.repaired").len() as u64 >= repairs + 50);
+}
+
+struct Fight(std::process::Child);
+
+impl Drop for Fight {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hickory_resolver::proto::rr::RecordType;
 
 use crate::agent::{Agent, Heard, Took};
-use crate::lab::clock::{self, in_ms, reach};
+use crate::lab::clock::{self, in_ms, reach, soon};
 use crate::lab::dns::{NameServer, forged, question};
 use crate::lab::schedule::{Lifetime, egress, schedule, window};
 use crate::lab::{Lab, MOMENT, Unit, at, public4, public6};
@@ -78,7 +78,7 @@ fn an_address_that_left_is_admitted_until_the_window_closes_and_refused_then() {
     let Some((lab, server)) = lab() else { return };
     let (payments, other) = (lab.unit("payments"), lab.unit("other"));
     server.set(NAME, &[public4(0), public6(0)], 1);
-    let close = in_ms(14_000);
+    let close = soon(14_000);
     stripe(&lab, &payments, &[window(in_ms(-60_000), close)]);
     let _daemon = lab.daemon();
     let (ours, neighbour) = (lab.process(&payments), lab.process(&other));
@@ -172,7 +172,7 @@ fn a_window_closes_on_time_for_a_name_with_the_daemon_dead() {
     let Some((lab, server)) = lab() else { return };
     let (payments, other) = (lab.unit("payments"), lab.unit("other"));
     server.set(NAME, &[public4(0), public6(0)], 60);
-    let close = in_ms(9_000);
+    let close = soon(9_000);
     stripe(&lab, &payments, &[window(in_ms(-60_000), close)]);
     let daemon = lab.daemon();
     let (ours, neighbour) = (lab.process(&payments), lab.process(&other));
@@ -366,7 +366,7 @@ fn refuses_what_was_not_answered(meets: Meets, process: &Agent) {
     let begun = Instant::now();
     let refused = process.connect(at(Ipv4Addr::new(198, 18, 255, 1).into(), 443)).is_err();
     assert_eq!(refused, !matches!(meets, Meets::Nobody), "{meets:?}");
-    assert!(begun.elapsed() < Duration::from_millis(900), "{meets:?}: nothing to wait for");
+    assert!(begun.elapsed() < clock::patient(Duration::from_millis(900)), "{meets:?}: nothing to wait for");
 }
 
 fn say(meets: Meets, First { took, held, attempts }: &First) {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::agent::{Kind, Manner, Packets};
-use crate::lab::clock::{in_ms, reach};
+use crate::lab::clock::{in_ms, reach, soon};
 use crate::lab::schedule::{Lifetime, egress, schedule, schedule_with, window};
 use crate::lab::{Lab, MOMENT, at, clock};
 
@@ -74,7 +74,7 @@ fn a_close_spares_what_another_grant_still_admits() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(6), 443);
-    let (first, second) = (in_ms(5_000), in_ms(7_500));
+    let (first, second) = (soon(5_000), soon(7_500));
     lab.write("first", &schedule(Lifetime::until(first), &[egress(&payments, remote.ip(), "443/tcp")]));
     let network = format!("{}/30", remote.ip());
     lab.write("second", &schedule(Lifetime::until(second), &[egress(&payments, network, "443/tcp")]));

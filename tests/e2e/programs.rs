@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use sha2::{Digest as _, Sha256};
 
 use crate::agent::Agent;
-use crate::lab::clock::{eventually, in_ms, reach, until};
+use crate::lab::clock::{eventually, in_ms, patient, reach, soon, until};
 use crate::lab::schedule::{Lifetime, policy, schedule, window};
 use crate::lab::{Cli, Daemon, Lab, MOMENT, Unit, at, put};
 use program::{Knock, Linked, Running, build, command_in, copy_to, knocks, knocks_with};
@@ -206,7 +206,7 @@ fn a_restarted_unit_is_followed() {
 #[test]
 fn a_grant_ends_on_time_with_daemon_and_helper_dead() {
     let Some(case) = case() else { return };
-    let close = in_ms(6_000);
+    let close = soon(6_000);
     let open = window(in_ms(-60_000), close);
     let egress = policy("egress", &case.subject(), &case.remote.ip().to_string(), "443/tcp");
     case.lab.write("stripe", &schedule(Lifetime::open(), &[open, egress]));
@@ -344,7 +344,7 @@ fn a_stopped_helper_holds_no_execution_for_a_second() {
     let (knock, took) = timed(|| case.knocks(&unit));
     assert!(!knock.is_ok() && knock.cgroup == unit.path().to_str().expect("plain"), "{knock:?}");
     // The rest of the second is for the shell and the connection.
-    assert!(took < SECOND + Duration::from_millis(300), "{took:?}");
+    assert!(took < SECOND + patient(Duration::from_millis(300)), "{took:?}");
     until("another responder", MOMENT, || case.knocks(&unit).is_ok());
     assert_ne!(child_of(helper.pid()), responder);
 }
@@ -363,7 +363,7 @@ fn an_execution_goes_on_when_the_helper_is_killed_that_holds_it() {
     helper.kill9();
     let (knock, took) = (held.heard(), start.elapsed());
     assert!(!knock.is_ok(), "{knock:?}");
-    assert!(took < SECOND + Duration::from_millis(300), "{took:?}");
+    assert!(took < SECOND + patient(Duration::from_millis(300)), "{took:?}");
     until("the responder dies with its guard", MOMENT, || !Path::new(&format!("/proc/{responder}")).exists());
     kill(daemon.pid(), Signal::SIGCONT).expect("root");
 }
@@ -379,7 +379,7 @@ fn a_hung_daemon_holds_no_execution_for_a_second() {
     let (knock, took) = timed(|| case.knocks(&new));
     kill(daemon.pid(), Signal::SIGCONT).expect("root");
     assert!(!knock.is_ok(), "{knock:?}");
-    assert!(took < SECOND + Duration::from_millis(300), "{took:?}");
+    assert!(took < SECOND + patient(Duration::from_millis(300)), "{took:?}");
     until("the daemon is back", MOMENT, || case.knocks(&new).is_ok());
 }
 
@@ -390,7 +390,7 @@ fn other_programs_are_never_held() {
     kill(child_of(helper.pid()), Signal::SIGSTOP).expect("root");
     // The guard waits longer than this before it kills a silent responder.
     let (_, took) = timed(|| Cli::run(Command::new("/bin/true")).ok());
-    assert!(took < Duration::from_millis(300), "{took:?}");
+    assert!(took < patient(Duration::from_millis(300)), "{took:?}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn a_decommission_that_lies_ahead_may_be_moved() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    let soon = clock::in_ms(6_000);
+    let soon = clock::soon(6_000);
     let policies = [egress(&payments, remote.ip(), "443/tcp")];
     lab.write("stripe", &schedule(Lifetime::until(soon), &policies));
     let _daemon = lab.daemon();

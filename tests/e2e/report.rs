@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::agent::{Agent, Kind, Manner, Packets};
-use crate::lab::clock::{self, in_ms, now, reach};
+use crate::lab::clock::{self, now, reach, soon};
 use crate::lab::schedule::{Lifetime, egress, ingress, schedule};
 use crate::lab::{Lab, MOMENT, TOLD_WITHIN, at};
 
@@ -154,7 +154,7 @@ fn a_close_that_no_daemon_saw_is_not_told_apart_and_says_so() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
     let remote = at(lab.provider4(0), 443);
-    let close = in_ms(5_000);
+    let close = soon(5_000);
     lab.write("stripe", &schedule(Lifetime::until(close), &[egress(&payments, remote.ip(), "443/tcp")]));
     let daemon = lab.daemon();
     let theirs = lab.provider();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::{Heard, Kind, Manner, Packets};
-use crate::lab::clock::{in_ms, reach};
+use crate::lab::clock::{reach, soon};
 use crate::lab::schedule::{Lifetime, egress, ingress, schedule};
 use crate::lab::{Lab, MOMENT, at};
 
@@ -88,7 +88,7 @@ fn a_close_that_was_missed_is_made_up_for_at_the_start() {
     let Some(lab) = Lab::new() else { return };
     let webhook = lab.unit("webhook");
     let remote = lab.provider4(0);
-    let close = in_ms(4_000);
+    let close = soon(4_000);
     lab.write("hooks", &schedule(Lifetime::until(close), &[ingress(&webhook, remote, "8443/tcp")]));
     let daemon = lab.daemon();
     let (ours, theirs) = (lab.process(&webhook), lab.provider());

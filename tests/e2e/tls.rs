@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::agent::{Agent, Close, Ending, Heard, Manner};
-use crate::lab::clock::{in_ms, reach};
+use crate::lab::clock::{in_ms, reach, soon};
 use crate::lab::schedule::{Lifetime, egress, schedule, window};
 use crate::lab::{Lab, MOMENT, TOLD_WITHIN, Unit, at};
 use crate::tcp_cases::statistic;
@@ -243,7 +243,7 @@ fn another_grant_without_tls_admits_the_same_words() {
 fn flows_outlive_a_restart_and_an_apply_and_end_with_their_window_without_a_daemon() {
     let Some(lab) = Lab::new() else { return };
     let payments = lab.unit("payments");
-    let close = in_ms(9_000);
+    let close = soon(9_000);
     let policies = |more: &str| {
         let mut tables = vec![window(in_ms(-60_000), close)];
         tables.extend(both(&lab).map(|remote| tls(&payments, remote, "443-500/tcp")));

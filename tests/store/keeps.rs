@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
+use picoseg::model::Reading;
 use picoseg::store::chain::{Problem, verify};
 use picoseg::store::{FirstBad, Head, LedgerFilter, Opened};
 use proptest::prelude::*;
@@ -215,6 +216,7 @@ async fn records_and_orders_are_kept() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).await.unwrap();
     let bare = Record {
+        extended: None,
         suspended: None,
         decommissioned: Some(Decommissioned {
             at: at(1),
@@ -242,14 +244,17 @@ async fn the_latest_time_never_goes_back() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).await.unwrap();
     let late = at(10) + TimeDelta::nanoseconds(1);
-    assert_eq!(store.note_time(at(10)).await, Ok(at(10)));
-    assert_eq!(store.note_time(late).await, Ok(late));
-    assert_eq!(store.note_time(at(3)).await, Ok(late));
+    let clocks = Reading { wall: at(3), boot: "a".into(), elapsed: std::time::Duration::from_millis(7) };
+    assert_eq!(store.last_reading().await, Ok(None));
+    assert_eq!(store.note_time(at(10), &clocks).await, Ok(at(10)));
+    assert_eq!(store.note_time(late, &clocks).await, Ok(late));
+    assert_eq!(store.note_time(at(3), &clocks).await, Ok(late));
     store.reopen().await.unwrap();
     assert_eq!(store.latest_seen().await, Ok(Some(late)));
+    assert_eq!(store.last_reading().await, Ok(Some(clocks.clone())));
     let far = Utc.with_ymd_and_hms(12_000, 1, 1, 0, 0, 0).unwrap();
-    store.note_time(far).await.unwrap();
-    assert_eq!(store.note_time(at(3)).await, Ok(far));
+    store.note_time(far, &clocks).await.unwrap();
+    assert_eq!(store.note_time(at(3), &clocks).await, Ok(far));
 }
 
 proptest! {

@@ -19,11 +19,9 @@ fn machine_with(service: &str, socket: bool) -> Option<Machine> {
 
 #[test]
 fn a_listener_of_systemd_is_refused_and_show_says_why() {
-    let Some(machine) =
-        machine_with(&unit("activated", "StandardInput=socket\nStandardOutput=journal"), true)
-    else {
-        return;
-    };
+    // Another user than the daemon's: what it has open is known all the same.
+    let service = unit("activated", "User=nobody\nStandardInput=socket\nStandardOutput=journal");
+    let Some(machine) = machine_with(&service, true) else { return };
     machine.start("hook.socket");
     // Somebody whom no service lists starts it.
     assert!(machine.outside().talks_to(PORT, v4(3)));
@@ -31,6 +29,8 @@ fn a_listener_of_systemd_is_refused_and_show_says_why() {
     assert!(!machine.outside().talks_to(PORT, v4(0)), "the policy is for the service");
     let said = machine.picoseg(&["show", "provider"]).ok().stdout;
     assert!(said.contains("/system.slice/hook.socket") && said.contains(r#"unit = "hook.socket""#), "{said}");
+    let process = machine.property("hook.service", "MainPID");
+    assert!(said.contains(&format!("process {process} of unit:hook.service holds it")), "{said}");
     machine.picoseg(&["check"]).ok().explains(&["hook.socket\" }"]);
 
     // The remedy: the maker is the subject.

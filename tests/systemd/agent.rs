@@ -5,10 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use std::{fs, process, thread};
 
 use crate::outside::{echoes, send_back};
+use crate::traffic::{flood, stream_for};
 
 /// Where it is inside.
 pub const AGENT: &str = "/usr/lib/picoseg-tests/agent";
@@ -111,6 +113,11 @@ fn play(role: &str) -> io::Result<()> {
             let listener = TcpListener::from(io::stdin().as_fd().try_clone_to_owned()?);
             ready();
             serve(&listener)
+        }
+        ["stream", name, remotes] => stream_for(name, &addresses(remotes)?, ready),
+        ["flood", remotes] => {
+            ready();
+            flood(&[], &addresses(remotes)?, &AtomicBool::new(false))
         }
         ["hasty", forbidden, allowed] => hasty(&addresses(forbidden)?, &addresses(allowed)?),
         _ => Err(io::Error::other("no such role")),

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 
-use crate::agent::unit;
+use crate::agent::{AGENT, unit};
 use crate::clock::{until, within};
 use crate::machine::{MOMENT, Machine};
 use crate::outside::{v4, v6};
@@ -45,7 +45,10 @@ fn the_journal_and_the_command_are_told_who_it_was() {
         events.into_iter().find(|event| event["REASON"] == reason)
     };
     let told = within(MOMENT, || source("undeclared")).expect("the journal has the source");
+    let process = machine.property("else.service", "MainPID");
     for (field, value) in [
+        ("PID", &*process),
+        ("EXE", AGENT),
         ("SERVICE", "pay"),
         ("DIRECTION", "egress"),
         ("SUBJECT", "unit:else.service"),
@@ -67,7 +70,8 @@ fn the_journal_and_the_command_are_told_who_it_was() {
     let line: Value = serde_json::from_str(heard.lines().next().unwrap()).unwrap();
     assert_eq!(line["subject"], "unit:else.service", "{line:#}");
     assert_eq!((&line["reason"], &line["event"]), (&"expired".into(), &"new_source".into()));
-    let caps = within(MOMENT, || fs::read_to_string(machine.path(&format!("{HEARD}.caps"))).ok()).unwrap();
+    let caps = || fs::read_to_string(machine.path(&format!("{HEARD}.caps"))).ok();
+    let caps = within(MOMENT, || caps().filter(|text| text.lines().count() == 2)).expect("it writes them");
     assert_eq!(caps.matches("0000000000000000").count(), 2, "{caps}");
     let journal = machine.journal(DAEMON);
     assert!(!journal.contains("WARN") && !journal.contains("ERROR"), "{journal}");

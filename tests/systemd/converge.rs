@@ -21,6 +21,7 @@ use crate::cli;
 use crate::clock::until;
 use crate::machine::{MOMENT, Machine, System};
 use crate::outside::{Echo, v4};
+use crate::schedule::file;
 use crate::skip::skipped;
 
 /// Where the package lies inside.
@@ -114,6 +115,15 @@ impl Site {
         until("the provider's attempt is on record", MOMENT, || self.attempts(reason) > before);
     }
 
+    /// The files are as the tool wrote them, and what is in force is not.
+    pub fn somebody_applies_something_else(&self) {
+        let path = file(SERVICE);
+        let edit =
+            "cp -p $0 /root/kept && sed -i 's,443/tcp,444/tcp,' $0 && picoseg apply && cp -p /root/kept $0";
+        self.machine.run(&["sh", "-c", edit, &path]).ok();
+        assert!(!self.subject.talks_to(provider()), "the port is another one");
+    }
+
     /// What is in force, without what changes by itself.
     pub fn table(&self) -> String {
         self.machine.status()["ruleset_digest"].to_string()
@@ -121,7 +131,8 @@ impl Site {
 
     /// Everything that a tool could change and must not: what is in force, and what lies below `/etc/picoseg`.
     pub fn everything(&self) -> String {
-        let listing = r#"find /etc/picoseg -printf '%p %y %m %u %g %T@ ' -type f -exec sha256sum {} \; -o -printf '\n'"#;
+        // A directory has another time when a copy lay in it to be checked.
+        let listing = r"find /etc/picoseg -printf '%p %y %m %u %g ' -type f -printf '%T@ ' -exec sha256sum {} \; -o -printf '\n'";
         let files = self.machine.run(&["sh", "-c", listing]).ok().stdout;
         format!("{}\n{files}", self.table())
     }
@@ -187,9 +198,14 @@ fn provider() -> SocketAddr {
     SocketAddr::new(v4(0), PORT)
 }
 
-/// The package to test. `None` after saying so; under `CI=true` there has to be one.
+/// The Debian package to test. `None` after saying so; under `CI=true` there has to be one.
 pub fn package() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("PICOSEG_DEB") {
+    newest("PICOSEG_DEB", "picoseg_", "deb")
+}
+
+/// The package that a variable names, or the newest of its kind in `target/package`.
+pub fn newest(variable: &str, prefix: &str, extension: &str) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
         return Some(path.into());
     }
     let target = Path::new(env!("CARGO_BIN_EXE_picoseg")).ancestors().nth(2).expect("target/PROFILE/PROGRAM");
@@ -198,25 +214,31 @@ pub fn package() -> Option<PathBuf> {
     };
     let is_package = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        name.starts_with("picoseg_") && path.extension().is_some_and(|kind| kind == "deb")
+        name.starts_with(prefix) && path.extension().is_some_and(|kind| kind == extension)
     };
     let entries = fs::read_dir(target.join("package")).into_iter().flatten().flatten();
     let newest = entries.map(|entry| entry.path()).filter(is_package).max_by_key(made);
     if newest.is_none() {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no package: run scripts/package");
-        skipped("there is no package: run scripts/package, or name one with PICOSEG_DEB");
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no .{extension}: run scripts/package");
+        skipped(&format!(
+            "there is no .{extension}: run scripts/package --format all, or name one with {variable}"
+        ));
     }
     newest
 }
 
-/// Copies a directory and all that is in it.
+/// Copies a directory with the files that are in it.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap_or_else(|e| panic!("{}: {e}", to.display()));
     for entry in fs::read_dir(from).unwrap_or_else(|e| panic!("{}: {e}", from.display())).flatten() {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
-        match path.is_dir() {
-            true => copy(&path, &target),
-            false => drop(fs::copy(&path, &target).unwrap_or_else(|e| panic!("{}: {e}", path.display()))),
+        match entry.file_type().expect("an entry of a directory") {
+            kind if kind.is_dir() => copy(&path, &target),
+            kind if kind.is_file() => {
+                fs::copy(&path, &target).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            }
+            // Tests of the Puppet module link it into itself.
+            _ => {}
         }
     }
 }

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use crate::cli::Cli;
 use crate::netns::Netns;
+use crate::traffic::Going;
 
 pub const MACHINE4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+pub const MACHINE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 /// How many addresses there are outside, of each family.
 const ADDRESSES: u8 = 4;
 /// Longer than the first retransmission of a SYN.
@@ -37,7 +39,7 @@ impl Outside {
         }
         inside.ip(&format!("link add host0 type veth peer name wire0 netns {}\n", netns.name()));
         inside.ip(&format!(
-            "link set host0 up\naddr add {MACHINE4}/24 dev host0\naddr add 2001:db8::1/64 dev host0 nodad\n"
+            "link set host0 up\naddr add {MACHINE4}/24 dev host0\naddr add {MACHINE6}/64 dev host0 nodad\n"
         ));
         let mut commands = String::from("link set wire0 up\n");
         for number in 0..ADDRESSES {
@@ -74,6 +76,16 @@ impl Outside {
             Ok::<_, std::io::Error>(TcpStream::from(socket))
         });
         socket.is_ok_and(echoes)
+    }
+
+    /// Sends what nobody asked for, from these addresses, until it is stopped.
+    pub fn floods(&self, from: &[IpAddr], to: &[SocketAddr]) -> Going {
+        self.netns.run(|| Going::flood(from.to_vec(), to.to_vec()))
+    }
+
+    /// Keeps connections from these addresses, with words that come back, until it is stopped.
+    pub fn streams(&self, from: &[IpAddr], to: &[SocketAddr]) -> Going {
+        self.netns.run(|| Going::stream(from.to_vec(), to.to_vec()))
     }
 
     /// UDP and TCP packets that have arrived from the machine at an address of either family.

@@ -5,9 +5,9 @@
 #
 # There is no Chef client in Debian, and CI cannot install one. This executes the part of Chef's language that the cookbook
 # uses, as Chef documents it: attributes, libraries, recipes, custom resources with typed properties, and the resources
-# package, dpkg_package, directory, file, template, service and execute, with verify, notifies, guards and why-run. What the cookbook
-# uses beyond that fails here as an unknown method. It is a test double: it proves that the cookbook's own code runs and what
-# it does to a host, not that every release of Chef does the same.
+# package, dpkg_package, directory, file, template, service, execute and notify_group, with verify, notifies, guards and
+# why-run. What the cookbook uses beyond that fails here as an unknown method. It is a test double: it proves that the
+# cookbook's own code runs and what it does to a host, not that every release of Chef does the same.
 #
 #   ruby harness.rb --cookbook DIR [--attributes JSON] [--why-run] RECIPE_FILE
 #

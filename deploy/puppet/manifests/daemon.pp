@@ -1,4 +1,4 @@
-# @summary The units, and what is in force.
+# @summary The units. They do not depend on schedules: a bad one keeps no daemon from running.
 #
 # @api private
 class picoseg::daemon {
@@ -7,19 +7,10 @@ class picoseg::daemon {
       ensure => $picoseg::service_ensure,
       enable => $picoseg::service_enable,
     }
-  }
 
-  if $picoseg::service_manage and $picoseg::service_ensure == 'running' {
-    # Not a refresh of the service: what is in force may differ from files that Puppet finds as it left them, when somebody
-    # applied others, or when a change could not be applied at the last run. What a person ordered (suspend, decommission,
-    # extend) is no difference.
-    exec { 'picoseg apply':
-      command   => file('picoseg/apply.sh'),
-      unless    => 'picoseg plan --exit-code',
-      path      => ['/usr/bin', '/bin'],
-      provider  => 'shell',
-      logoutput => 'on_failure',
-      require   => Service['picosegd'],
+    # Before the network is up, and what subjects that are programs need. The daemon starts the second one.
+    service { ['picoseg-early', 'picoseg-exec']:
+      enable => $picoseg::service_enable,
     }
   }
 }

@@ -82,11 +82,17 @@ class picoseg (
 
   contain picoseg::install
   contain picoseg::config
+  contain picoseg::lists
   contain picoseg::daemon
+  contain picoseg::in_force
 
   Class['picoseg::install']
   -> Class['picoseg::config']
+  -> Class['picoseg::lists']
+
+  Class['picoseg::config']
   -> Class['picoseg::daemon']
+  -> Class['picoseg::in_force']
 
   $lists.each |$name, $parameters| {
     picoseg::list { $name: * => $parameters }

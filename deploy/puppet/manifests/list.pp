@@ -27,11 +27,10 @@ define picoseg::list (
     $content = undef
   }
 
-  # Schedules and segments are judged together with their lists.
   picoseg::file { "${picoseg::lists_directory}/${name}.txt":
     kind    => 'list',
     content => $content,
-    require => File['/etc/picoseg/picoseg.toml'],
-    before  => File[$picoseg::services_directory, $picoseg::segments_directory],
+    require => Class['picoseg::config'],
+    before  => Class['picoseg::lists', 'picoseg::in_force'],
   }
 }

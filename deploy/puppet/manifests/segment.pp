@@ -51,7 +51,7 @@ define picoseg::segment (
   picoseg::file { "${picoseg::segments_directory}/${name}.toml":
     kind    => 'segment',
     content => $content,
-    require => Class['picoseg::config'],
-    before  => Class['picoseg::daemon'],
+    require => Class['picoseg::lists'],
+    before  => Class['picoseg::in_force'],
   }
 }

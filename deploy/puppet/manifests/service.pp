@@ -104,7 +104,7 @@ define picoseg::service (
   picoseg::file { "${picoseg::services_directory}/${name}.toml":
     kind    => 'service',
     content => $content,
-    require => Class['picoseg::config'],
-    before  => Class['picoseg::daemon'],
+    require => Class['picoseg::lists'],
+    before  => Class['picoseg::in_force'],
   }
 }

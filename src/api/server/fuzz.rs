@@ -48,14 +48,21 @@ async fn serve(side: Side, bytes: &[u8]) -> Vec<u8> {
 
 /// Nothing but what may be asked reaches the loop.
 fn answer(side: Side, Asked { ask, reply }: Asked) {
-    if let Ask::Order { reason, by, .. } = &ask {
-        assert_eq!((side, reason::check(reason), by.is_empty()), (Side::Control, Ok(()), false));
-    }
-    if let Ask::Apply { .. } = &ask {
-        assert_eq!(side, Side::Control);
-    }
-    if let Ask::Settle(settle) = &ask {
-        assert!(settle.cgroup.starts_with('/') && !settle.cgroup.contains("/../"));
+    match &ask {
+        Ask::Order { reason, by, .. } | Ask::Extend { reason, by, .. } => {
+            assert_eq!((side, reason::check(reason), by.is_empty()), (Side::Control, Ok(()), false));
+        }
+        Ask::Apply { .. } | Ask::Confirm { .. } => assert_eq!(side, Side::Control),
+        Ask::Settle(settle) => assert!(settle.cgroup.starts_with('/') && !settle.cgroup.contains("/../")),
+        Ask::Status
+        | Ask::Services
+        | Ask::Show(_)
+        | Ask::Report(_)
+        | Ask::Attempts(_)
+        | Ask::Explain(_)
+        | Ask::Flows(_)
+        | Ask::Plan
+        | Ask::Audit(_) => {}
     }
     let body = serde_json::json!({ "schema": 1, "asked": format!("{ask:?}") });
     let _ = reply.send(Answer { outcome: Outcome::Done, body });

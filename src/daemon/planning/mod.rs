@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::acceptance::may_apply;
 use super::answer::{done, failure, invalid};
+use super::confirmation::ConfirmationError;
 use super::engine::Engine;
 use crate::api::ask::{Answer, Outcome};
 use crate::api::body::{Change, Plan, SCHEMA};
@@ -49,6 +50,9 @@ pub struct Draft {
     namespaces: Vec<(Subject, u32)>,
     config_error: Option<String>,
     store_error: Option<String>,
+    waits: Option<ConfirmationError>,
+    /// Why the table is not what is in force.
+    damage: Option<String>,
 }
 
 impl Draft {
@@ -60,6 +64,8 @@ impl Draft {
             namespaces: engine.subjects.namespaces(),
             config_error: engine.config_error.clone(),
             store_error: engine.store_error.clone(),
+            waits: engine.confirmation.waits(),
+            damage: engine.drift.unrepaired(),
         }
     }
 
@@ -84,13 +90,18 @@ impl Draft {
             loaded,
             next: &candidate.next,
             config_error: self.config_error.as_deref(),
+            damage: self.damage.as_deref(),
         };
         let changes = sides.changes();
         let (cuts, mut warnings) = match changes.is_empty() {
             true => (Vec::new(), Vec::new()),
             false => self.consequences(&candidate, &changes),
         };
-        if let Err(error) = may_apply(&self.world, self.store_error.as_deref(), loaded) {
+        let refused = match &self.waits {
+            Some(waits) => Err(waits.clone().into()),
+            None => may_apply(&self.world, self.store_error.as_deref(), loaded),
+        };
+        if let Err(error) = refused {
             warnings.insert(0, format!("`apply` would refuse this: {error}"));
         }
         warnings.extend(loaded.warnings.iter().map(in_a_line));

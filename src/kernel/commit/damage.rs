@@ -10,12 +10,11 @@ use super::attributes::{Attribute, Attributes};
 use super::batch::hook_from;
 use super::error::CommitError;
 use super::expression::OBJECT_COUNTER;
-use super::news::News;
-use super::read::{Found, Held, assembled, attribute, object_of};
+use super::news::{News, Touched};
+use super::read::{Found, Held, assembled, attribute, object_of, texts_in};
 use super::set::{flags, key_length};
 use super::verify::{LATE_MS, Times, comparable, compare, texts};
 use super::{Standing, Table, userdata};
-use crate::kernel::ffi;
 use crate::model::Time;
 use crate::plan::repair::{ChainDamage, CounterDamage, Damage, SetDamage, Stranger, leading_to};
 use crate::ruleset::{Chain, Element, Hook, Key, Ruleset, Set, SetKind};
@@ -66,6 +65,8 @@ impl Table {
                 return Ok(None);
             }
             Standing::Orphaned | Standing::Asleep(_) => true,
+            // The kernel refuses everybody else.
+            Standing::Ours if self.protects() && !news.suspected => return Ok(Some(Damage::default())),
             Standing::Ours => false,
         };
         let mut damage = Damage { flags, ..Damage::default() };
@@ -84,7 +85,7 @@ impl Table {
         damage: &mut Damage,
     ) -> Result<(), CommitError> {
         let unknown = |name: &String| !wanted.chains.contains_key(name);
-        if news.missed || news.chains_listed || news.chains.iter().any(unknown) {
+        if news.is_about_everything() || news.chains_listed || news.chains.iter().any(unknown) {
             let found = self.hung()?;
             for (name, chain) in &found {
                 let judged = match wanted.chains.get(name) {
@@ -99,7 +100,7 @@ impl Table {
         for name in news.chains.iter().filter(|name| wanted.chains.contains_key(*name)) {
             damage.chains.entry(name.clone()).or_insert(ChainDamage::Changed);
         }
-        if news.missed {
+        if news.is_about_everything() {
             let found = self.all_rules()?;
             for (name, chain) in &wanted.chains {
                 let known = damage.chains.contains_key(name);
@@ -118,7 +119,7 @@ impl Table {
         damage: &mut Damage,
     ) -> Result<(), CommitError> {
         let unknown = |name: &String| !wanted.sets.contains_key(name);
-        if !news.missed && news.sets.is_empty() && !news.elements.keys().any(unknown) {
+        if !news.is_about_everything() && news.sets.is_empty() && !news.elements.keys().any(unknown) {
             return Ok(());
         }
         let found = self.sets()?;
@@ -154,7 +155,7 @@ impl Table {
             .filter(|(_, damage)| matches!(damage, ChainDamage::Missing | ChainDamage::Moved))
             .map(|(name, _)| name.clone())
             .collect();
-        let mut names: BTreeSet<&String> = match news.missed {
+        let mut names: BTreeSet<&String> = match news.is_about_everything() {
             true => wanted.sets.keys().collect(),
             false => news.elements.keys().collect(),
         };
@@ -166,9 +167,9 @@ impl Table {
             };
             let touched = news.elements.get(name).unwrap_or(&none);
             let judged = match set.kind {
-                SetKind::Dynamic { .. } => put_in(touched),
+                SetKind::Dynamic { .. } => interfered(touched, clock()),
                 SetKind::Plain | SetKind::Verdicts => {
-                    self.compare_elements(name, set, touched, news.missed, clock)?
+                    self.compare_elements(name, set, touched, news.is_about_everything(), clock)?
                 }
             };
             damage.sets.extend(judged.map(|judged| (name.clone(), judged)));
@@ -180,7 +181,7 @@ impl Table {
         &mut self,
         name: &str,
         set: &Set,
-        touched: &BTreeMap<Key, bool>,
+        touched: &BTreeMap<Key, Touched>,
         all: bool,
         clock: &dyn Fn() -> Time,
     ) -> Result<Option<SetDamage>, CommitError> {
@@ -213,7 +214,7 @@ impl Table {
         wanted: &Ruleset,
         damage: &mut Damage,
     ) -> Result<(), CommitError> {
-        let (found, asked): (BTreeSet<String>, &BTreeSet<String>) = match news.missed {
+        let (found, asked): (BTreeSet<String>, &BTreeSet<String>) = match news.is_about_everything() {
             true => (self.counters()?.into_keys().collect(), &wanted.counters),
             false if news.counters.is_empty() => return Ok(()),
             false => (self.counters_named(&news.counters)?.into_keys().collect(), &news.counters),
@@ -227,7 +228,7 @@ impl Table {
 
     /// Objects of other kinds than ours.
     fn strangers(&mut self, news: &News, damage: &mut Damage) -> Result<(), CommitError> {
-        if !news.missed && news.strangers.is_empty() {
+        if !news.is_about_everything() && news.strangers.is_empty() {
             return Ok(());
         }
         let table = self.name.clone();
@@ -266,8 +267,8 @@ impl Table {
         let mut found: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
         for message in &messages {
             let chain = Attributes::of_message(message).find_kind(attribute::RULE_CHAIN).map(Attribute::text);
-            if let (Some(chain), Some(rule)) = (chain, ffi::Rule::parse(message)) {
-                found.entry(chain).or_default().push(rule.texts());
+            if let Some(chain) = chain {
+                found.entry(chain).or_default().push(texts_in(message));
             }
         }
         Ok(found)
@@ -330,11 +331,20 @@ fn is_made_anew(damage: Option<&SetDamage>) -> bool {
     matches!(damage, Some(SetDamage::Missing | SetDamage::Another | SetDamage::Foreign))
 }
 
-/// Elements that somebody put into a set that only packets fill.
-fn put_in(touched: &BTreeMap<Key, bool>) -> Option<SetDamage> {
-    let wrong: Vec<_> =
-        touched.iter().filter(|(_, added)| **added).map(|(key, _)| (key.clone(), None)).collect();
-    (!wrong.is_empty()).then(|| SetDamage::Elements { wrong, missing: BTreeSet::new() })
+/// Elements that somebody put into a set that only packets fill, or took out of it.
+fn interfered(touched: &BTreeMap<Key, Touched>, now: Time) -> Option<SetDamage> {
+    let (mut wrong, mut lost) = (Vec::new(), Vec::new());
+    for (key, touched) in touched {
+        match touched {
+            Touched::Added => wrong.push((key.clone(), None)),
+            Touched::Removed { expires_ms } => {
+                let left = |ms: u64| chrono::TimeDelta::milliseconds(i64::try_from(ms).unwrap_or(0));
+                let closes_at = expires_ms.map(|ms| now + left(ms));
+                lost.push((key.clone(), Element { closes_at, ..Element::default() }));
+            }
+        }
+    }
+    (!touched.is_empty()).then_some(SetDamage::Filled { wrong, lost })
 }
 
 /// The size and the timeout, in milliseconds, that a set is declared with.

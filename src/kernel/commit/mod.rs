@@ -388,6 +388,9 @@ fn deletes_expiring(step: &Step) -> bool {
 }
 
 #[cfg(test)]
+mod kept_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::ruleset::{Element, Key};

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::attributes::{Attribute, Attributes, Header, PREAMBLE};
 use super::batch::LIST_ELEMENTS;
 use super::error::CommitError;
-use super::read::keys_in;
+use super::read::elements_in;
 use super::{Standing, Table, expression};
 use crate::kernel::netlink::{Connection, Protocol};
 use crate::plan::repair::Stranger;
@@ -50,8 +50,10 @@ const OBJECT_TYPE: u16 = 3;
 /// What others touched since it was last looked at.
 #[derive(Debug, Default, Clone)]
 pub struct News {
-    /// Something was not heard, or too much: everything may be different.
+    /// Something was not heard, or too much: everything may be different, unless nobody else can write to the table.
     pub missed: bool,
+    /// The kernel did not do what we wanted: everything may be different.
+    pub suspected: bool,
     /// The table was there and its flags changed, or it was deleted.
     pub table: bool,
     pub table_deleted: bool,
@@ -62,8 +64,7 @@ pub struct News {
     /// Sets that were made or deleted.
     pub sets: BTreeSet<String>,
     pub sets_deleted: BTreeSet<String>,
-    /// Keys that were added to sets (true) or taken out.
-    pub elements: BTreeMap<String, BTreeMap<Key, bool>>,
+    pub elements: BTreeMap<String, BTreeMap<Key, Touched>>,
     pub counters: BTreeSet<String>,
     pub counters_deleted: BTreeSet<String>,
     pub strangers: BTreeSet<(Stranger, String)>,
@@ -71,9 +72,20 @@ pub struct News {
     pub by: BTreeSet<String>,
 }
 
+/// What was first done to an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touched {
+    Added,
+    /// It had so many milliseconds left, if it was to expire.
+    Removed {
+        expires_ms: Option<u64>,
+    },
+}
+
 impl News {
     pub fn is_empty(&self) -> bool {
         !self.missed
+            && !self.suspected
             && !self.table
             && !self.chains_listed
             && self.chains.is_empty()
@@ -81,6 +93,11 @@ impl News {
             && self.elements.is_empty()
             && self.counters.is_empty()
             && self.strangers.is_empty()
+    }
+
+    /// Everything is to be compared.
+    pub(super) fn is_about_everything(&self) -> bool {
+        self.missed || self.suspected
     }
 
     fn note(&mut self, kind: i32, attributes: &Attributes) {
@@ -104,7 +121,13 @@ impl News {
             libc::NFT_MSG_NEWSETELEM | libc::NFT_MSG_DELSETELEM if !is_anonymous(&name) => {
                 let known = self.elements.entry(name).or_default();
                 let list = attributes.clone().find_kind(LIST_ELEMENTS);
-                known.extend(keys_in(list).map(|key| (key, kind == libc::NFT_MSG_NEWSETELEM)));
+                for found in elements_in(list) {
+                    let touched = match kind {
+                        libc::NFT_MSG_NEWSETELEM => Touched::Added,
+                        _ => Touched::Removed { expires_ms: found.expires_ms },
+                    };
+                    known.entry(found.key).or_insert(touched);
+                }
                 self.missed |= known.len() > NAMES;
             }
             libc::NFT_MSG_NEWOBJ | libc::NFT_MSG_DELOBJ => {
@@ -146,8 +169,9 @@ impl News {
         let all = self.chains.len() + self.sets.len() + self.counters.len() + self.strangers.len();
         if self.missed || all + self.elements.len() > NAMES {
             let (table_deleted, by) = (self.table_deleted, std::mem::take(&mut self.by));
+            let suspected = self.suspected;
             let strangers = std::mem::take(&mut self.strangers).into_iter().take(NAMES).collect();
-            *self = Self { missed: true, table_deleted, by, strangers, ..Self::default() };
+            *self = Self { missed: true, suspected, table_deleted, by, strangers, ..Self::default() };
         }
         while self.by.len() > 8 {
             self.by.pop_last();
@@ -321,6 +345,7 @@ impl Table {
 impl News {
     pub fn append(&mut self, other: Self) {
         self.missed |= other.missed;
+        self.suspected |= other.suspected;
         self.table |= other.table;
         self.table_deleted |= other.table_deleted;
         self.chains_listed |= other.chains_listed;
@@ -328,7 +353,10 @@ impl News {
         self.sets.extend(other.sets);
         self.sets_deleted.extend(other.sets_deleted);
         for (set, keys) in other.elements {
-            self.elements.entry(set).or_default().extend(keys);
+            let known = self.elements.entry(set).or_default();
+            for (key, touched) in keys {
+                known.entry(key).or_insert(touched);
+            }
         }
         self.counters.extend(other.counters);
         self.counters_deleted.extend(other.counters_deleted);

@@ -250,11 +250,7 @@ impl Table {
         let messages = self.reader.dump("the rules of a chain", libc::NFT_MSG_GETRULE as u16, |request| {
             request.text(RULE_TABLE, &table).text(RULE_CHAIN, chain)
         })?;
-        // What cannot be read is no wanted rule either.
-        let unreadable = || vec!["unreadable".to_owned()];
-        let texts =
-            |message: &Vec<u8>| ffi::Rule::parse(message).map_or_else(unreadable, |rule| rule.texts());
-        Ok(messages.iter().map(texts).collect())
+        Ok(messages.iter().map(|message| texts_in(message)).collect())
     }
 
     pub(super) fn dump_elements(&mut self, set: &str) -> Result<Vec<Found>, CommitError> {
@@ -407,12 +403,7 @@ fn is_exactly(asked: &Ends, first: &Found, end: Option<Option<Found>>) -> bool {
 }
 
 pub(super) fn found_in(message: &[u8]) -> Vec<Found> {
-    Attributes::of_message(message)
-        .find_kind(LIST_ELEMENTS)
-        .into_iter()
-        .flat_map(Attribute::inside)
-        .filter_map(|element| found(&element.inside()))
-        .collect()
+    elements_in(Attributes::of_message(message).find_kind(LIST_ELEMENTS)).collect()
 }
 
 fn found(element: &Attributes) -> Option<Found> {
@@ -461,9 +452,14 @@ fn bare((key, held): (Key, Held)) -> (Key, Element) {
     (key, Element { last: held.last, verdict: held.verdict, ..Element::default() })
 }
 
-/// The keys in a list of elements.
-pub(super) fn keys_in(list: Option<Attribute>) -> impl Iterator<Item = Key> {
-    list.into_iter().flat_map(Attribute::inside).filter_map(|element| Some(found(&element.inside())?.key))
+/// A list of elements.
+pub(super) fn elements_in(list: Option<Attribute>) -> impl Iterator<Item = Found> {
+    list.into_iter().flat_map(Attribute::inside).filter_map(|element| found(&element.inside()))
+}
+
+/// The texts of a rule. What cannot be read is no wanted rule either.
+pub(super) fn texts_in(message: &[u8]) -> Vec<String> {
+    ffi::Rule::parse(message).map_or_else(|| vec!["unreadable".to_owned()], |rule| rule.texts())
 }
 
 /// The type and the name of an object of this table.

@@ -11,7 +11,7 @@ use super::{Table, rule};
 use crate::kernel::ffi;
 use crate::model::Time;
 use crate::plan::{Changeset, Step};
-use crate::ruleset::{Element, Hook, Key, Rule, Set};
+use crate::ruleset::{Element, Hook, Key, Rule, Set, SetKind};
 
 /// Elements of each set that are looked at, and counters, evenly spread: some milliseconds.
 const SAMPLE: usize = 2048;
@@ -87,6 +87,9 @@ impl<'a> Expected<'a> {
                 let rules = self.rules.entry(chain).or_insert_with(|| (Vec::new(), new));
                 rules.0.push(rule);
             }
+            // Packets change them.
+            Step::AddElements(_, set, _) | Step::DeleteElements(_, set, _)
+                if matches!(set.kind, SetKind::Dynamic { .. }) => {}
             Step::AddElements(name, set, elements) => {
                 let known = self.elements_of(name, set);
                 known.extend(

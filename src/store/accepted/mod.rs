@@ -85,8 +85,12 @@ pub enum AcceptedError {
 
 /// Reads the snapshot of a state directory; `None` where there is none.
 pub fn read(directory: &Path) -> Result<Option<Accepted>, AcceptedError> {
-    let path = directory.join(FILE);
-    match read_bytes(&path) {
+    read_from(directory, FILE)
+}
+
+pub(super) fn read_from(directory: &Path, name: &str) -> Result<Option<Accepted>, AcceptedError> {
+    let path = directory.join(name);
+    match read_bytes(&path, MAX) {
         Ok(bytes) => decode(&path, &bytes).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(&path, "read", &error)),
@@ -95,9 +99,22 @@ pub fn read(directory: &Path) -> Result<Option<Accepted>, AcceptedError> {
 
 /// Replaces the snapshot of a state directory, whole or not at all.
 pub fn write(directory: &Path, accepted: &Accepted) -> Result<(), AcceptedError> {
-    let path = directory.join(FILE);
+    write_to(directory, FILE, accepted)
+}
+
+pub(super) fn write_to(directory: &Path, name: &str, accepted: &Accepted) -> Result<(), AcceptedError> {
+    let path = directory.join(name);
     let bytes = encode(&path, accepted, MAX)?;
     replace(directory, &path, &bytes).map_err(|error| failed(&path, "write", &error))
+}
+
+/// The SHA-256, in hexadecimal, over the texts of all files that are there: what departed does not count.
+pub fn digest(accepted: &Accepted) -> String {
+    let mut there = accepted.clone();
+    there.services.retain(|_, service| service.departed.is_none());
+    // Texts and digests, by name: there is nothing that JSON could not say.
+    let text = serde_json::to_string(&Document::of(&there)).unwrap_or_default();
+    hex(&Sha256::digest(text))
 }
 
 /// What stands before the checksum, and between it and what it is over.
@@ -146,19 +163,20 @@ fn is_whole(bytes: &[u8]) -> bool {
 }
 
 /// Reads one byte more than is allowed at most, so that too much is noticed.
-fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_bytes(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file =
         OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
     let mut bytes = Vec::new();
-    file.take(MAX + 1).read_to_end(&mut bytes)?;
+    file.take(max + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn replace(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = directory.join(format!("{FILE}.tmp"));
+/// Replaces a file of a directory, whole or not at all.
+pub(super) fn replace(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("json.tmp");
     let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // A left-over is overwritten by the next attempt.
@@ -180,7 +198,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn failed(path: &Path, what: &'static str, error: &io::Error) -> AcceptedError {
+pub(super) fn failed(path: &Path, what: &'static str, error: &io::Error) -> AcceptedError {
     AcceptedError::Io { path: path.to_owned(), what, cause: error.to_string() }
 }
 

@@ -29,8 +29,9 @@ const IDENTITY: &str = "PICOSEG_E2E_AGENT";
 const TEST: &str = "agent::an_agent_is_who_it_should_be";
 /// No answer takes longer: each question has a limit of its own below this.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-/// Shorter than the first retransmission of a SYN, so that one attempt is one packet.
 const CONNECT_WITHIN: Duration = Duration::from_millis(700);
+/// Shorter than the first retransmission of a SYN, so that one attempt is one packet.
+const CONNECT_WITHIN_AT_MOST: Duration = Duration::from_millis(950);
 const HEAR_WITHIN: Duration = Duration::from_secs(2);
 
 pub struct Agent {
@@ -55,7 +56,7 @@ impl Agent {
     pub fn spawn_as(cgroup: Option<&Path>, uid: u32, gid: u32) -> Self {
         let identity = Identity { cgroup: cgroup.map(Path::to_owned), uid, gid };
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        ours.set_read_timeout(Some(ANSWER_WITHIN)).expect("a socket of ours");
+        ours.set_read_timeout(Some(clock::patient(ANSWER_WITHIN))).expect("a socket of ours");
         let child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["--exact", TEST, "--nocapture", "--test-threads=1"])
             .env(IDENTITY, serde_json::to_string(&identity).expect("plain data"))
@@ -88,12 +89,12 @@ impl Agent {
     // TCP
 
     pub fn connect(&self, remote: SocketAddr) -> Result<Socket<'_>, Failure> {
-        self.socket(&Ask::Connect { remote, local: None, timeout: CONNECT_WITHIN })
+        self.socket(&Ask::Connect { remote, local: None, timeout: connect_within() })
     }
 
     /// From a local address and port of our choice.
     pub fn connect_from(&self, local: SocketAddr, remote: SocketAddr) -> Result<Socket<'_>, Failure> {
-        self.socket(&Ask::Connect { remote, local: Some(local), timeout: CONNECT_WITHIN })
+        self.socket(&Ask::Connect { remote, local: Some(local), timeout: connect_within() })
     }
 
     /// Connects, and sends a word that comes back: the path is open in both directions.
@@ -184,7 +185,7 @@ impl Agent {
 
     /// Whether an echo request is answered.
     pub fn pings(&self, remote: IpAddr) -> bool {
-        self.done(&Ask::Ping { remote, timeout: HEAR_WITHIN }).is_ok()
+        self.done(&Ask::Ping { remote, timeout: clock::patient(HEAR_WITHIN) }).is_ok()
     }
 
     // The line
@@ -228,12 +229,13 @@ impl<'a> Socket<'a> {
 
     /// The next connection of a listener that keeps them.
     pub fn accept(&self) -> Result<Socket<'a>, Failure> {
-        self.agent.socket(&Ask::Accept { listener: self.id, timeout: HEAR_WITHIN })
+        self.agent.socket(&Ask::Accept { listener: self.id, timeout: clock::patient(HEAR_WITHIN) })
     }
 
     /// Whether nobody connects to this listener in the time in which a connection would have come.
     pub fn stays_alone(&self) -> bool {
-        let asked = Ask::Accept { listener: self.id, timeout: Duration::from_millis(300) };
+        let timeout = clock::patient(Duration::from_millis(300));
+        let asked = Ask::Accept { listener: self.id, timeout };
         self.agent.socket(&asked).is_err()
     }
 
@@ -245,7 +247,8 @@ impl<'a> Socket<'a> {
         self.hear_within(HEAR_WITHIN)
     }
 
-    pub fn hear_within(&self, timeout: Duration) -> Heard {
+    pub fn hear_within(&self, limit: Duration) -> Heard {
+        let timeout = clock::patient(limit);
         match self.agent.ask(&Ask::Hear { socket: self.id, timeout }) {
             Answer::Heard(heard) => heard,
             other => unexpected(&other),
@@ -335,6 +338,10 @@ impl<'a> Socket<'a> {
     pub fn reset(&self) {
         self.agent.done(&Ask::Close { socket: self.id, reset: true }).expect("it was open");
     }
+}
+
+fn connect_within() -> Duration {
+    clock::patient(CONNECT_WITHIN).min(CONNECT_WITHIN_AT_MOST)
 }
 
 fn unexpected(answer: &Answer) -> ! {

@@ -126,7 +126,7 @@ pub fn connect(remote: SocketAddr, local: Option<SocketAddr>, timeout: Duration)
 /// Connects with TCP Fast Open: nothing is sent before the first words.
 pub fn fast_open(remote: SocketAddr, text: &str) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(remote), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_write_timeout(Some(EXCHANGE_WITHIN))?;
+    socket.set_write_timeout(Some(clock::patient(EXCHANGE_WITHIN)))?;
     socket.send_to_with_flags(text.as_bytes(), &remote.into(), libc::MSG_FASTOPEN)?;
     Ok(TcpStream::from(socket))
 }
@@ -220,8 +220,8 @@ pub fn exchange(remote: SocketAddr, close: Close, late: Duration, count: u32, wo
 
 /// The client's side of a short connection.
 fn call(remote: SocketAddr, close: Close, late: Duration) -> io::Result<()> {
-    let mut stream = connect(remote, None, EXCHANGE_WITHIN)?;
-    stream.set_read_timeout(Some(EXCHANGE_WITHIN))?;
+    let mut stream = connect(remote, None, clock::patient(EXCHANGE_WITHIN))?;
+    stream.set_read_timeout(Some(clock::patient(EXCHANGE_WITHIN)))?;
     stream.write_all(&WORD)?;
     stream.read_exact(&mut [0; WORD.len()])?;
     match close {
@@ -235,7 +235,7 @@ fn call(remote: SocketAddr, close: Close, late: Duration) -> io::Result<()> {
 /// The server's side of a short connection.
 pub fn answer(mut stream: TcpStream, close: Close, late: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(EXCHANGE_WITHIN))?;
+    stream.set_read_timeout(Some(clock::patient(EXCHANGE_WITHIN)))?;
     stream.read_exact(&mut [0; WORD.len()])?;
     stream.write_all(&WORD)?;
     match close {

@@ -1,5 +1,6 @@
 //! The only place of these tests that reads a clock or waits.
 
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,23 @@ pub type Time = DateTime<Utc>;
 
 /// How often a condition is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
+
+/// How many times as long as elsewhere a test waits here: `PICOSEG_PATIENCE`, for machines that are emulated. Only waits
+/// become longer, not what the product promises.
+static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
+    let said = std::env::var("PICOSEG_PATIENCE").ok();
+    said.map_or(1, |times| times.parse().expect("PICOSEG_PATIENCE is a number"))
+});
+
+/// A limit that suits this machine.
+pub fn patient(usual: Duration) -> Duration {
+    usual * *PATIENCE
+}
+
+/// The time in so many milliseconds on a usual machine, as a test needs them to get ready.
+pub fn soon(milliseconds: i64) -> Time {
+    in_ms(milliseconds * i64::from(*PATIENCE))
+}
 
 pub fn now() -> Time {
     Utc::now()
@@ -34,8 +52,9 @@ pub fn reach(time: Time) {
     }
 }
 
-/// The first `Some` of `probe`, or `None` when there is none within `limit`.
+/// The first `Some` of `probe`, or `None` when there is none within a [`patient`] `limit`.
 pub fn within<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let limit = patient(limit);
     let start = Instant::now();
     loop {
         let found = probe();

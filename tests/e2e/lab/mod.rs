@@ -15,6 +15,7 @@ pub mod engine;
 mod netns;
 pub mod schedule;
 mod skip;
+pub mod wall;
 
 use std::cell::Cell;
 use std::fmt::Write as _;

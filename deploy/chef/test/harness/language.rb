@@ -229,6 +229,11 @@ module Harness
     def initialize(context)
       @context = context
     end
+
+    # No variable of the harness is within reach of the text but these two.
+    def read(text, path)
+      instance_eval(text, path)
+    end
   end
 
   # The body of an action: unified mode, so each of its resources acts where it stands.

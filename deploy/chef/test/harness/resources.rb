@@ -56,28 +56,37 @@ module Harness
   # From a file.
   class DpkgPackage < Package
     property :source, String, required: true
+    property :options, String
 
-    def action_install
+    # Of :install Chef says that any version will do.
+    def action_upgrade
       offered = Harness.sh!('dpkg-deb', '--field', source, 'Version').strip
       return if version == offered
 
-      change("install version #{offered}") { Harness.sh!('dpkg', '--install', '--force-confold', source) }
+      change("install version #{offered}") { Harness.sh!('dpkg', '--install', *options, source) }
     end
   end
 
   # Owner, group and mode of what has a path.
   module Access
     def access
-      uid = Etc.getpwnam(owner).uid
-      gid = Etc.getgrnam(group).gid
-      bits = mode.to_i(8)
       stat = File.stat(path) if File.exist?(path)
-      return if stat && stat.uid == uid && stat.gid == gid && stat.mode & 0o7777 == bits
+      return if stat && [stat.uid, stat.gid, stat.mode & 0o7777] == [*ids, bits]
 
-      change("access #{mode}") do
-        File.chown(uid, gid, path)
-        File.chmod(bits, path)
-      end
+      change("access #{mode}") { give_access(path) }
+    end
+
+    def give_access(place)
+      File.chown(*ids, place)
+      File.chmod(bits, place)
+    end
+
+    def ids
+      [Etc.getpwnam(owner).uid, Etc.getgrnam(group).gid]
+    end
+
+    def bits
+      mode.to_i(8)
     end
   end
 
@@ -92,8 +101,8 @@ module Harness
     property :mode, String
 
     def action_create
-      change('create') { Dir.mkdir(path) } unless File.directory?(path)
-      access
+      change('create') { Dir.mkdir(path) && give_access(path) } unless File.directory?(path)
+      access unless context.run.why_run && !File.exist?(path)
     end
   end
 
@@ -120,7 +129,7 @@ module Harness
     def action_create
       now = File.binread(path) if File.file?(path)
       change(difference(now.to_s, wanted)) { replace(wanted) } unless now == wanted.b
-      access
+      access if now
     end
 
     def action_delete
@@ -135,6 +144,7 @@ module Harness
         staged.close
         verifications&.each { |command| verified(command, staged.path) }
         FileUtils.cp(staged.path, "#{path}.harness")
+        give_access("#{path}.harness")
         File.rename("#{path}.harness", path)
       end
     end
@@ -195,6 +205,13 @@ module Harness
     end
   end
 
+  # Nothing but what it notifies.
+  class NotifyGroup < CoreResource
+    def action_run
+      change('run') { nil }
+    end
+  end
+
   # A command.
   class Execute < CoreResource
     default_action :run
@@ -207,6 +224,6 @@ module Harness
 
   CORE = {
     package: Package, dpkg_package: DpkgPackage, directory: Directory, file: FileResource, template: Template,
-    service: Service, execute: Execute
+    service: Service, execute: Execute, notify_group: NotifyGroup
   }.freeze
 end

@@ -20,7 +20,7 @@ module Harness
 
     # Runs the text of a recipe. False after saying what failed; what was notified until then still acts.
     def converge(text, path)
-      RecipeBody.new(@root).instance_eval(text, path)
+      RecipeBody.new(@root).read(text, path)
       failure = attempt { @root.resources.each { |resource| act(resource) } }
       until @delayed.empty?
         resource, action = @delayed.shift
@@ -41,7 +41,7 @@ module Harness
       raise ArgumentError, "there is no cookbook #{cookbook}" unless cookbook == @name
 
       path = File.join(@cookbook, 'recipes', "#{recipe || 'default'}.rb")
-      RecipeBody.new(@root).instance_eval(File.read(path), path)
+      RecipeBody.new(@root).read(File.read(path), path)
     end
 
     def class_of(type, strict: true)

@@ -68,7 +68,7 @@ module Harness
   end
 
   # create_file('/path').with(mode: '0644') and the like.
-  %i[install create delete enable start nothing run].product(CORE.keys).each do |action, type|
+  %i[install upgrade create delete enable start nothing run].product(CORE.keys).each do |action, type|
     RSpec::Matchers.define(:"#{action}_#{type}") do |name|
       chain(:with) { |values| @values = values }
       match do |run|

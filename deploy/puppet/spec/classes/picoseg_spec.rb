@@ -37,9 +37,13 @@ RSpec.describe 'picoseg' do
       is_expected.to contain_exec('picoseg apply').that_requires('Service[picosegd]')
     end
 
+    it 'has the units at boot that belong to the daemon' do
+      ['picoseg-early', 'picoseg-exec'].each { |unit| is_expected.to contain_service(unit).with_enable(true).without_ensure }
+    end
+
     it 'applies only where files and what is in force differ' do
       is_expected.to contain_exec('picoseg apply')
-        .with_unless('picoseg plan --exit-code').with_provider('shell').without_refreshonly
+        .with_unless('picoseg plan --exit-code || exit 1').with_provider('shell').without_refreshonly
     end
 
     it 'lets nothing restart the daemon' do

@@ -22,6 +22,7 @@ RSpec.describe 'picoseg::list' do
         .with(ensure: 'file', mode: '0644', validate_cmd: '/usr/bin/picoseg check --as list %')
         .with_content("# Managed by Puppet: changes made here are undone at its next run.\n192.0.2.0/24\napi.example.com\n")
       is_expected.to contain_file(file).that_requires('File[/etc/picoseg/picoseg.toml]')
+      is_expected.not_to contain_file(file).that_comes_before('Service[picosegd]')
       is_expected.to contain_file(file).that_comes_before('File[/etc/picoseg/segments.d/pay.toml]')
     end
   end

@@ -31,6 +31,7 @@ RSpec.describe 'picoseg::service' do
 
     it 'comes after the settings and before what is in force' do
       is_expected.to contain_file(file).that_requires('File[/etc/picoseg/picoseg.toml]')
+      is_expected.not_to contain_file(file).that_comes_before('Service[picosegd]')
       is_expected.to contain_file(file).that_comes_before('Exec[picoseg apply]')
     end
   end

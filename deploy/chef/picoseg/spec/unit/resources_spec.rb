@@ -168,6 +168,6 @@ describe 'picoseg::default' do
   context 'with a file of the package' do
     default_attributes['picoseg']['package']['source'] = '/root/picoseg.deb'
 
-    it { is_expected.to install_dpkg_package('picoseg').with(source: '/root/picoseg.deb') }
+    it { is_expected.to upgrade_dpkg_package('picoseg').with(source: '/root/picoseg.deb') }
   end
 end
