@@ -17,6 +17,7 @@
 mod agenda;
 mod asked;
 mod enclosures;
+mod extension;
 mod index;
 mod names;
 mod passage;
@@ -39,6 +40,7 @@ use crate::names::Names;
 use crate::schedule;
 use agenda::{Agenda, Entry};
 use enclosures::Enclosures;
+pub use extension::ExtendError;
 use index::Index;
 
 /// Everything that decides what may pass.
@@ -64,7 +66,9 @@ pub struct World {
 struct Known {
     /// As its file says it.
     file: Arc<Service>,
-    /// With the addresses that its names have; the same as `file` where it names none.
+    /// With the window that an order added; the same as `file` where none did.
+    scheduled: Arc<Service>,
+    /// With the addresses that its names have as well; the same as `scheduled` where it names none.
     service: Arc<Service>,
     record: Record,
     /// Its file is gone; it stays for its watch.
@@ -151,7 +155,7 @@ impl World {
     /// Puts a service in as it is remembered, without happenings: what a former daemon knew.
     pub fn remember(&mut self, service: Arc<Service>, record: Record, departed: bool) {
         let name = service.name.clone();
-        self.put(Known { file: Arc::clone(&service), service, record, departed });
+        self.put(Known::new(service, record.current(self.latest), departed));
         self.refresh(&name);
         if let Some(entry) = self.entry(&name) {
             // Due at once: what happened since is told when files are applied.
@@ -199,8 +203,7 @@ impl World {
             return false;
         }
         let record = known.map(|known| known.record.clone()).unwrap_or_default();
-        let file = Arc::new(service);
-        self.put(Known { service: Arc::clone(&file), file, record, departed: false });
+        self.put(Known::new(Arc::new(service), record.current(self.latest), false));
         true
     }
 
@@ -208,9 +211,9 @@ impl World {
         let index = Arc::make_mut(&mut self.index);
         let name = known.file.name.clone();
         if let Some(old) = self.services.get(&name) {
-            index.remove(&old.file);
+            index.remove(&old.scheduled);
         }
-        index.add(&known.file);
+        index.add(&known.scheduled);
         Arc::make_mut(&mut self.services).insert(name, Arc::new(known));
     }
 
@@ -253,7 +256,13 @@ impl World {
             known.record =
                 before.clone().after(&Order { at: latest, ..order.clone() }, known.service.lifetime);
         }
+        let is_shorter = known.record.extended != before.extended;
         let changed = (known.record != before).then(|| (name.clone(), known.record.clone()));
+        if is_shorter {
+            let known = known.clone().rescheduled();
+            self.put(known);
+            self.refresh(name);
+        }
         self.cut_at = Some(latest);
         let mut outcome = self.settle(passed, due, &BTreeSet::from([name.clone()]));
         outcome.records.extend(changed.filter(|(name, _)| !outcome.records.iter().any(|(n, _)| n == name)));

@@ -101,9 +101,12 @@ fn settings(directory: &Path) -> Settings {
 
 fn by_heart(ask: &Ask) -> Answer {
     let named = match ask {
-        Ask::Show(name) | Ask::Report(name) | Ask::Order { service: name, .. } => name.as_str(),
+        Ask::Show(name)
+        | Ask::Report(name)
+        | Ask::Extend { service: name, .. }
+        | Ask::Order { service: name, .. } => name.as_str(),
         Ask::Status | Ask::Services | Ask::Attempts(_) | Ask::Explain(_) | Ask::Audit(_) => "",
-        Ask::Settle(_) | Ask::Plan | Ask::Apply { .. } | Ask::Confirm { .. } => "",
+        Ask::Settle(_) | Ask::Flows(_) | Ask::Plan | Ask::Apply { .. } | Ask::Confirm { .. } => "",
     };
     let outcome = match named {
         "unknown" => Outcome::Unknown,
@@ -237,12 +240,15 @@ async fn what_is_not_understood_is_refused_and_never_reaches_the_loop() {
         (suspend, &huge, 413),
         ("/v1/services/STRIPE/suspend", r#"{"reason": "a"}"#, 404),
         ("/v1/services/..%2Fapply/suspend", r#"{"reason": "a"}"#, 404),
+        ("/v1/services/stripe/extend", r#"{"reason": "a"}"#, 400),
+        ("/v1/services/stripe/extend", r#"{"reason": "a", "until": "2026-01-01"}"#, 400),
+        ("/v1/services/stripe/extend", r#"{"reason": "", "until": "2026-01-01T00:00:00Z"}"#, 400),
         ("/v1/apply", r#"{"confirm": "1"}"#, 400),
         ("/v1/apply", r#"{"confirm": "0s"}"#, 400),
         ("/v1/apply", r#"{"comfirm": "1h"}"#, 400),
         ("/v1/confirm", r#"{"all": true}"#, 400),
         ("/v1/status", "", 405),
-        ("/v1/confirm", "", 404),
+        ("/v1/approve", "", 404),
     ];
     for (path, body, expected) in posts {
         let (status, answer) = api.post("control.sock", path, body).await;
@@ -269,6 +275,8 @@ async fn what_is_not_understood_is_refused_and_never_reaches_the_loop() {
         ("/v1/explain?subject=unit:x.service&remote=192.0.2.1:443", 400),
         ("/v1/explain?subject=unit:x.service&remote=192.0.2.1:443/tcp&direction=both", 400),
         ("/v1/explain?subject=unit:x.service&remote=192.0.2.1:443/tcp&at=now", 400),
+        ("/v1/flows?provider=x", 400),
+        ("/v1/flows?service=STRIPE", 404),
         ("/v1/settle", 400),
         ("/v1/settle?cgroup=/a", 400),
         ("/v1/settle?cgroup=/a/../b&id=1", 400),
@@ -400,6 +408,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
         ("get", "/v1/attempts"),
         ("get", "/v1/audit"),
         ("get", "/v1/explain"),
+        ("get", "/v1/flows"),
         ("get", "/v1/plan"),
         ("get", "/v1/report/{name}"),
         ("get", "/v1/services"),
@@ -409,6 +418,7 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
         ("post", "/v1/apply"),
         ("post", "/v1/confirm"),
         ("post", "/v1/services/{name}/decommission"),
+        ("post", "/v1/services/{name}/extend"),
         ("post", "/v1/services/{name}/resume"),
         ("post", "/v1/services/{name}/suspend"),
     ];
@@ -422,6 +432,10 @@ async fn the_openapi_document_and_the_server_name_the_same_routes() {
             ("get", "/v1/settle") => api.get("observe.sock", "/v1/settle?cgroup=/a&id=1").await,
             ("get", _) => api.get("observe.sock", &real).await,
             (_, "/v1/apply" | "/v1/confirm") => api.post("control.sock", &real, "{}").await,
+            (_, "/v1/services/{name}/extend") => {
+                let body = r#"{"reason": "r", "until": "2026-11-20T18:00:00+01:00"}"#;
+                api.post("control.sock", &real, body).await
+            }
             _ => api.post("control.sock", &real, r#"{"reason": "r"}"#).await,
         };
         // Nobody answers for metrics here.

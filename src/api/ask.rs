@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::audit;
 use super::explain::Question;
-use crate::model::{OrderKind, ServiceName};
+use crate::model::{OrderKind, ServiceName, Time};
 use crate::store::AttemptFilter;
 
 /// One question or order.
@@ -20,6 +20,8 @@ pub enum Ask {
     Attempts(AttemptFilter),
     Explain(Question),
     Audit(audit::Question),
+    /// Who talks to which provider; `None`: of all services.
+    Flows(Option<ServiceName>),
     /// What `Apply` would do.
     Plan,
     /// Waits until a cgroup is in force.
@@ -33,6 +35,13 @@ pub enum Ask {
     /// Keeps files that wait for it.
     Confirm {
         by: String,
+    },
+    /// Prolongs an opening.
+    Extend {
+        service: ServiceName,
+        until: Time,
+        by: String,
+        reason: String,
     },
     Order {
         service: ServiceName,

@@ -1,5 +1,6 @@
 //! The JSON bodies, as the contract fixes them. Absent facts are `null`, never missing.
 
+mod flows;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Severity;
 use crate::model::Time;
 
+pub use flows::{Flow, Flows};
 pub use plan::{Change, Cut, Plan};
 
 /// The version of all bodies.
@@ -376,12 +378,22 @@ pub struct OrderRequest {
     pub reason: String,
 }
 
+/// What the order to prolong an opening carries.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtendRequest {
+    pub until: Time,
+    pub reason: String,
+}
+
 /// What became of an order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ordering {
     pub schema: u32,
     pub service: String,
     pub state: String,
+    /// The end of the opening in force.
+    pub closes_at: Option<Time>,
     pub teardown: Option<Teardown>,
     /// False while the store does not work: the order is kept and recorded later.
     pub recorded: bool,

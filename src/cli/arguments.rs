@@ -120,6 +120,12 @@ pub enum Online {
     ///
     /// PORT is the remote port of egress and the local port of ingress.
     Attempts(Attempts),
+    /// Prints who talks to which provider right now: process, bytes, and until when.
+    Flows {
+        /// Only this service.
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+    },
     /// Prints the decommission report of a service: who ended its access, what was cut, and who tried since.
     ///
     /// A service that is not decommissioned has one too, which says so.
@@ -138,6 +144,11 @@ pub enum Online {
         #[arg(value_name = "UNIT")]
         unit: Option<String>,
     },
+    /// Prolongs the opening in force, or opens once, until an instant inside the lifetime.
+    ///
+    /// For an operator who needs a window to last longer today; the file stays as it is. An exception in the file still closes, and so
+    /// do `suspend` and `decommission`.
+    Extend(Extension),
     /// Refuses a service until it is resumed; returns when its connections are cut.
     Suspend(Order),
     /// Lifts a suspension by order.
@@ -316,6 +327,18 @@ pub struct Explain {
 }
 
 #[derive(Debug, Clone, Args)]
+pub struct Extension {
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// RFC 3339 with an offset.
+    #[arg(long, value_name = "TIME")]
+    pub until: When,
+    /// Why; it goes on record.
+    #[arg(long, value_name = "TEXT", value_parser = reason_of)]
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Args)]
 pub struct Order {
     #[command(flatten)]
     pub target: Target,
@@ -396,7 +419,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_versions_are_unknown() {
-        for word in ["flows", "extend", "approve", "suggest"] {
+        for word in ["approve", "suggest"] {
             assert_eq!(
                 parse(&format!("picoseg {word}")).unwrap_err(),
                 ErrorKind::InvalidSubcommand,

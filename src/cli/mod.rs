@@ -8,7 +8,7 @@
 //! | `activation` | listeners that the system manager makes for a service |
 //! | `explain` | asks the daemon, and works from the files where none answers |
 //! | `daemon` | which socket to ask |
-//! | `status`, `services`, `show`, `attempts`, `report`, `plan`, `apply`, `confirm`, `order`, `settle` | one command or one family of them |
+//! | `status`, `services`, `show`, `attempts`, `flows`, `report`, `plan`, `apply`, `confirm`, `order`, `extend`, `settle` | one command or one family of them |
 //! | `console`, `table` | how something is said |
 //! | `stop` | why a command ends early, and the exit code of that |
 //! | `when` | times as written and as printed |
@@ -27,6 +27,8 @@ mod confirm;
 mod console;
 mod daemon;
 mod explain;
+mod extend;
+mod flows;
 mod order;
 mod plan;
 mod report;
@@ -117,9 +119,11 @@ async fn ask(
         Online::Services => services::run(daemon, console).await,
         Online::Show { name } => show::run(daemon, name, console).await,
         Online::Attempts(wanted) => attempts::run(daemon, wanted, clock::now(), console).await,
+        Online::Flows { service } => flows::run(daemon, service.as_deref(), console).await,
         Online::Report(wanted) => report::run(daemon, wanted, console).await,
         Online::Explain(question) => explain::run(daemon, settings, question, console).await,
         Online::Settle { unit } => settle::run(daemon, unit.as_deref(), console).await,
+        Online::Extend(wanted) => extend::run(daemon, wanted, clock::now(), console).await,
         Online::Suspend(order) => order::run(daemon, OrderKind::Suspend, order, console).await,
         Online::Resume(order) => order::run(daemon, OrderKind::Resume, order, console).await,
         Online::Decommission(order) => order::run(daemon, OrderKind::Decommission, order, console).await,

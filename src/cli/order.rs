@@ -94,7 +94,7 @@ async fn give(
 }
 
 /// Says what is not as it should be.
-fn remarks(ordering: &Ordering, console: &mut Console<'_>) -> Result<(), Stop> {
+pub fn remarks(ordering: &Ordering, console: &mut Console<'_>) -> Result<(), Stop> {
     let name = &ordering.service;
     if !ordering.recorded {
         console.note(format_args!("{NOT_ON_RECORD} ({name})"));

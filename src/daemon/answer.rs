@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::confirmation::Waiting;
 use super::engine::{ChangeError, Changed, Engine};
-use super::{findings, planning, programs, report, rows, settle};
+use super::{findings, flows, planning, programs, report, rows, settle};
 use crate::api::ask::{Answer, Ask, Asked, Outcome};
 use crate::api::audit::{self, Source};
 use crate::api::body::{self, SCHEMA};
@@ -31,6 +31,13 @@ pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     if let Ask::Audit(question) = ask {
         let store = Arc::clone(engine.keeper.store());
         tokio::spawn(async move { reply.send(audit(&store, &question).await) });
+        return;
+    }
+    if let Ask::Flows(service) = &ask
+        && service.as_ref().is_none_or(|name| engine.world.standing(name).is_some())
+    {
+        let look = flows::Look::new(engine, service.clone());
+        tokio::spawn(async move { reply.send(look.answer().await) });
         return;
     }
     if ask == Ask::Plan {
@@ -83,10 +90,16 @@ async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answe
         Ask::Attempts(filter) => rows::answer(engine.keeper.store(), &filter).await,
         Ask::Explain(question) => done(&explain(engine, &question)),
         Ask::Audit(question) => audit(engine.keeper.store(), &question).await,
+        Ask::Flows(Some(name)) if engine.world.standing(&name).is_none() => unknown(&name),
+        Ask::Flows(service) => flows::Look::new(engine, service).answer().await,
         Ask::Plan => planning::Draft::new(engine).answer(settings.clone()).await,
         Ask::Settle(place) => settle::look(engine, &place).into(),
         Ask::Apply { by, confirm } => apply(engine, settings, &by, confirm).await,
         Ask::Confirm { by } => confirm(engine, &by).await,
+        Ask::Extend { service, until, by, reason } => {
+            let extended = engine.extend(service.clone(), until, &by, &reason).await;
+            ordered(engine, service, extended, |_| None)
+        }
         Ask::Order { service, kind, by, reason } => order(engine, service, kind, by, reason).await,
     }
 }
@@ -227,12 +240,14 @@ pub fn invalid(diagnostics: &[Diagnostic]) -> Answer {
 }
 
 fn refused(error: &ChangeError) -> Answer {
-    use crate::reconcile::OrderError;
+    use crate::reconcile::{ExtendError, OrderError};
     let outcome = match error {
-        ChangeError::Order(OrderError::Unknown(_)) => Outcome::Unknown,
+        ChangeError::Order(OrderError::Unknown(_))
+        | ChangeError::Extend(ExtendError::Order(OrderError::Unknown(_))) => Outcome::Unknown,
         ChangeError::Order(OrderError::Final(_) | OrderError::NotSuspended(_))
         | ChangeError::NoLedger(_)
         | ChangeError::Confirmation(_)
+        | ChangeError::Extend(_)
         | ChangeError::NeedsRestart(_) => Outcome::Conflict,
         ChangeError::Invalid(_) => Outcome::Invalid,
         ChangeError::Commit(_) => Outcome::Failed,
@@ -247,11 +262,23 @@ async fn order(
     by: String,
     reason: String,
 ) -> Answer {
-    match engine.order(kind, service.clone(), by, reason).await {
+    let changed = engine.order(kind, service.clone(), by, reason).await;
+    let name = service.clone();
+    ordered(engine, service, changed, |changed| proof(kind, changed, &name))
+}
+
+fn ordered(
+    engine: &Engine,
+    service: ServiceName,
+    changed: Result<Changed, ChangeError>,
+    proof: impl FnOnce(&Changed) -> Option<body::Teardown>,
+) -> Answer {
+    match changed {
         Ok(changed) => done(&body::Ordering {
             schema: SCHEMA,
             state: engine.world.state(&service).map(|state| state.to_string()).unwrap_or_default(),
-            teardown: proof(kind, &changed, &service),
+            closes_at: engine.world.current_opening(&service).map(|opening| opening.closes_at()),
+            teardown: proof(&changed),
             service: service.to_string(),
             recorded: changed.recorded,
             warnings: vec![],

@@ -90,6 +90,14 @@ impl Drift {
         }
     }
 
+    /// Why the table is not what is in force, where it is not repaired at once.
+    pub fn unrepaired(&self) -> Option<String> {
+        let failing = || self.failing.clone();
+        self.noticed
+            .map(|_| failing().unwrap_or_else(|| "another program changed it".to_owned()))
+            .or_else(failing)
+    }
+
     /// What is weaker at the moment.
     pub fn weaker(&self) -> Option<String> {
         if let Some(error) = &self.failing {

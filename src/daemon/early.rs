@@ -18,7 +18,7 @@ use crate::model::Subject;
 use crate::plan::{self, Changeset};
 use crate::reconcile::World;
 use crate::store::accepted::{self, Accepted};
-use crate::store::{Keeper, StoreError};
+use crate::store::{Keeper, Opened};
 
 /// Puts the table in force where there is none. One that is there stays: it is what was in force last.
 ///
@@ -67,24 +67,20 @@ fn last(directory: &Path) -> Option<(Loaded, Accepted)> {
 /// The world that is compiled. Windows open only where both the accepted files and the store are there.
 async fn world(loaded: &Loaded, before: Option<&Accepted>) -> World {
     let paths = &loaded.settings.paths;
-    let opened = Keeper::open_existing(&paths.state, &paths.runtime, clock::now()).await;
-    match &opened.store {
-        Ok(_) => {}
-        // The very first start.
-        Err(StoreError::Absent { .. }) if before.is_none() => {}
-        Err(error) => tracing::error!(%error, "the store does not work: every window stays closed"),
+    let mut opened = Keeper::open(&paths.state, &paths.runtime, clock::now()).await;
+    if let Err(error) = &opened.store {
+        tracing::error!(%error, "the store does not work: every window stays closed");
     }
     // The counters of the table that is made now begin at zero.
-    if opened.store.is_ok()
-        && let Err(error) = opened.keeper.store().clear_baselines().await
-    {
+    if let Err(error) = opened.keeper.store().clear_baselines().await {
         tracing::error!(%error, "what is refused until the daemon runs may be counted wrongly");
     }
+    let whole = before.is_some() && matches!(opened.store, Ok(Opened::Existing));
     let broken = opened.store.as_ref().err().map(ToString::to_string);
-    let (records, unread) = recall::records(&opened.keeper, broken).await;
-    let whole = before.is_some() && unread.is_none();
+    let (records, unread) = recall::records(&mut opened.keeper, before, broken).await;
+    let closed = !whole || unread.is_some();
     let (now, _) = start::now(&opened.keeper).await;
-    let (world, _) = start::world(loaded, before, records, &opened.keeper, !whole, now).await;
+    let (world, _) = start::world(loaded, before, records, &opened.keeper, closed, now).await;
     opened.keeper.store().close().await;
     world
 }

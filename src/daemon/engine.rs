@@ -28,7 +28,7 @@ use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
 use crate::model::{HostName, Order, OrderKind, Service, ServiceName, Settings, Subject, Time};
 use crate::owners::Owners;
-use crate::reconcile::{OrderError, World};
+use crate::reconcile::{ExtendError, OrderError, World};
 use crate::resolvers;
 use crate::ruleset::Ruleset;
 use crate::store::accepted::Accepted;
@@ -105,6 +105,8 @@ pub enum ChangeError {
     Order(#[from] OrderError),
     #[error(transparent)]
     Confirmation(#[from] ConfirmationError),
+    #[error(transparent)]
+    Extend(#[from] ExtendError),
     #[error("nothing is opened while the ledger does not work: {0}")]
     NoLedger(String),
     #[error("{0} cannot change while the daemon runs: restart it")]
@@ -259,7 +261,10 @@ impl Engine {
         let order = Order { service, kind, at: clock::now(), by, reason };
         let mut next = self.world.clone();
         let outcome = next.order(&order)?;
-        let table = self.put_services_in_force(next, &outcome.touched)?;
+        let table = match next.is_rescheduled(&self.world, &order.service) {
+            true => self.put_in_force(next, &BTreeSet::new())?,
+            false => self.put_services_in_force(next, &outcome.touched)?,
+        };
         let proofs = self.teardown(true).await;
         self.watch_closings(&outcome);
         let mut facts = record::order_facts(&order, &outcome, self.world.now());

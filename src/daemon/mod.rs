@@ -10,6 +10,7 @@
 //! | `confirmation` | `apply --confirm`: waits, is confirmed, or falls back |
 //! | `planning` | what `apply` would do |
 //! | `clocks` | pure: how the wall clock goes beside elapsed time |
+//! | `extension` | openings that are prolonged by order |
 //! | `in_force` | from a world to the table |
 //! | `drift` | what others did to the table: noticed, repaired, recorded |
 //! | `mender` | brings the table back to what is in force |
@@ -18,6 +19,7 @@
 //! | `subjects` | where subjects are right now |
 //! | `programs` | what the helper tells of programs, in the words of `show` |
 //! | `findings` | sockets that were made elsewhere than a policy supposes |
+//! | `flows` | who talks to which provider |
 //! | `settle` | who waits until a cgroup is in force |
 //! | `names` | asks the host's resolvers what names stand for |
 //! | `hearing` | news of names, committed and kept |
@@ -55,8 +57,10 @@ mod digest;
 mod drift;
 mod early;
 mod engine;
+mod extension;
 mod fallback;
 mod findings;
+mod flows;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod hearing;

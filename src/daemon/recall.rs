@@ -10,36 +10,55 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 
 use super::engine::Engine;
+use super::on_record::BATCH;
 use super::record;
 use crate::kernel::clock;
 use crate::model::{Record, ServiceName, Suspended, Time};
 use crate::store::accepted::Accepted;
-use crate::store::{Entry, Fact, Keeper, LedgerKind};
+use crate::store::{Entry, Fact, Keeper, Kept, LedgerKind};
 
 /// Why services are suspended whose database is gone.
 const GONE: &str =
     "the database is gone: what was suspended by order is forgotten; resume what should be open";
 
-/// What the store remembers of services, or why it cannot be read.
+/// What the store remembers of services, or why it cannot be read: then only what waits for it is known. A store that is new
+/// on a host that ran `before` remembers from now on that everything is suspended.
 pub async fn records(
-    keeper: &Keeper,
+    keeper: &mut Keeper,
+    before: Option<&Accepted>,
     broken: Option<String>,
 ) -> (BTreeMap<ServiceName, Record>, Option<String>) {
-    match (broken, keeper.records().await) {
-        (None, Ok(records)) => (records, None),
+    let mut records = match (broken, keeper.records().await) {
+        (None, Ok(records)) => records,
         (None, Err(error)) => {
             tracing::error!(%error, "nothing opens until the records of services can be read");
-            (keeper.waiting_records(), Some(error.to_string()))
+            return (keeper.waiting_records(), Some(error.to_string()));
         }
-        (Some(error), _) => (keeper.waiting_records(), Some(error)),
+        (Some(error), _) => return (keeper.waiting_records(), Some(error)),
+    };
+    if let (Some(before), true) = (before, keeper.is_new()) {
+        tracing::error!(
+            "the database is gone though this host ran before: its services are suspended until each is resumed; \
+             decommissions are known from the accepted files"
+        );
+        let now = clock::now();
+        records.extend(suspended(before, now));
+        // At once: whoever starts next finds a database that is not new.
+        let all: Vec<_> = records.iter().flat_map(|(name, record)| facts(name, record, now)).collect();
+        for batch in all.chunks(BATCH) {
+            if let Kept::Waiting { error, .. } = keeper.keep(batch.to_vec(), now).await {
+                tracing::error!(?error, "suspensions are not on record yet");
+            }
+        }
     }
+    (records, None)
 }
 
 /// Every service that ran before, suspended.
-pub fn suspended(before: &Accepted, now: Time) -> BTreeMap<ServiceName, Record> {
+fn suspended(before: &Accepted, now: Time) -> BTreeMap<ServiceName, Record> {
     let running = before.services.iter().filter(|(_, service)| service.departed.is_none());
     let suspended = Suspended { at: now, by: record::DAEMON.to_owned(), reason: GONE.to_owned() };
-    let record = Record { suspended: Some(suspended), decommissioned: None };
+    let record = Record { suspended: Some(suspended), ..Record::default() };
     running.map(|(name, _)| (name.clone(), record.clone())).collect()
 }
 
@@ -88,7 +107,7 @@ impl Engine {
 }
 
 /// A record, and the entry about a suspension that nobody ordered.
-pub fn facts(name: &ServiceName, record: &Record, now: Time) -> Vec<Fact> {
+fn facts(name: &ServiceName, record: &Record, now: Time) -> Vec<Fact> {
     let ours = record.suspended.as_ref().filter(|suspended| suspended.by == record::DAEMON);
     let entry = ours.map(|suspended| {
         Fact::Entry(Entry {

@@ -14,7 +14,7 @@ use super::confirmation::{self, Begun, Confirmation};
 use super::drift::DEAF;
 use super::engine::Engine;
 use super::subjects::{Subjects, SubjectsError};
-use super::{clocks, fallback, manager, on_record, recall, record, snapshot};
+use super::{clocks, fallback, manager, recall, record, snapshot};
 use crate::api::audit::{self, Source};
 use crate::api::body::Teardown;
 use crate::compile::Openings;
@@ -30,7 +30,7 @@ use crate::reconcile::{Outcome, World};
 use crate::resolvers;
 use crate::store::accepted::{self, Accepted, AcceptedError};
 use crate::store::unconfirmed::Note;
-use crate::store::{Fact, Keeper, Kept, LedgerKind, Opened, StoreError};
+use crate::store::{Fact, Keeper, LedgerKind, Opened, StoreError};
 
 /// Why the daemon does not start. What is in force stays.
 #[derive(Debug, thiserror::Error)]
@@ -152,24 +152,7 @@ pub async fn start(mut files: Files) -> Result<Engine, StartError> {
         }
     };
     let mut keeper = opened.keeper;
-    let (mut records, store_error) = recall::records(&keeper, broken).await;
-    let lost = files.before.as_ref().filter(|_| store_error.is_none() && keeper.is_new());
-    if let Some(before) = lost {
-        tracing::error!(
-            "the database is gone though this host ran before: its services are suspended until each is resumed; \
-             decommissions are known from the accepted files"
-        );
-        let now = clock::now();
-        records.extend(recall::suspended(before, now));
-        // At once: whoever starts next finds a database that is not new.
-        let facts: Vec<_> =
-            records.iter().flat_map(|(name, record)| recall::facts(name, record, now)).collect();
-        for batch in facts.chunks(on_record::BATCH) {
-            if let Kept::Waiting { error, .. } = keeper.keep(batch.to_vec(), now).await {
-                tracing::error!(?error, "suspensions are not on record yet");
-            }
-        }
-    }
+    let (records, store_error) = recall::records(&mut keeper, files.before.as_ref(), broken).await;
     let (now, stepped) = now(&keeper).await;
     let broken = store_error.is_some();
     let (world, outcome) = world(&files.loaded, files.before.as_ref(), records, &keeper, broken, now).await;

@@ -184,7 +184,7 @@ pub fn packets(socket: &Socket) -> [Packet; 2] {
     packets_between(socket.protocol, socket.local, socket.remote)
 }
 
-fn packets_between(protocol: sockets::Protocol, local: SocketAddr, remote: SocketAddr) -> [Packet; 2] {
+pub fn packets_between(protocol: sockets::Protocol, local: SocketAddr, remote: SocketAddr) -> [Packet; 2] {
     let protocol = match protocol {
         sockets::Protocol::Tcp => Protocol::Tcp,
         sockets::Protocol::Udp => Protocol::Udp,

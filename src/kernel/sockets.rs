@@ -3,6 +3,8 @@
 //! Neighbour: [`super::netlink`] carries the messages (sock_diag(7), linux/inet_diag.h). Deliberately absent: which
 //! sockets a close must cut; processes (`/proc` is not searched); SCTP and raw sockets.
 
+mod traffic;
+
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,12 +12,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use nix::sched::{CloneFlags, setns};
 
 use super::netlink::{self, Connection, Message, Request, fixed};
+pub use traffic::Traffic;
 
 /// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`.
 const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
 /// `INET_DIAG_CGROUP_ID` (kernel 5.9).
 const CGROUP_ID: u16 = 21;
+/// `INET_DIAG_INFO`, and how a request asks for it (`idiag_ext`).
+const INFO: u16 = 2;
+const WITH_INFO: u8 = 1 << (INFO - 1);
 /// Length of `struct inet_diag_msg`.
 const HEADER: usize = 72;
 /// Length of `struct inet_diag_sockid`: ports, addresses, interface, cookie.
@@ -110,6 +116,23 @@ impl TcpState {
     const LISTEN: u32 = 10;
     const CLOSE: u32 = 7;
 
+    /// As ss(8) names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Established => "ESTAB",
+            Self::SynSent => "SYN-SENT",
+            Self::SynReceived => "SYN-RECV",
+            Self::FinWait1 => "FIN-WAIT-1",
+            Self::FinWait2 => "FIN-WAIT-2",
+            Self::TimeWait => "TIME-WAIT",
+            Self::Closed => "UNCONN",
+            Self::CloseWait => "CLOSE-WAIT",
+            Self::LastAck => "LAST-ACK",
+            Self::Listen => "LISTEN",
+            Self::Closing => "CLOSING",
+        }
+    }
+
     /// include/net/tcp_states.h
     fn new(number: u8) -> Option<Self> {
         Some(match number {
@@ -156,6 +179,8 @@ pub struct Socket {
     pub cookie: u64,
     /// The interface it is bound to; 0: any.
     pub interface: u32,
+    /// Where it was asked for, of TCP.
+    pub traffic: Option<Traffic>,
     /// Family and identity as listed: the kernel finds the socket by exactly these.
     family: u8,
     id: [u8; ID],
@@ -198,6 +223,20 @@ impl SocketTable {
         for protocol in Protocol::ALL {
             for family in [libc::AF_INET, libc::AF_INET6] {
                 sockets.extend(self.dump_part(protocol, family, time_wait)?);
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// The same without what is left of closed connections, and with how much each has carried.
+    pub fn dump_with_traffic(&mut self) -> Result<Vec<Socket>, SocketError> {
+        let mut sockets = Vec::new();
+        for protocol in Protocol::ALL {
+            for family in [libc::AF_INET, libc::AF_INET6] {
+                let mut header = header(family as u8, protocol, TcpState::REQUESTED, &[0; ID]);
+                header[2] = WITH_INFO;
+                let request = Request::new(BY_FAMILY, &header);
+                sockets.extend(self.list(protocol, family, &request, |socket| !socket.remnant)?);
             }
         }
         Ok(sockets)
@@ -286,10 +325,14 @@ fn list_error(protocol: Protocol, family: i32, source: io::Error) -> SocketError
 
 /// A message with a `struct inet_diag_req_v2`.
 fn request(kind: u16, family: u8, protocol: Protocol, states: u32, id: &[u8; ID]) -> Request {
+    Request::new(kind, &header(family, protocol, states, id))
+}
+
+fn header(family: u8, protocol: Protocol, states: u32, id: &[u8; ID]) -> Vec<u8> {
     let mut header = vec![family, protocol.number(), 0, 0];
     header.extend_from_slice(&states.to_ne_bytes());
     header.extend_from_slice(id);
-    Request::new(kind, &header)
+    header
 }
 
 /// A `struct inet_diag_sockid` of any interface and cookie (`INET_DIAG_NOCOOKIE`).
@@ -317,7 +360,9 @@ impl Socket {
         // Behind the id: expires, receive and send queue, uid, inode.
         let uid = fixed(message.payload.get(64..)?)?;
         let inode = fixed(message.payload.get(68..)?)?;
-        let cgroup = message.attributes(HEADER).find(|a| a.kind == CGROUP_ID);
+        let attribute = |kind| message.attributes(HEADER).find(|attribute| attribute.kind == kind);
+        let cgroup = attribute(CGROUP_ID);
+        let traffic = attribute(INFO).and_then(|info| Traffic::read(info.payload));
         Some(Self {
             protocol,
             state: TcpState::new(state)?,
@@ -328,6 +373,7 @@ impl Socket {
             cgroup: cgroup.and_then(|attribute| attribute.u64()),
             cookie: cookie(&id)?,
             interface: u32::from_ne_bytes(fixed(id.get(36..)?)?),
+            traffic,
             family,
             id,
             remnant: timer == TIMER_TIME_WAIT,

@@ -24,7 +24,7 @@ pub use name::{NameError, ServiceName};
 pub use order::{Order, OrderKind};
 pub use port::{Port, PortError, PortRange, Protocol};
 pub use reading::Reading;
-pub use record::{Cause, Decommissioned, Record, Suspended};
+pub use record::{Cause, Decommissioned, Extended, Record, Suspended};
 pub use segment::{Allow, Segment, SegmentName};
 pub use service::{FileState, Policy, PolicyId, Service, Watch};
 pub use settings::{Approval, Attempts, Enforcement, Failsafe, Metrics, Notify, Paths, Refusal, Settings};

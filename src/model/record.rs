@@ -52,11 +52,22 @@ pub struct Suspended {
     pub reason: String,
 }
 
+/// An opening that was prolonged by order, or opened once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extended {
+    pub at: Time,
+    pub until: Time,
+    pub by: String,
+    pub reason: String,
+}
+
 /// What is remembered of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
     pub suspended: Option<Suspended>,
     pub decommissioned: Option<Decommissioned>,
+    /// Ended by a suspension and by a decommission.
+    pub extended: Option<Extended>,
 }
 
 impl Record {
@@ -65,6 +76,7 @@ impl Record {
     pub fn after(mut self, order: &Order, lifetime: Lifetime) -> Self {
         match order.kind {
             OrderKind::Suspend => {
+                self.extended = None;
                 self.suspended.get_or_insert_with(|| Suspended {
                     at: order.at,
                     by: order.by.clone(),
@@ -83,11 +95,20 @@ impl Record {
         self
     }
 
+    /// The same without an extension that is over.
+    pub fn current(mut self, now: Time) -> Self {
+        self.extended = self.extended.filter(|extended| extended.until > now);
+        self
+    }
+
     /// Remembers a decommission; the latest one decides which lifetimes it ends.
     pub fn decommission(&mut self, event: Decommissioned) {
         match &self.decommissioned {
             Some(known) if known.covers >= event.covers => {}
-            Some(_) | None => self.decommissioned = Some(event),
+            Some(_) | None => {
+                self.decommissioned = Some(event);
+                self.extended = None;
+            }
         }
     }
 }

@@ -112,11 +112,13 @@ impl World {
     /// Gives a service the addresses that its names have for it now.
     pub(super) fn refresh(&mut self, service: &ServiceName) {
         let Some(known) = self.services.get(service) else { return };
-        if known.file.names().next().is_none() {
+        if known.scheduled.names().next().is_none() {
             return;
         }
         let scope = self.scope(service);
-        let Some(effective) = names::effective(&known.file, &self.names, scope, self.latest) else { return };
+        let Some(effective) = names::effective(&known.scheduled, &self.names, scope, self.latest) else {
+            return;
+        };
         if *known.service != effective
             && let Some(known) = self.known_mut(service)
         {

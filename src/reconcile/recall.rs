@@ -18,6 +18,7 @@ impl World {
             let Some(known) = self.services.get(&name) else { continue };
             let mut record = known.record.clone();
             record.suspended = record.suspended.or(stored.suspended);
+            record.extended = record.extended.or(stored.extended).filter(|_| record.suspended.is_none());
             if let Some(event) = stored.decommissioned {
                 record.decommission(event);
             }
@@ -52,7 +53,7 @@ mod tests {
 
     fn suspended(minute: i64) -> Record {
         let suspended = Suspended { at: at(minute), by: "root".into(), reason: "test".into() };
-        Record { suspended: Some(suspended), decommissioned: None }
+        Record { suspended: Some(suspended), ..Record::default() }
     }
 
     #[test]
@@ -72,7 +73,7 @@ mod tests {
                 by: None,
                 reason: None,
             };
-            Record { suspended: None, decommissioned: Some(event) }
+            Record { decommissioned: Some(event), ..Record::default() }
         };
         let stored = [(a, suspended(-5)), (b, ended(-3)), (c, Record::default()), (forgotten, suspended(-5))];
         world.recall(stored.map(|(name, record)| (name.clone(), record)).into());

@@ -14,8 +14,8 @@ impl World {
         if known.record.suspended.is_some() || ended.is_some_and(|event| event.cause == Cause::Order) {
             return false;
         }
-        let file = Arc::clone(&known.file);
-        Arc::make_mut(&mut self.index).remove(&file);
+        let scheduled = Arc::clone(&known.scheduled);
+        Arc::make_mut(&mut self.index).remove(&scheduled);
         Arc::make_mut(&mut self.services).remove(name);
         self.agenda_mut().forget(name);
         self.cut_at = Some(self.latest);
@@ -27,8 +27,7 @@ impl World {
     pub fn put_back_departed(&mut self, service: Service) {
         let name = service.name.clone();
         let Some(record) = self.services.get(&name).map(|known| known.record.clone()) else { return };
-        let file = Arc::new(service);
-        self.put(Known { service: Arc::clone(&file), file, record, departed: true });
+        self.put(Known::new(Arc::new(service), record, true));
     }
 }
 

@@ -11,8 +11,6 @@ pub enum StoreError {
     Directory { path: PathBuf, cause: String },
     #[error("cannot open the store {}: {cause}; `[paths] state` says where it is", .path.display())]
     Open { path: PathBuf, cause: String },
-    #[error("there is no database {}", .path.display())]
-    Absent { path: PathBuf },
     #[error("{} is not a regular file; move it away, and a new store is created", .path.display())]
     NotAFile { path: PathBuf },
     #[error("{} is not a database: its content is damaged or foreign; restore it from a backup, or move it away to begin a new one", .path.display())]

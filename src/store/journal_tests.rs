@@ -5,7 +5,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Cause, Decommissioned, Order, OrderKind, Record, ServiceName, Suspended};
+use crate::model::{Cause, Decommissioned, Extended, Order, OrderKind, Record, ServiceName, Suspended};
 use crate::store::{Entry, Fact, LedgerKind};
 
 fn now() -> Time {
@@ -48,6 +48,7 @@ fn record() -> Pending {
                 by: None,
                 reason: None,
             }),
+            extended: Some(Extended { at: now(), until: now(), by: "c".to_owned(), reason: "d".to_owned() }),
         },
     })
 }

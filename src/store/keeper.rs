@@ -54,23 +54,6 @@ impl Keeper {
     pub async fn open(state: &Path, runtime: &Path, now: Time) -> Start {
         let store = Arc::new(Store::at(state));
         let opened = store.reopen().await;
-        Self::opened(store, opened, state, runtime, now).await
-    }
-
-    /// The same for who must not make a database: [`Keeper::is_new`] has to tell the daemon that there was none.
-    pub async fn open_existing(state: &Path, runtime: &Path, now: Time) -> Start {
-        let store = Arc::new(Store::at(state));
-        let opened = store.reopen_existing().await;
-        Self::opened(store, opened, state, runtime, now).await
-    }
-
-    async fn opened(
-        store: Arc<Store>,
-        opened: Result<Opened, StoreError>,
-        state: &Path,
-        runtime: &Path,
-        now: Time,
-    ) -> Start {
         let (journal, mut problems) = Journal::load(state, runtime).await;
         let mut keeper = Self { store, journal, is_new: matches!(opened, Ok(Opened::Created)) };
         let replayed = match opened {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Entry, Fact, LedgerKind, Pending, text};
-use crate::model::{Cause, Decommissioned, NameError, Order, Record, ServiceName, Suspended, Time};
+use crate::model::{Cause, Decommissioned, Extended, NameError, Order, Record, ServiceName, Suspended, Time};
 
 /// A pending fact and its place in the order of all of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,14 +55,41 @@ struct LineText {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum FactText {
-    Entry { at: Time, kind: LedgerKind, service: Option<String>, actor: String, detail: Value },
-    Order { service: String, kind: String, at: Time, by: String, reason: String },
-    Record { service: String, suspended: Option<SuspendedText>, decommissioned: Option<DecommissionedText> },
+    Entry {
+        at: Time,
+        kind: LedgerKind,
+        service: Option<String>,
+        actor: String,
+        detail: Value,
+    },
+    Order {
+        service: String,
+        kind: String,
+        at: Time,
+        by: String,
+        reason: String,
+    },
+    Record {
+        service: String,
+        suspended: Option<SuspendedText>,
+        decommissioned: Option<DecommissionedText>,
+        /// Absent in what former versions wrote.
+        #[serde(default)]
+        extended: Option<ExtendedText>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
 struct SuspendedText {
     at: Time,
+    by: String,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ExtendedText {
+    at: Time,
+    until: Time,
     by: String,
     reason: String,
 }
@@ -98,6 +125,7 @@ impl From<&Fact> for FactText {
                 service: service.to_string(),
                 suspended: record.suspended.map(SuspendedText::from),
                 decommissioned: record.decommissioned.map(DecommissionedText::from),
+                extended: record.extended.map(ExtendedText::from),
             },
         }
     }
@@ -122,11 +150,12 @@ impl TryFrom<FactText> for Fact {
                 by,
                 reason,
             }),
-            FactText::Record { service, suspended, decommissioned } => Self::Record {
+            FactText::Record { service, suspended, decommissioned, extended } => Self::Record {
                 service: ServiceName::new(&service)?,
                 record: Record {
                     suspended: suspended.map(Suspended::from),
                     decommissioned: decommissioned.map(Decommissioned::try_from).transpose()?,
+                    extended: extended.map(Extended::from),
                 },
             },
         })
@@ -144,6 +173,20 @@ impl From<SuspendedText> for Suspended {
     fn from(text: SuspendedText) -> Self {
         let SuspendedText { at, by, reason } = text;
         Self { at, by, reason }
+    }
+}
+
+impl From<Extended> for ExtendedText {
+    fn from(order: Extended) -> Self {
+        let Extended { at, until, by, reason } = order;
+        Self { at, until, by, reason }
+    }
+}
+
+impl From<ExtendedText> for Extended {
+    fn from(text: ExtendedText) -> Self {
+        let ExtendedText { at, until, by, reason } = text;
+        Self { at, until, by, reason }
     }
 }
 

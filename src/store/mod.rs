@@ -164,14 +164,6 @@ impl Store {
         Ok(opened)
     }
 
-    /// Opens the file anew, if it is there.
-    pub async fn reopen_existing(&self) -> Result<Opened, StoreError> {
-        match std::fs::metadata(&self.path) {
-            Ok(file) if file.len() > 0 => self.reopen().await,
-            Ok(_) | Err(_) => Err(StoreError::Absent { path: self.path.clone() }),
-        }
-    }
-
     /// Closes the file; waits no longer than a decision would.
     pub async fn close(&self) {
         let connected = self.connected.write().unwrap_or_else(PoisonError::into_inner).take();

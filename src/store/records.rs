@@ -7,7 +7,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::error::Fault;
 use super::{Store, StoreError, text};
-use crate::model::{Cause, Decommissioned, Order, OrderKind, Record, ServiceName, Suspended};
+use crate::model::{Cause, Decommissioned, Extended, Order, OrderKind, Record, ServiceName, Suspended};
 
 impl Store {
     /// Every service of which anything is remembered.
@@ -61,13 +61,15 @@ pub(super) async fn put_record(
     service: &ServiceName,
     record: &Record,
 ) -> Result<(), Fault> {
-    let Record { suspended, decommissioned } = record;
+    let Record { suspended, decommissioned, extended } = record;
     let (suspended, decommissioned) = (suspended.as_ref(), decommissioned.as_ref());
+    let extended = extended.as_ref();
     sqlx::query(
         "INSERT OR REPLACE INTO records
          (service, suspended_at, suspended_by, suspended_reason,
-          decommissioned_at, decommissioned_cause, decommissioned_by, decommissioned_reason, decommissioned_covers)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+          decommissioned_at, decommissioned_cause, decommissioned_by, decommissioned_reason, decommissioned_covers,
+          extended_at, extended_until, extended_by, extended_reason)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(service.as_str())
     .bind(suspended.map(|event| text::from_time(event.at)))
@@ -78,6 +80,10 @@ pub(super) async fn put_record(
     .bind(decommissioned.and_then(|event| event.by.as_ref()))
     .bind(decommissioned.and_then(|event| event.reason.as_ref()))
     .bind(decommissioned.map(|event| text::from_time(event.covers)))
+    .bind(extended.map(|order| text::from_time(order.at)))
+    .bind(extended.map(|order| text::from_time(order.until)))
+    .bind(extended.map(|order| &order.by))
+    .bind(extended.map(|order| &order.reason))
     .execute(connection)
     .await?;
     Ok(())
@@ -98,7 +104,8 @@ pub(super) async fn put_order(connection: &mut SqliteConnection, order: &Order) 
 
 fn record(row: &SqliteRow) -> Result<(ServiceName, Record), Fault> {
     let service: String = row.try_get("service")?;
-    let record = Record { suspended: suspended(row)?, decommissioned: decommissioned(row)? };
+    let record =
+        Record { suspended: suspended(row)?, decommissioned: decommissioned(row)?, extended: extended(row)? };
     Ok((text::to_service(&service)?, record))
 }
 
@@ -125,6 +132,18 @@ fn decommissioned(row: &SqliteRow) -> Result<Option<Decommissioned>, Fault> {
         cause: to_cause(&row.try_get::<String, _>("decommissioned_cause")?)?,
         by: row.try_get("decommissioned_by")?,
         reason: row.try_get("decommissioned_reason")?,
+    }))
+}
+
+fn extended(row: &SqliteRow) -> Result<Option<Extended>, Fault> {
+    let at = row.try_get::<Option<String>, _>("extended_at")?;
+    let until = row.try_get::<Option<String>, _>("extended_until")?;
+    let (Some(at), Some(until)) = (at, until) else { return Ok(None) };
+    Ok(Some(Extended {
+        at: text::to_time(&at)?,
+        until: text::to_time(&until)?,
+        by: row.try_get("extended_by")?,
+        reason: row.try_get("extended_reason")?,
     }))
 }
 

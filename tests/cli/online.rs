@@ -85,12 +85,18 @@ fn ordinary(ask: &Ask) -> Answer {
                 {"file": "f", "line": 1, "column": 2, "message": "m", "help": null, "severity": "warning"}
             ], "recorded": true,
         })),
+        Ask::Flows(_) => done(flows()),
         Ask::Plan => done(plan()),
         Ask::Explain(question) => done(explained(question)),
         Ask::Audit(question) => done(audit(question)),
         Ask::Settle(Settle { cgroup, id }) => done(json!({
             "schema": 1, "cgroups": [{"cgroup": cgroup, "id": id, "subjects": ["unit:payments.service"]}],
         })),
+        Ask::Extend { service, until, .. } => {
+            let mut body = ordering(service.as_str(), OrderKind::Resume, &[], true);
+            body["closes_at"] = json!(until);
+            done(body)
+        }
         Ask::Order { service, kind, .. } => done(ordering(service.as_str(), *kind, &[], true)),
     }
 }
@@ -98,6 +104,20 @@ fn ordinary(ask: &Ask) -> Answer {
 /// Of an apply that is to be confirmed.
 fn confirm_until(ask: &Ask) -> Option<&'static str> {
     matches!(ask, Ask::Apply { confirm: Some(_), .. }).then_some("2026-11-20T18:00:00.5Z")
+}
+
+/// One of many.
+fn flows() -> Value {
+    json!({
+        "schema": 1,
+        "flows": [{
+            "service": "stripe", "provider": "Stripe, Inc.", "policy": "stripe/egress/0", "direction": "egress",
+            "verdict": "allow", "until": "2026-11-20T18:00:00Z", "subject": "unit:payments.service", "uid": 0, "pid": 4711,
+            "exe": null, "protocol": "tcp", "local": "10.0.0.1:40000", "remote": "192.0.2.1:443", "state": "ESTAB",
+            "bytes_sent": 1000, "bytes_received": null, "tls": "required",
+        }],
+        "flows_total": 2,
+    })
 }
 
 /// A change, a connection and a warning.
@@ -566,6 +586,32 @@ fn apply_says_what_is_in_force_and_what_to_mind() {
         (said.stdout.as_str(), said.stderr.as_str()),
         ("3 services in force\n", "f:1:2: warning: m\n")
     );
+}
+
+#[test]
+fn flows_are_a_table_of_one_service_or_of_all() {
+    let daemon = Daemon::start(ordinary);
+    let said = daemon.run(&["flows", "--service", "stripe"]).exits(0);
+    assert_eq!(
+        said.stdout,
+        "SERVICE  PROVIDER      VERDICT  SUBJECT                PID   LOCAL               REMOTE         SENT  RECEIVED  TLS       UNTIL\n\
+         stripe   Stripe, Inc.  allow    unit:payments.service  4711  10.0.0.1:40000/tcp  192.0.2.1:443  1000  -         required  2026-11-20T18:00:00Z\n\
+         and 1 more flow\n"
+    );
+    assert_eq!(daemon.run(&["flows", "--json"]).exits(0).json(), flows());
+    let asked = daemon.asked();
+    assert!(matches!(&asked[..], [Ask::Flows(Some(name)), Ask::Flows(None)] if name.as_str() == "stripe"));
+    daemon.run(&["flows", "--service", "A"]).exits(1);
+}
+
+#[test]
+fn an_extension_says_until_when_it_is_open() {
+    let daemon = Daemon::start(ordinary);
+    let until = "2026-11-20T18:00:00+01:00";
+    let said = daemon.run(&["extend", "api", "--until", until, "--reason", "release"]).exits(0);
+    assert_eq!(said.stdout, "api is open until 2026-11-20T17:00:00Z\n");
+    daemon.run(&["extend", "api", "--until", until]).exits(2);
+    daemon.run(&["extend", "api", "--until", "18:00", "--reason", "release"]).exits(2);
 }
 
 #[test]

@@ -197,6 +197,8 @@ fn live_together(protect: bool, with_guest: bool, rules: &dyn Fn(&Lab, Option<&G
             daemon = lab.daemon();
             rules.load(&lab);
         }
+        // Where the kernel has no flag `persist`, nothing is protected.
+        let protect = protect && !lab.status()["weaker"].to_string().contains("persist");
         until("our table is there", MOMENT, || ours(&lab).contains("svc-stripe"));
         settles(&lab);
         let (before, mine) = (theirs(&lab), ours(&lab));

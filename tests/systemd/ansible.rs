@@ -60,6 +60,7 @@ fn ansible_opens_and_ends_a_service_and_changes_nothing_twice() {
     site.connects();
     assert!(host.converge(&with(vec![service(Some("decommissioned"))]), &[]) > 0);
     site.is_cut("decommissioned", "expired");
+    assert_eq!(site.machine.status()["config"]["ok"], true);
     site.was_never_restarted(&daemon);
 
     drift_is_undone(&host);
@@ -77,14 +78,9 @@ fn ansible_of_debian_12_opens_a_service_and_ends_it_by_taking_its_file_away() {
     assert!(host.converge(&wanted, &[]) > 0);
     site.is_open();
     assert_eq!(host.converge(&installing(&wanted), &[]), 0);
-    let before = site.everything();
-    host.play(&with(vec![bad_service()]), &[]).exits(2).says(&["443/tpc"]);
-    assert_eq!(site.everything(), before);
     site.connects();
     let mut ended = with(vec![json!({ "name": SERVICE, "state": "absent" })]);
     ended["picoseg_purge"] = json!(false);
-    assert!(host.converge(&ended, &["--check"]) > 0);
-    assert_eq!(site.everything(), before);
     assert!(host.converge(&ended, &[]) > 0);
     site.is_cut("decommissioned", "expired");
 }
@@ -103,10 +99,7 @@ fn a_bad_value_changes_nothing(host: &Host) {
     let before = host.0.everything();
     // The line of the file, and what was meant.
     host.play(&with(vec![bad_service()]), &[]).exits(2).says(&["443/tpc", ":10:10: ", "help: write"]);
-    // Words that Ansible itself knows to be wrong, and names that would lead elsewhere.
-    let mut unknown = service(None);
-    unknown["provder"] = json!("Example");
-    host.play(&with(vec![unknown]), &[]).exits(2).says(&["provder"]);
+    // Names that would lead elsewhere, or to the same file.
     let mut outside = service(None);
     outside["name"] = json!("../../cron.d/x");
     let mut wrong = with(vec![outside]);
@@ -121,8 +114,6 @@ fn a_bad_value_changes_nothing(host: &Host) {
     host.play(&clash, &[]).exits(2).says(&["two.toml:2:11: ", "already enclosed"]);
     assert_eq!(host.0.table(), digest);
     host.0.machine.run(&["sh", "-c", "rm /etc/picoseg/segments.d/*.toml"]).ok();
-    host.converge(&with(vec![service(None)]), &[]);
-    assert_eq!(host.0.machine.status()["config"]["ok"], true);
 }
 
 /// What others wrote, removed and added, and a daemon that was stopped.

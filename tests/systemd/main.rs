@@ -35,6 +35,7 @@ mod owned;
 mod package;
 mod program;
 mod puppet;
+mod puppet_keys;
 mod rpm;
 mod service;
 mod settle;

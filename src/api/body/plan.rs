@@ -17,7 +17,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// `service.added`, `service.changed`, `service.removed`, `service.state`, `segment.added`, `segment.changed`,
-    /// `segment.removed`, `settings.changed` or `config.accepted`.
+    /// `segment.removed`, `settings.changed`, `table.repaired` or `config.accepted`.
     pub kind: String,
     /// Of the service or segment.
     pub name: Option<String>,

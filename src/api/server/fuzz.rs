@@ -49,10 +49,10 @@ async fn serve(side: Side, bytes: &[u8]) -> Vec<u8> {
 /// Nothing but what may be asked reaches the loop.
 fn answer(side: Side, Asked { ask, reply }: Asked) {
     match &ask {
-        Ask::Order { reason, by, .. } => {
+        Ask::Order { reason, by, .. } | Ask::Extend { reason, by, .. } => {
             assert_eq!((side, reason::check(reason), by.is_empty()), (Side::Control, Ok(()), false));
         }
-        Ask::Apply { .. } => assert_eq!(side, Side::Control),
+        Ask::Apply { .. } | Ask::Confirm { .. } => assert_eq!(side, Side::Control),
         Ask::Settle(settle) => assert!(settle.cgroup.starts_with('/') && !settle.cgroup.contains("/../")),
         Ask::Status
         | Ask::Services
@@ -60,6 +60,8 @@ fn answer(side: Side, Asked { ask, reply }: Asked) {
         | Ask::Report(_)
         | Ask::Attempts(_)
         | Ask::Explain(_)
+        | Ask::Flows(_)
+        | Ask::Plan
         | Ask::Audit(_) => {}
     }
     let body = serde_json::json!({ "schema": 1, "asked": format!("{ask:?}") });

@@ -21,7 +21,7 @@ use super::failure::Refused;
 use super::peer::{self, Groups};
 use crate::api::ask::{Answer, Ask, Asked, Line, Outcome, Settle};
 use crate::api::audit;
-use crate::api::body::{ApplyRequest, OrderRequest};
+use crate::api::body::{ApplyRequest, ExtendRequest, OrderRequest};
 use crate::api::explain::{Question, RemoteError};
 use crate::api::reason;
 use crate::config::parse_duration;
@@ -71,10 +71,12 @@ pub fn router(api: Api, uid: u32) -> Router {
         .route("/v1/services/{name}/suspend", post(suspend))
         .route("/v1/services/{name}/resume", post(resume))
         .route("/v1/services/{name}/decommission", post(decommission))
+        .route("/v1/services/{name}/extend", post(extend))
         .route("/v1/attempts", get(attempts))
         .route("/v1/report/{name}", get(report))
         .route("/v1/explain", get(explain))
         .route("/v1/audit", get(audit))
+        .route("/v1/flows", get(flows))
         .route("/v1/plan", get(plan))
         .route("/v1/settle", get(settle))
         .route("/v1/apply", post(apply))
@@ -160,6 +162,19 @@ async fn audit(State(client): State<Client>, entries: Result<Query<Entries>, Que
     client.ask(Ask::Audit(question), ANSWER).await
 }
 
+/// The query of `flows`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whose {
+    service: Option<String>,
+}
+
+async fn flows(State(client): State<Client>, whose: Result<Query<Whose>, QueryRejection>) -> Reply {
+    let Query(Whose { service }) = whose.map_err(|error| Refused::BadRequest(error.body_text()))?;
+    let service = service.as_deref().map(service_name).transpose()?;
+    client.ask(Ask::Flows(service), ANSWER).await
+}
+
 async fn plan(State(client): State<Client>) -> Reply {
     client.ask(Ask::Plan, APPLY).await
 }
@@ -215,6 +230,15 @@ async fn resume(State(client): State<Client>, Path(name): Path<String>, body: Bo
 
 async fn decommission(State(client): State<Client>, Path(name): Path<String>, body: Body) -> Reply {
     order(client, &name, OrderKind::Decommission, body).await
+}
+
+async fn extend(State(client): State<Client>, Path(name): Path<String>, body: Body) -> Reply {
+    client.insist_on_control()?;
+    let service = service_name(&name)?;
+    let ExtendRequest { until, reason } = json(&read(body).await?)?;
+    reason::check(&reason).map_err(|error| Refused::BadRequest(error.to_string()))?;
+    let by = peer::actor(client.uid).await;
+    client.ask(Ask::Extend { service, until, by, reason }, ANSWER).await
 }
 
 async fn order(client: Client, name: &str, kind: OrderKind, body: Body) -> Reply {

@@ -15,6 +15,8 @@ pub struct Sides<'a> {
     pub next: &'a World,
     /// Why the files of the last try were not accepted.
     pub config_error: Option<&'a str>,
+    /// Why the table is not what is in force.
+    pub damage: Option<&'a str>,
 }
 
 /// The text alone differs.
@@ -29,6 +31,9 @@ impl Sides<'_> {
         names.dedup();
         names.into_iter().for_each(|name| self.service(name, &mut changes));
         self.segments(&mut changes);
+        if let Some(damage) = self.damage {
+            changes.push(change("table.repaired", None, damage.to_owned()));
+        }
         if let Some(error) = self.config_error {
             changes.push(change("config.accepted", None, format!("`status` would no longer say: {error}")));
         }

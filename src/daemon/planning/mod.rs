@@ -51,6 +51,8 @@ pub struct Draft {
     config_error: Option<String>,
     store_error: Option<String>,
     waits: Option<ConfirmationError>,
+    /// Why the table is not what is in force.
+    damage: Option<String>,
 }
 
 impl Draft {
@@ -63,6 +65,7 @@ impl Draft {
             config_error: engine.config_error.clone(),
             store_error: engine.store_error.clone(),
             waits: engine.confirmation.waits(),
+            damage: engine.drift.unrepaired(),
         }
     }
 
@@ -87,6 +90,7 @@ impl Draft {
             loaded,
             next: &candidate.next,
             config_error: self.config_error.as_deref(),
+            damage: self.damage.as_deref(),
         };
         let changes = sides.changes();
         let (cuts, mut warnings) = match changes.is_empty() {
