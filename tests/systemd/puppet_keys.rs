@@ -16,7 +16,8 @@ fn read(path: &str) -> String {
 /// The parameters of a class or a defined type.
 fn parameters(manifest: &str) -> BTreeSet<String> {
     let text = read(&format!("manifests/{manifest}.pp"));
-    let declared = text.lines().skip_while(|line| !line.ends_with('(')).take_while(|line| !line.starts_with(')'));
+    let declared =
+        text.lines().skip_while(|line| !line.ends_with('(')).take_while(|line| !line.starts_with(')'));
     let name = |line: &str| Some(line.split_once(" $")?.1.split([' ', ',']).next()?.to_owned());
     declared.filter_map(name).filter(|name| name != ENSURE).collect()
 }
