@@ -116,7 +116,7 @@ pub fn others(lab: &Lab) -> String {
 }
 
 pub fn entries(lab: &Lab, kind: &str) -> Vec<Value> {
-    let body = lab.picoseg(&["audit", "show", "--json"]).ok().json();
+    let body = lab.picoseg(&["audit", "show", "--limit", "10000", "--json"]).ok().json();
     let entries = body["entries"].as_array().expect("a list");
     entries.iter().filter(|entry| entry["kind"] == kind).cloned().collect()
 }

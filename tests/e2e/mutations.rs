@@ -257,11 +257,6 @@ fn every_random_edit_is_noticed_and_undone() {
         );
         gaps.extend(gap(&ear.all()).map(|gap| (gap, edit)));
     }
-    let repairs = entries(&stage.lab, "drift.repaired");
-    assert!(repairs.len() as u64 >= count, "{} repairs of {count} edits", repairs.len());
-    assert_eq!(stage.lab.status()["drift"]["count"], repairs.len());
-    assert_eq!(others(&stage.lab), stage.theirs);
-    assert_eq!(gaps.len() as u64, count, "an answer of the daemon to each");
     gaps.sort();
     let only: Vec<Duration> = gaps.iter().map(|(gap, _)| *gap).collect();
     println!(
@@ -272,6 +267,11 @@ fn every_random_edit_is_noticed_and_undone() {
         percentile(&only, 100),
         gaps.last().map(|(_, edit)| edit.lines().next())
     );
+    let repairs = entries(&stage.lab, "drift.repaired");
+    assert!(repairs.len() as u64 >= count, "{} repairs of {count} edits", repairs.len());
+    assert_eq!(stage.lab.status()["drift"]["count"], repairs.len());
+    assert_eq!(others(&stage.lab), stage.theirs);
+    assert_eq!(gaps.len() as u64, count, "an answer of the daemon to each");
 }
 
 /// From the first foreign transaction to the last of ours behind it.
