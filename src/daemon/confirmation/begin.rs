@@ -128,7 +128,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (before, wanted) = (snapshot::of(&loaded(&["old"])), loaded(&["new"]));
         let now = clock::now();
-        let elapsed = clock::since_boot() + patience.as_nanos() as u64;
+        let elapsed = (clock::reading().elapsed + patience).as_nanos() as u64;
         let texts = snapshot::of(&wanted);
         let note = Note::new("root (uid 0)", now, now + patience, (boot.to_owned(), elapsed), &texts);
         unconfirmed::write(directory.path(), &note, &texts).unwrap();
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn in_time_it_goes_on_waiting_whatever_files_are_there() {
-        let (directory, before, _) = waiting(MINUTE, &clock::boot().unwrap());
+        let (directory, before, _) = waiting(MINUTE, &clock::reading().boot);
         let begun = at_start(directory.path(), Some(&before), Some(&loaded(&["third"]))).unwrap();
         assert_eq!(names(&begun), [("new", FileState::Commissioned), ("old", FileState::Suspended)]);
         assert!(begun.confirmation.left().is_some_and(|left| left > Duration::ZERO && left <= MINUTE));
@@ -152,8 +152,8 @@ mod tests {
 
     #[test]
     fn too_late_after_a_reboot_and_where_the_note_is_damaged_it_falls_back_and_stays_so() {
-        let boot = clock::boot().unwrap();
-        for (patience, boot) in [(Duration::ZERO, boot.as_str()), (MINUTE, "another boot")] {
+        let boot = clock::reading().boot;
+        for (patience, boot) in [(Duration::ZERO, &*boot), (MINUTE, "another boot")] {
             let (directory, before, wanted) = waiting(patience, boot);
             let begun = at_start(directory.path(), Some(&before), Some(&wanted)).unwrap();
             assert_eq!(names(&begun), [("old", FileState::Commissioned)]);
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_was_confirmed_is_not_asked_for_again() {
-        let (directory, _, wanted) = waiting(MINUTE, &clock::boot().unwrap());
+        let (directory, _, wanted) = waiting(MINUTE, &clock::reading().boot);
         let confirmed = snapshot::of(&wanted);
         assert!(at_start(directory.path(), Some(&confirmed), Some(&wanted)).is_none());
         assert_eq!(unconfirmed::read(directory.path()), Ok(None));

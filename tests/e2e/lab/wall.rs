@@ -1,5 +1,6 @@
 //! Steps the wall clock of this machine, and sends it to sleep: only where that harms nobody.
 
+use std::cell::Cell;
 use std::fs;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::skipped;
 pub struct WallClock {
     /// What the wall clock was ahead of the time since the boot.
     ahead: TimeDelta,
+    stepped: Cell<bool>,
 }
 
 impl WallClock {
@@ -24,11 +26,16 @@ impl WallClock {
             skipped("it steps the clock of the machine: scripts/test-kernels runs it in a virtual one");
             return None;
         }
-        Some(Self { ahead: elapsed_offset() })
+        Some(Self { ahead: elapsed_offset(), stepped: Cell::default() })
     }
 
     pub fn step(&self, by: TimeDelta) {
+        self.stepped.set(true);
         set(clock::now() + by);
+    }
+
+    pub fn was_stepped(&self) -> bool {
+        self.stepped.get()
     }
 
     /// Suspends the machine to memory for so long. One that wakes before its alarm, as emulated ones do at times, is sent to
