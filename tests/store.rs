@@ -51,7 +51,6 @@ fn entry(second: i64, service: Option<&str>) -> Entry {
 
 fn decommissioned(second: i64) -> Record {
     Record {
-        extended: None,
         suspended: Some(Suspended {
             at: at(second - 1),
             by: "ann (uid 1000)".to_owned(),

@@ -216,7 +216,6 @@ async fn records_and_orders_are_kept() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).await.unwrap();
     let bare = Record {
-        extended: None,
         suspended: None,
         decommissioned: Some(Decommissioned {
             at: at(1),
