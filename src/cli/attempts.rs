@@ -51,7 +51,7 @@ async fn follow(
     daemon: &Daemon,
     narrowed: &[(&'static str, String)],
     mut after: u64,
-    mut table: Table<11>,
+    mut table: Table<12>,
     console: &mut Console<'_>,
 ) -> Result<(), Stop> {
     let mut waits = false;
@@ -87,7 +87,7 @@ fn note_wait(error: &ClientError, console: &mut Console<'_>) {
 fn print_news(
     body: &str,
     news: &[Attempt],
-    table: &mut Table<11>,
+    table: &mut Table<12>,
     console: &mut Console<'_>,
 ) -> Result<(), Stop> {
     if news.is_empty() {
@@ -134,10 +134,11 @@ fn path(narrowed: &[(&'static str, String)], number: Option<(&'static str, u64)>
     }
 }
 
-fn header() -> Table<11> {
+fn header() -> Table<12> {
     Table::new([
         "SERVICE",
         "DIRECTION",
+        "VERDICT",
         "REASON",
         "REMOTE",
         "PORT",
@@ -150,7 +151,7 @@ fn header() -> Table<11> {
     ])
 }
 
-fn row(attempt: &Attempt) -> [Cell; 11] {
+fn row(attempt: &Attempt) -> [Cell; 12] {
     let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     // The port that the service is known by; the other one is ephemeral.
     let port = match attempt.direction.as_str() {
@@ -160,6 +161,7 @@ fn row(attempt: &Attempt) -> [Cell; 11] {
     [
         attempt.service.as_deref().or(attempt.policy.as_deref()).unwrap_or("-").into(),
         (&attempt.direction).into(),
+        (&attempt.verdict).into(),
         (&attempt.reason).into(),
         (&attempt.remote).into(),
         number(port.map(u32::from)).into(),

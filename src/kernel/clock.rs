@@ -28,10 +28,12 @@ pub fn now() -> Time {
 
 /// Returns what both clocks say.
 pub fn reading() -> Reading {
-    /// Empty where `/proc` does not tell; then it is the same boot as long as elapsed time does not go back.
+    /// Empty where nobody tells it; then it is the same boot as long as elapsed time does not go back. Our units hide that
+    /// part of `/proc` (`ProcSubset=pid`) and have systemd tell it, which writes no hyphens.
     static BOOT: LazyLock<Arc<str>> = LazyLock::new(|| {
-        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        id.trim_end().into()
+        let told = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let told = told.ok().or_else(|| std::env::var("PICOSEG_BOOT_ID").ok());
+        told.unwrap_or_default().trim_end().replace('-', "").into()
     });
     let elapsed = clock_gettime(ClockId::Boottime);
     let (seconds, nanoseconds) = (u64::try_from(elapsed.tv_sec), u32::try_from(elapsed.tv_nsec));

@@ -422,8 +422,8 @@ fn attempts_are_a_table_and_the_options_reach_the_daemon() {
     let said =
         daemon.run(&["attempts", "--service", "stripe", "--since", "2026-11-22T01:00:00+01:00"]).exits(0);
     let expected = "\
-SERVICE  DIRECTION  REASON   REMOTE        PORT  PROTO  UID   COUNT  FIRST                 LAST                      PROVIDER
-stripe   egress     expired  198.51.100.7  443   tcp    1000  3      2026-11-21T00:00:00Z  2026-11-22T00:00:00.500Z  Stripe, Inc.
+SERVICE  DIRECTION  VERDICT  REASON   REMOTE        PORT  PROTO  UID   COUNT  FIRST                 LAST                      PROVIDER
+stripe   egress     refused  expired  198.51.100.7  443   tcp    1000  3      2026-11-21T00:00:00Z  2026-11-22T00:00:00.500Z  Stripe, Inc.
 ";
     assert_eq!(said.stdout, expected);
     let Some(Ask::Attempts(filter)) = daemon.asked().pop() else { panic!("attempts") };
