@@ -6,8 +6,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// So many repairs within [`RECENT`] are no accident.
-const MANY: usize = 64;
+/// So many repairs within [`RECENT`], or so much time that they took, are no accident.
+const MANY: usize = 256;
+const MUCH: Duration = Duration::from_secs(3);
 const RECENT: Duration = Duration::from_secs(10);
 /// A rest is so many times what the repair took, as long as that is short, and three times that at least.
 const REST: u32 = 9;
@@ -18,7 +19,8 @@ const LONG_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct Pace {
-    repairs: VecDeque<Instant>,
+    /// When they ended, and how long they took.
+    repairs: VecDeque<(Instant, Duration)>,
     rests_until: Option<Instant>,
     failures: u32,
 }
@@ -34,18 +36,20 @@ impl Pace {
 
     /// Somebody does it again and again.
     pub fn is_fight(&self, now: Instant) -> bool {
-        self.repairs.iter().filter(|at| now.duration_since(**at) < RECENT).count() >= MANY
+        let recent = || self.repairs.iter().filter(|(at, _)| now.duration_since(*at) < RECENT);
+        recent().count() >= MANY
+            || recent().count() > 1 && recent().map(|(_, took)| *took).sum::<Duration>() >= MUCH
     }
 
     /// Nobody did anything of late.
     pub fn is_quiet(&self, now: Instant) -> bool {
-        self.repairs.back().is_none_or(|at| now.duration_since(*at) >= RECENT)
+        self.repairs.back().is_none_or(|(at, _)| now.duration_since(*at) >= RECENT)
     }
 
     /// A repair that ended now took so long.
     pub fn repaired(&mut self, now: Instant, took: Duration) {
         self.failures = 0;
-        self.repairs.push_back(now);
+        self.repairs.push_back((now, took));
         if self.repairs.len() > MANY {
             self.repairs.pop_front();
         }

@@ -1,7 +1,8 @@
 //! Other programs change our table: it is noticed, repaired and on record, and theirs stay as they are.
 
 use std::fmt::Write as _;
-use std::process::Command;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -341,9 +342,10 @@ fn attempts_that_a_deleted_table_had_counted_are_known_from_the_log() {
 #[test]
 fn a_program_that_edits_in_a_loop_gets_an_answer_to_each_edit_and_not_the_processor() {
     let Some(stage) = stage(false) else { return };
-    let script = "while :; do nft insert rule inet picoseg output accept; done";
+    // One transaction for each line.
+    let script = "yes 'insert rule inet picoseg output accept' | nft -i";
     let mut shell = Command::new("sh");
-    shell.args(["-c", script]);
+    shell.args(["-c", script]).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     let pid = stage.daemon.pid();
     let used = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
@@ -376,7 +378,8 @@ struct Fight(std::process::Child);
 
 impl Drop for Fight {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let group = nix::unistd::Pid::from_raw(self.0.id().cast_signed());
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
         let _ = self.0.wait();
     }
 }
