@@ -59,6 +59,8 @@ pub struct World {
     openings: Openings,
     cut_at: Option<Time>,
     agenda: Arc<Agenda>,
+    /// Of services that are not there any more.
+    forgotten: Arc<BTreeMap<ServiceName, Record>>,
 }
 
 /// A service with what is remembered of it.
@@ -149,6 +151,7 @@ impl World {
             openings: Openings::Armed,
             cut_at: None,
             agenda: Arc::default(),
+            forgotten: Arc::default(),
         }
     }
 
@@ -202,7 +205,8 @@ impl World {
         if known.is_some_and(|known| !known.departed && *known.file == service) {
             return false;
         }
-        let record = known.map(|known| known.record.clone()).unwrap_or_default();
+        let record = known.map(|known| &known.record).or_else(|| self.forgotten.get(&service.name));
+        let record = record.cloned().unwrap_or_default();
         self.put(Known::new(Arc::new(service), record.current(self.latest), false));
         true
     }

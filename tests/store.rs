@@ -23,7 +23,9 @@ mod stalls;
 mod tamper;
 
 use chrono::{TimeDelta, TimeZone, Utc};
-use picoseg::model::{Cause, Decommissioned, Order, OrderKind, Record, ServiceName, Suspended, Time};
+use picoseg::model::{
+    Cause, Decommissioned, Extended, Order, OrderKind, Record, ServiceName, Suspended, Time,
+};
 use picoseg::store::{Entry, LedgerKind, Store};
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -60,6 +62,12 @@ fn decommissioned(second: i64) -> Record {
             cause: Cause::Order,
             by: Some("root (uid 0)".to_owned()),
             reason: Some("contract ended".to_owned()),
+        }),
+        extended: Some(Extended {
+            at: at(second),
+            until: at(second + 1),
+            by: "eve (uid 1001)".to_owned(),
+            reason: "release".to_owned(),
         }),
     }
 }

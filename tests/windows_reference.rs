@@ -440,7 +440,7 @@ fn some_record(random: &mut StdRng, scene: Scene) -> Record {
         by: "root (uid 0)".to_owned(),
         reason: "a drill".to_owned(),
     });
-    Record { suspended, decommissioned }
+    Record { suspended, decommissioned, extended: None }
 }
 
 fn some_file_state(random: &mut StdRng) -> FileState {

@@ -203,7 +203,8 @@ impl Engine {
     ) -> Result<Changed, ChangeError> {
         let Terms { by, detail, forget, put_back } = terms;
         let mut next = self.world.clone();
-        let forgotten: Vec<ServiceName> = forget.into_iter().filter(|name| next.forget(name)).collect();
+        let forget = forget.into_iter();
+        let forgotten: Vec<_> = forget.filter_map(|name| Some((next.forget(&name)?, name))).collect();
         put_back.into_iter().for_each(|service| next.put_back_departed(service));
         let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
         next.enclose(loaded.segments.clone());
@@ -227,7 +228,7 @@ impl Engine {
         let listing = Listing::between(before, after, &outcome);
         let entries = self.applied(listing, LedgerKind::ConfigApplied, by, detail).await;
         let mut facts = record::facts_of_files(&outcome, self.world.now(), entries);
-        facts.extend(forgotten.into_iter().map(record::forgotten));
+        facts.extend(forgotten.into_iter().map(|(record, service)| Fact::Record { service, record }));
         facts.extend(self.proof_facts(&outcome, &proofs));
         let recorded = self.keep(facts).await;
         self.config_error = None;

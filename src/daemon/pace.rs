@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// So many repairs within [`RECENT`], or so much time that they took, are no accident.
+/// So many repairs within [`RECENT`] are no accident, nor are fewer that took so long together.
 const MANY: usize = 256;
-const MUCH: Duration = Duration::from_secs(3);
+const LONG: Duration = Duration::from_secs(3);
 const RECENT: Duration = Duration::from_secs(10);
 /// A rest is so many times what the repair took, as long as that is short, and three times that at least.
 const REST: u32 = 9;
@@ -19,7 +19,7 @@ const LONG_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// When they ended, and how long they took.
+    /// When each ended, and how long it took.
     repairs: VecDeque<(Instant, Duration)>,
     rests_until: Option<Instant>,
     failures: u32,
@@ -36,9 +36,10 @@ impl Pace {
 
     /// Somebody does it again and again.
     pub fn is_fight(&self, now: Instant) -> bool {
-        let recent = || self.repairs.iter().filter(|(at, _)| now.duration_since(*at) < RECENT);
-        recent().count() >= MANY
-            || recent().count() > 1 && recent().map(|(_, took)| *took).sum::<Duration>() >= MUCH
+        let recent = self.repairs.iter().filter(|(at, _)| now.duration_since(*at) < RECENT);
+        let (count, took) =
+            recent.fold((0, Duration::ZERO), |(count, all), (_, took)| (count + 1, all + *took));
+        count >= MANY || took >= LONG
     }
 
     /// Nobody did anything of late.

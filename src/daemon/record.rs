@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::api::body::Teardown;
 use crate::history::{self, TELLING};
-use crate::model::{Order, Record, ServiceName, Time};
+use crate::model::{Order, ServiceName, Time};
 use crate::reconcile::{Happening, Outcome, What};
 use crate::store::{Entry, Fact, LedgerKind};
 
@@ -101,11 +101,6 @@ pub fn teardown(service: &ServiceName, proof: &Teardown, at: Time) -> Fact {
         actor: DAEMON.into(),
         detail: json!(proof),
     })
-}
-
-/// Nothing is remembered of a service any more.
-pub fn forgotten(service: ServiceName) -> Fact {
-    Fact::Record { service, record: Record::default() }
 }
 
 /// An entry as the fold over the ledger takes it.

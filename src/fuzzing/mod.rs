@@ -22,8 +22,11 @@ use crate::names::{Name, News};
 
 pub use configuration::schedule;
 
+/// Takes what comes from outside, and panics where something does not hold.
+pub type Target = fn(&[u8]);
+
 /// The targets by name: each has a corpus of that name.
-pub const TARGETS: [(&str, fn(&[u8])); 5] =
+pub const TARGETS: [(&str, Target); 5] =
     [("schedule", schedule), ("nflog", nflog), ("netlink", netlink), ("api", api), ("dns", dns)];
 
 /// A datagram of an NFLOG group, and all that is made of its records.

@@ -3,23 +3,29 @@
 use std::sync::Arc;
 
 use super::{Known, World};
-use crate::model::{Cause, Service, ServiceName};
+use crate::model::{Cause, Record, Service, ServiceName};
 
 impl World {
-    /// Forgets a service that came with the files: its addresses are nobody's again. One that an operator shut meanwhile
-    /// stays, refused and watched; returns whether it went.
-    pub fn forget(&mut self, name: &ServiceName) -> bool {
-        let Some(known) = self.services.get(name) else { return false };
+    /// Forgets a service that came with the files: its addresses are nobody's again. Returns what is remembered of it all the same: the end
+    /// of a former lifetime. One that an operator shut meanwhile stays, refused and watched: `None`.
+    pub fn forget(&mut self, name: &ServiceName) -> Option<Record> {
+        let known = self.services.get(name)?;
+        let begins_at = known.file.lifetime.opens_at();
         let ended = known.record.decommissioned.as_ref();
-        if known.record.suspended.is_some() || ended.is_some_and(|event| event.cause == Cause::Order) {
-            return false;
+        let (former, present): (Vec<_>, Vec<_>) = ended.into_iter().partition(|end| end.covers < begins_at);
+        if known.record.suspended.is_some() || present.iter().any(|event| event.cause == Cause::Order) {
+            return None;
+        }
+        let record = Record { decommissioned: former.first().copied().cloned(), ..Record::default() };
+        if record != Record::default() {
+            Arc::make_mut(&mut self.forgotten).insert(name.clone(), record.clone());
         }
         let scheduled = Arc::clone(&known.scheduled);
         Arc::make_mut(&mut self.index).remove(&scheduled);
         Arc::make_mut(&mut self.services).remove(name);
         self.agenda_mut().forget(name);
         self.cut_at = Some(self.latest);
-        true
+        Some(record)
     }
 
     /// Puts the file of a service back that was gone before these files; what is remembered of it stays. Call
@@ -57,7 +63,7 @@ mod tests {
         let (old, new) = (named("old"), named("new"));
         let mut world = World::new(Settings::default(), now);
         world.apply(Settings::default(), files(&[&old, &new]), now);
-        assert!(world.forget(&new.name));
+        assert_eq!(world.forget(&new.name), Some(Record::default()));
         let outcome = world.apply(Settings::default(), files(&[&old]), now);
         assert_eq!(outcome.happenings, []);
         assert_eq!((world.state(&new.name), world.standings().len()), (None, 1));
@@ -80,10 +86,27 @@ mod tests {
             reason: "r".to_owned(),
         };
         world.order(&order).unwrap();
-        assert!(!world.forget(&new.name));
+        assert_eq!(world.forget(&new.name), None);
         world.apply(Settings::default(), files(&[]), now);
         assert_eq!(world.state(&new.name), Some(ServiceState::Decommissioned));
         assert_eq!(world.standings().len(), 1, "it stays watched");
+    }
+
+    #[test]
+    fn the_end_of_a_former_lifetime_is_not_forgotten() {
+        let now = at("2026-06-01T00:00:00Z");
+        let old = named("stripe");
+        let mut world = World::new(Settings::default(), now);
+        world.apply(Settings::default(), files(&[&old]), now);
+        world.apply(Settings::default(), files(&[]), now);
+        let later = now + chrono::TimeDelta::minutes(1);
+        let lifetime = fixture::span("2026-06-01T00:00:01Z", "2027-01-01T00:00:00Z");
+        world.apply(Settings::default(), files(&[&Service { lifetime, ..old.clone() }]), later);
+        let record = world.forget(&old.name).unwrap();
+        assert_eq!(record.decommissioned.as_ref().unwrap().covers, now);
+        assert_eq!(world.state(&old.name), None);
+        world.apply(Settings::default(), files(&[&old]), later);
+        assert_eq!(world.state(&old.name), Some(ServiceState::Decommissioned));
     }
 
     #[test]

@@ -153,6 +153,7 @@ fn record() -> impl Strategy<Value = Record> {
     let suspended = prop::option::weighted(0.2, 0i64..100);
     let decommissioned = prop::option::weighted(0.2, 0i64..100);
     (suspended, decommissioned).prop_map(|(suspended, decommissioned)| Record {
+        extended: None,
         suspended: suspended.map(|at| Suspended { at: instant(at), by: "x".into(), reason: "x".into() }),
         decommissioned: decommissioned.map(|at| Decommissioned {
             at: instant(at),

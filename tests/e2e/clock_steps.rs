@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::Value;
 
-use crate::agent::{Agent, Ending, Heard, Manner, Socket};
+use crate::agent::{Agent, Ending, Manner, Socket};
 use crate::lab::clock::{Time, in_ms, now, patient, reach, soon, until};
 use crate::lab::schedule::{Lifetime, egress, schedule, window};
 use crate::lab::wall::{WallClock, since_boot};
@@ -16,10 +16,13 @@ use crate::lab::{Daemon, Lab, MOMENT, at};
 
 const HOUR: TimeDelta = TimeDelta::hours(1);
 /// From the start of a lab until a close: the daemon starts and connections are made meanwhile.
-const SOON: i64 = 5_000;
+const SOON: i64 = 4_000;
 /// How much later than the instant by elapsed time a close may be seen: the kernel counts timeouts in ticks, and the answer has
 /// to be read.
 const SEEN: Duration = Duration::from_millis(400);
+
+/// For so long nothing may pass.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// One service with one opening, its process, its provider, and the connections between them.
 struct Scene<'a> {
@@ -76,7 +79,8 @@ fn scene(close: Time, body: impl Fn(&Scene<'_>, &WallClock, &mut Option<Daemon>)
     let daemon = daemon.unwrap_or_else(|| lab.daemon());
     scene.is_closed();
     assert_ne!(lab.state_of("stripe"), "open");
-    scene.is_on_record();
+    // Nobody saw a sleep without a daemon, and the two clocks do not differ after it.
+    scene.is_on_record(alive || wall.was_stepped());
     assert!(daemon.term().success());
     lab.picoseg(&["audit", "verify"]).ok();
 }
@@ -104,10 +108,7 @@ impl Scene<'_> {
         }
         let received = || self.busy.iter().map(|end| end.flow().received).collect::<Vec<_>>();
         let before = received();
-        assert_eq!(
-            self.theirs.udp(at(self.lab.provider4(1), 9)).hear_within(Duration::from_millis(200)),
-            Heard::Nothing
-        );
+        std::thread::sleep(patient(QUIET));
         assert_eq!(received(), before, "something passes on a connection that was open");
     }
 
@@ -133,7 +134,7 @@ impl Scene<'_> {
         }
     }
 
-    fn is_on_record(&self) {
+    fn is_on_record(&self, step: bool) {
         let entries = self.lab.picoseg(&["audit", "show", "--json"]).ok().json();
         let kinds: Vec<&str> = entries["entries"]
             .as_array()
@@ -141,7 +142,7 @@ impl Scene<'_> {
             .iter()
             .filter_map(|e| e["kind"].as_str())
             .collect();
-        assert!(kinds.contains(&"clock.stepped"), "{kinds:?}");
+        assert!(!step || kinds.contains(&"clock.stepped"), "{kinds:?}");
         let closed = kinds.iter().filter(|kind| **kind == "window.closed").count();
         assert_eq!(closed, 1, "{kinds:?}");
         let reopened =
@@ -172,6 +173,8 @@ fn a_clock_that_is_set_back_over_a_close_reopens_nothing() {
             reach(scene.close);
             scene.closes();
             scene.are_cut(daemon);
+            // Timeouts outlive the close by some ticks, and by what the commit took.
+            scene.reach_elapsed(scene.close_elapsed + patient(SEEN));
             wall.step(-TimeDelta::minutes(1));
             stays_closed(scene, daemon);
         },
@@ -273,7 +276,7 @@ fn a_machine_that_sleeps_over_a_close_wakes_up_closed() {
         || soon(SOON),
         |scene, wall, daemon| {
             let left = (scene.close - now()).num_seconds();
-            wall.sleep(u32::try_from(left).expect("it lies ahead") + 6);
+            wall.sleep(u64::try_from(left).expect("it lies ahead") + 6);
             assert!(now() > scene.close, "it slept over the close");
             scene.is_closed();
             for end in &scene.busy {

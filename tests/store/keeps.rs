@@ -224,6 +224,7 @@ async fn records_and_orders_are_kept() {
             by: None,
             reason: None,
         }),
+        extended: None,
     };
     store.put_record(&name("a"), &decommissioned(9)).await.unwrap();
     store.put_record(&name("b"), &decommissioned(9)).await.unwrap();

@@ -9,31 +9,24 @@ use crate::outside::v4;
 use crate::schedule::{egress, file, schedule};
 
 const DAEMON: &str = "picosegd.service";
-const ATTACK: &str = "/etc/systemd/system/attack.service";
-const TRIES: &str = "/run/tries";
-const HITS: &str = "/run/hits";
+/// What nft says of a try that is refused ends with it.
+const TRIES: [&str; 2] = ["delete table inet picoseg", "add rule inet picoseg input accept"];
 const ROUNDS: u32 = 20;
 
-/// Tries all the time to change the table, and writes down what worked.
-fn attack() -> String {
-    let script = format!(
-        "while :; do \
-         nft delete table inet picoseg 2>/dev/null && echo deleted >>{HITS}; \
-         nft flush ruleset 2>/dev/null; \
-         nft list tables | grep -q \"inet picoseg$\" || echo flushed >>{HITS}; \
-         nft add rule inet picoseg input accept 2>/dev/null && echo changed >>{HITS}; \
-         echo x >>{TRIES}; done"
-    );
-    format!("[Service]\nExecStart=/bin/sh -c '{}'\n", script.replace('$', "$$"))
-}
+/// Tries all the time to change the table.
+const ATTACK: [(&str, &str); 2] = [
+    ("/etc/systemd/system/attack.service", "[Service]\nExecStart=/bin/sh /usr/lib/attack\n"),
+    (
+        "/usr/lib/attack",
+        "yes 'delete table inet picoseg\nflush ruleset\nadd rule inet picoseg input accept' | nft -i >/run/said 2>&1\n",
+    ),
+];
 
 /// A machine with a service; systemd starts the daemon again at once.
 fn machine(system: System, more: &[(&str, &str)]) -> Option<Machine> {
     let (pay, grants) = (file("pay"), schedule(&[egress("pay.service", &[v4(0)], "443/tcp")]));
     let soon = ("/etc/systemd/system/picosegd.service.d/test.conf", "[Service]\nRestartSec=100ms\n");
-    let attack = attack();
-    let files = [(&*pay, &*grants), (ATTACK, &attack), soon];
-    let machine = Machine::boot_on(system, &[&files, more].concat())?;
+    let machine = Machine::boot_on(system, &[&[(&*pay, &*grants), soon], &ATTACK, more].concat())?;
     if machine.status()["weaker"].to_string().contains("persist") {
         crate::skip::skipped("this kernel cannot keep an owned table");
         return None;
@@ -41,8 +34,18 @@ fn machine(system: System, more: &[(&str, &str)]) -> Option<Machine> {
     Some(machine)
 }
 
-fn tries(machine: &Machine) -> usize {
-    fs::read_to_string(machine.path(TRIES)).map_or(0, |text| text.lines().count())
+/// How often each was refused; any other answer means that it was not.
+fn refused(machine: &Machine) -> [usize; 2] {
+    let said = fs::read_to_string(machine.path("/run/said")).unwrap_or_default();
+    let other = said.lines().find(|line| line.contains("rror") && !line.contains("Operation not permitted"));
+    assert_eq!(other, None, "the table was gone");
+    TRIES.map(|tried| said.lines().filter(|line| *line == tried).count())
+}
+
+/// Its number, which another table of that name would not have.
+fn handle(machine: &Machine) -> String {
+    let listed = machine.run(&["nft", "--handle", "list", "table", "inet", "picoseg"]).ok().stdout;
+    listed.lines().next().expect("a table").to_owned()
 }
 
 fn answers(machine: &Machine) {
@@ -60,26 +63,29 @@ fn kill(machine: &Machine) {
 fn nobody_else_can_change_the_table_while_the_daemon_comes_and_goes() {
     for suite in ["bookworm", "trixie"] {
         let Some(machine) = machine(System { suite, variant: "base" }, &[]) else { return };
-        let digest = machine.status()["ruleset_digest"].clone();
+        let (digest, before) = (machine.status()["ruleset_digest"].clone(), handle(&machine));
         machine.start("attack.service");
-        until("the attack goes on", MOMENT, || tries(&machine) > 3);
+        let goes_on = |since: usize| {
+            until("the attack goes on", MOMENT, || refused(&machine)[0] > since + 3);
+        };
+        goes_on(0);
         let rounds = if suite == "trixie" { ROUNDS } else { 3 };
         for _ in 0..rounds {
             kill(&machine);
             machine.restart(DAEMON);
         }
-        let before = tries(&machine);
-        until("the attack goes on", MOMENT, || tries(&machine) > before + 3);
+        goes_on(refused(&machine)[0]);
         machine.stop("attack.service");
-        let hits = fs::read_to_string(machine.path(HITS)).unwrap_or_default();
-        assert_eq!(hits, "", "of {} tries", tries(&machine));
+        let [deletions, additions] = refused(&machine);
+        assert!(deletions.abs_diff(additions) <= 1, "refused: {deletions} deletions, {additions} additions");
+        assert_eq!(handle(&machine), before);
         let status = machine.status();
         assert_eq!(
             (&status["ruleset_digest"], &status["drift"]["count"]),
             (&digest, &0.into()),
             "{status:#}"
         );
-        println!("{suite}: {} tries", tries(&machine));
+        println!("{suite}: {deletions} tries");
         // One socket, however often: the same.
         assert_eq!(machine.property(DAEMON, "NFileDescriptorStore"), "1");
     }

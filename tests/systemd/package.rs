@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -10,7 +9,7 @@ use crate::agent::{Agent, unit};
 use crate::clock::until;
 use crate::converge::{PACKAGE, Run, package};
 use crate::machine::{MOMENT, Machine, System, shipped_units};
-use crate::outside::v4;
+use crate::outside::{Echo, v4};
 use crate::schedule::{egress, file, schedule};
 
 const SUITES: [&str; 2] = ["bookworm", "trixie"];
@@ -120,7 +119,7 @@ fn the_package_brings_users_directories_pages_and_completions() {
 struct Site {
     machine: Machine,
     admitted: Agent,
-    _echo: crate::outside::Echo,
+    _echo: Echo,
 }
 
 const PROVIDER: u8 = 0;
@@ -257,14 +256,8 @@ fn removing_leaves_the_table_and_purging_leaves_the_ledger_which_goes_on() {
         );
         assert_eq!(machine.outside().arrived(FORBIDDEN), 0, "packets have passed");
 
-        let purge = Command::from(machine.command(&[
-            "env",
-            "PICOSEG_PURGE_STATE=yes",
-            "apt-get",
-            "purge",
-            "--yes",
-            "picoseg",
-        ]));
+        let purge = ["env", "PICOSEG_PURGE_STATE=yes", "apt-get", "purge", "--yes", "picoseg"];
+        let purge = machine.command(&purge);
         Run::of(purge).exits(0);
         assert!(
             !machine.path("/var/lib/picoseg").exists(),

@@ -60,10 +60,16 @@ pub fn at_start(directory: &Path, before: Option<&Accepted>, wanted: Option<&Loa
             }
             Some(fell_back(base, &note, true))
         }
-        // Other files than those that fell back are nobody's mistake yet.
         (Stage::FellBack, _) => {
-            let same = wanted.is_some_and(|wanted| accepted::digest(&snapshot::of(wanted)) == note.files);
-            same.then(|| fell_back(base, &note, false))
+            let same = |wanted| accepted::digest(&snapshot::of(wanted)) == note.files;
+            if wanted.is_some_and(same) {
+                return Some(fell_back(base, &note, false));
+            }
+            // Other files than those that fell back are nobody's mistake yet.
+            if wanted.is_some() {
+                clear(directory);
+            }
+            None
         }
     }
 }
@@ -94,5 +100,83 @@ fn is_this_boot(note: &Note) -> bool {
 pub fn clear(directory: &Path) {
     if let Err(error) = unconfirmed::remove(directory) {
         tracing::error!(%error, "what waited for a confirmation is still written down");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{self, Files, Source};
+    use crate::model::FileState;
+
+    fn loaded(names: &[&str]) -> Loaded {
+        let source = |name: &&str| {
+            let text = "provider = \"P\"\nowner = \"o\"\n[lifetime]\ncommission = 2026-01-01T00:00:00Z\n\
+                        decommission = 2126-01-01T00:00:00Z\n[[egress]]\nsubject = { unit = \"a.service\" }\n\
+                        to = [\"192.0.2.1\"]\nports = [\"443/tcp\"]\n";
+            Source { path: format!("{name}.toml").into(), text: Ok(text.as_bytes().to_vec()) }
+        };
+        let services = names.iter().map(source).collect();
+        config::load(&Files { settings: None, services, segments: vec![], lists: Default::default() })
+            .unwrap()
+    }
+
+    /// A state directory in which the removal of `old` and the coming of `new` wait for so long, in this boot or another.
+    fn waiting(patience: Duration, boot: &str) -> (tempfile::TempDir, Accepted, Loaded) {
+        let directory = tempfile::tempdir().unwrap();
+        let (before, wanted) = (snapshot::of(&loaded(&["old"])), loaded(&["new"]));
+        let now = clock::now();
+        let elapsed = (clock::reading().elapsed + patience).as_nanos() as u64;
+        let texts = snapshot::of(&wanted);
+        let note = Note::new("root (uid 0)", now, now + patience, (boot.to_owned(), elapsed), &texts);
+        unconfirmed::write(directory.path(), &note, &texts).unwrap();
+        (directory, before, wanted)
+    }
+
+    fn names(begun: &Begun) -> Vec<(&str, FileState)> {
+        begun.loaded.services.iter().map(|(name, service)| (name.as_str(), service.state)).collect()
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn in_time_it_goes_on_waiting_whatever_files_are_there() {
+        let (directory, before, _) = waiting(MINUTE, &clock::reading().boot);
+        let begun = at_start(directory.path(), Some(&before), Some(&loaded(&["third"]))).unwrap();
+        assert_eq!(names(&begun), [("new", FileState::Commissioned), ("old", FileState::Suspended)]);
+        assert!(begun.confirmation.left().is_some_and(|left| left > Duration::ZERO && left <= MINUTE));
+        assert!(begun.fell_back.is_none() && begun.error.is_none());
+    }
+
+    #[test]
+    fn too_late_after_a_reboot_and_where_the_note_is_damaged_it_falls_back_and_stays_so() {
+        let boot = clock::reading().boot;
+        for (patience, boot) in [(Duration::ZERO, &*boot), (MINUTE, "another boot")] {
+            let (directory, before, wanted) = waiting(patience, boot);
+            let begun = at_start(directory.path(), Some(&before), Some(&wanted)).unwrap();
+            assert_eq!(names(&begun), [("old", FileState::Commissioned)]);
+            assert!(begun.fell_back.is_some() && begun.error.unwrap().contains("not confirmed"));
+            let again = at_start(directory.path(), Some(&before), Some(&wanted)).unwrap();
+            assert_eq!(names(&again), [("old", FileState::Commissioned)]);
+            assert!(again.fell_back.is_none(), "it is told once");
+            let others = loaded(&["third"]);
+            assert!(at_start(directory.path(), Some(&before), Some(&others)).is_none(), "files that are new");
+            assert!(at_start(directory.path(), Some(&before), Some(&wanted)).is_none(), "it was settled");
+        }
+        let (directory, before, wanted) = waiting(MINUTE, &boot);
+        std::fs::write(directory.path().join(unconfirmed::FILE), "{").unwrap();
+        let begun = at_start(directory.path(), Some(&before), Some(&wanted)).unwrap();
+        assert_eq!(names(&begun), [("old", FileState::Commissioned)]);
+        assert!(begun.error.unwrap().contains("damaged"));
+    }
+
+    #[test]
+    fn what_was_confirmed_is_not_asked_for_again() {
+        let (directory, _, wanted) = waiting(MINUTE, &clock::reading().boot);
+        let confirmed = snapshot::of(&wanted);
+        assert!(at_start(directory.path(), Some(&confirmed), Some(&wanted)).is_none());
+        assert_eq!(unconfirmed::read(directory.path()), Ok(None));
     }
 }

@@ -135,8 +135,9 @@ impl Engine {
         }
         let whole = acceptance::may_apply(&self.world, self.store_error.as_deref(), &base).is_ok();
         let loaded = if whole { base.clone() } else { self.shut(base.clone()) };
-        let forget =
-            self.world.names().filter(|name| !before.services.contains_key(*name)).cloned().collect();
+        // What governs and was not accepted came with the files; what governs no more was there before.
+        let came = self.world.standings().into_iter().map(|standing| standing.service.name.clone());
+        let forget = came.filter(|name| !before.services.contains_key(name)).collect();
         let rest = (!whole).then(|| Box::new(base));
         let former = std::mem::replace(&mut self.confirmation, Confirmation::FellBack { rest });
         let put_back = before.services.iter().filter(|(_, old)| old.departed.is_some());

@@ -47,14 +47,16 @@ fn the_next_daemon_goes_on_with_a_kept_socket_and_nobody_comes_between() {
             let kept = first.owner().try_clone_to_owned().unwrap();
             let port = first.writer.port();
             drop(first);
-            let mut other = prepared(Table::open("picoseg", false).unwrap());
-            assert!(matches!(commit(&mut other, "b"), Err(CommitError::HeldByAnother { .. })), "{locks}");
+            let other = || Table::open("picoseg", true).map(prepared);
+            let held = other().and_then(|mut table| commit(&mut table, "b"));
+            assert!(matches!(held, Err(CommitError::HeldByAnother { .. })), "{locks}: {held:?}");
             let adopted = Socket::adopt(kept).unwrap();
             assert_eq!(adopted.port(), port);
             let mut next = prepared(Table::open_with(adopted, "picoseg", true).unwrap());
             commit(&mut next, "c").unwrap();
             assert_eq!(counters(&mut next), ["a", "c"]);
             drop(next);
+            let mut other = other().unwrap();
             commit(&mut other, "d").unwrap();
             assert_eq!(counters(&mut other), ["a", "c", "d"]);
         });

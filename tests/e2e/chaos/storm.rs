@@ -21,7 +21,7 @@ fn services_open_close_and_follow_their_unit_in_a_storm_of_cgroups() {
     let daemon = lab.daemon();
     let theirs = lab.provider();
     let remotes = [0, 1].map(|number| at(lab.provider4(number), 443));
-    remotes.iter().for_each(|remote| drop(theirs.echo(*remote)));
+    let _listeners = remotes.map(|remote| theirs.echo(remote));
     let began = Instant::now();
     let storm = Storm::around(&payments);
     let before = of_status(&daemon, "VmRSS");

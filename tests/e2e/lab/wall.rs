@@ -1,5 +1,6 @@
 //! Steps the wall clock of this machine, and sends it to sleep: only where that harms nobody.
 
+use std::cell::Cell;
 use std::fs;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::skipped;
 pub struct WallClock {
     /// What the wall clock was ahead of the time since the boot.
     ahead: TimeDelta,
+    stepped: Cell<bool>,
 }
 
 impl WallClock {
@@ -24,24 +26,38 @@ impl WallClock {
             skipped("it steps the clock of the machine: scripts/test-kernels runs it in a virtual one");
             return None;
         }
-        Some(Self { ahead: elapsed_offset() })
+        Some(Self { ahead: elapsed_offset(), stepped: Cell::default() })
     }
 
     pub fn step(&self, by: TimeDelta) {
+        self.stepped.set(true);
         set(clock::now() + by);
     }
 
-    /// Suspends the machine to memory for so long.
-    pub fn sleep(&self, seconds: u32) {
-        let alarm = "/sys/class/rtc/rtc0/wakealarm";
-        let now: u64 = fs::read_to_string("/sys/class/rtc/rtc0/since_epoch")
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .expect("a clock that wakes");
-        fs::write(alarm, "0").expect("no alarm");
-        fs::write(alarm, (now + u64::from(seconds)).to_string()).expect("an alarm");
-        fs::write("/sys/power/state", "mem").expect("suspend to memory");
+    pub fn was_stepped(&self) -> bool {
+        self.stepped.get()
     }
+
+    /// Suspends the machine to memory for so long. One that wakes before its alarm, as emulated ones do at times, is sent to
+    /// sleep again.
+    pub fn sleep(&self, seconds: u64) {
+        let alarm = |at: u64| fs::write("/sys/class/rtc/rtc0/wakealarm", at.to_string());
+        let until = alarm_clock() + seconds;
+        while alarm_clock() < until {
+            alarm(0).expect("no alarm");
+            alarm(until.max(alarm_clock() + 2)).expect("an alarm");
+            // Busy while something that wakes it is under way.
+            if let Err(error) = fs::write("/sys/power/state", "mem") {
+                assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "{error}");
+            }
+        }
+    }
+}
+
+/// The seconds of the clock that runs, and wakes, while the machine sleeps.
+fn alarm_clock() -> u64 {
+    let text = fs::read_to_string("/sys/class/rtc/rtc0/since_epoch").expect("a clock that wakes");
+    text.trim().parse().expect("seconds")
 }
 
 impl Drop for WallClock {
