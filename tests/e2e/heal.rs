@@ -108,7 +108,8 @@ pub fn settles(lab: &Lab) {
         let short = |line: &&str| [" timeout 1s", " timeout 2s"].iter().any(|time| line.contains(time));
         raw.lines().filter(short).map(str::to_owned).collect::<Vec<_>>()
     };
-    let settled = within(2 * REPAIRED, || passing().is_empty().then_some(()));
+    // A listing alone can take ten seconds where there are thousands of cgroups: nft looks for each id in all of them.
+    let settled = within(12 * REPAIRED, || passing().is_empty().then_some(()));
     assert!(settled.is_some(), "it does not pass: {:#?}", passing());
 }
 
@@ -373,7 +374,9 @@ fn a_program_that_edits_in_a_loop_gets_an_answer_to_each_edit_and_not_the_proces
     assert!(share < 0.6, "{share}");
     drop(fight);
     stage.repaired("the fight is over");
-    assert_eq!(stage.daemon.said().matches("again and again").count(), 1);
+    // Once, and again after ten seconds without an edit: on a machine that is busy otherwise there may be some.
+    let told = stage.daemon.said().matches("again and again").count();
+    assert!((1..4).contains(&told), "told {told} times");
     assert!(entries(&stage.lab, "drift.repaired").len() as u64 >= repairs + 50);
 }
 
