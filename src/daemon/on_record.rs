@@ -76,7 +76,10 @@ impl Engine {
             let batch: Vec<_> = facts.by_ref().take(BATCH).collect();
             if batch.is_empty() {
                 self.note_time().await;
-                self.told.entries.tell(self.keeper.store(), &seqs).await;
+                let (store, mut entries) =
+                    (Arc::clone(self.keeper.store()), std::mem::take(&mut self.told.entries));
+                self.mending(entries.tell(&store, &seqs)).await;
+                self.told.entries = entries;
                 return true;
             }
             let (error, keeping) = match self.keep_mending(batch).await {

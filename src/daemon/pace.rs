@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// So many repairs within [`RECENT`] are no accident, nor are fewer that took so long together.
-const MANY: usize = 64;
+const MANY: usize = 256;
 const LONG: Duration = Duration::from_secs(3);
 const RECENT: Duration = Duration::from_secs(10);
 /// A rest is so many times what the repair took, as long as that is short, and three times that at least.

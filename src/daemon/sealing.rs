@@ -3,6 +3,7 @@
 //! The hours are of elapsed time: a clock that is turned back delays nothing. Each checkpoint goes to the log as one line, from where
 //! it gets to other machines; `picoseg audit verify --checkpoint` finds it there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::Engine;
@@ -22,7 +23,8 @@ const AT_STOP: usize = 100;
 impl Engine {
     /// Seals what one entry takes, or signs a checkpoint when nothing is left; returns when to come again.
     pub async fn seal(&mut self) -> Duration {
-        match self.keeper.store().seal(self.now()).await {
+        let (store, now) = (Arc::clone(self.keeper.store()), self.now());
+        match self.mending(store.seal(now)).await {
             Ok(Sealed::Entry(seq)) => {
                 tracing::info!(seq, "attempts sealed");
                 NEXT
@@ -57,7 +59,8 @@ impl Engine {
         if self.store_error.is_some() {
             return false;
         }
-        match self.keeper.store().checkpoint(self.now()).await {
+        let (store, now) = (Arc::clone(self.keeper.store()), self.now());
+        match self.mending(store.checkpoint(now)).await {
             Ok(Some(statement)) => tracing::info!("{statement}"),
             Ok(None) => {}
             Err(error) => {

@@ -1,7 +1,8 @@
 //! Other programs change our table: it is noticed, repaired and on record, and theirs stay as they are.
 
 use std::fmt::Write as _;
-use std::process::Command;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -102,10 +103,14 @@ fn without_numbers(line: &str) -> String {
 
 /// Waits until what closed at the start is no longer dropped in silence, which lasts two seconds.
 pub fn settles(lab: &Lab) {
-    until("what passes has passed", REPAIRED, || {
+    let passing = || {
         let raw = listed(lab, &["list", "table", "inet", "picoseg"]);
-        !["1s", "2s"].iter().any(|short| raw.contains(&format!(" timeout {short}")))
-    });
+        let short = |line: &&str| [" timeout 1s", " timeout 2s"].iter().any(|time| line.contains(time));
+        raw.lines().filter(short).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // A listing alone can take ten seconds where there are thousands of cgroups: nft looks for each id in all of them.
+    let settled = within(12 * REPAIRED, || passing().is_empty().then_some(()));
+    assert!(settled.is_some(), "it does not pass: {:#?}", passing());
 }
 
 /// Everything but our table.
@@ -341,9 +346,10 @@ fn attempts_that_a_deleted_table_had_counted_are_known_from_the_log() {
 #[test]
 fn a_program_that_edits_in_a_loop_gets_an_answer_to_each_edit_and_not_the_processor() {
     let Some(stage) = stage(false) else { return };
-    let script = "while :; do nft insert rule inet picoseg output accept; done";
+    // One transaction for each line.
+    let script = "yes 'insert rule inet picoseg output accept' | nft -i";
     let mut shell = Command::new("sh");
-    shell.args(["-c", script]);
+    shell.args(["-c", script]).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     let pid = stage.daemon.pid();
     let used = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
@@ -368,7 +374,9 @@ fn a_program_that_edits_in_a_loop_gets_an_answer_to_each_edit_and_not_the_proces
     assert!(share < 0.6, "{share}");
     drop(fight);
     stage.repaired("the fight is over");
-    assert_eq!(stage.daemon.said().matches("again and again").count(), 1);
+    // Once, and again after ten seconds without an edit: on a machine that is busy otherwise there may be some.
+    let told = stage.daemon.said().matches("again and again").count();
+    assert!((1..4).contains(&told), "told {told} times");
     assert!(entries(&stage.lab, "drift.repaired").len() as u64 >= repairs + 50);
 }
 
@@ -376,7 +384,8 @@ struct Fight(std::process::Child);
 
 impl Drop for Fight {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let group = nix::unistd::Pid::from_raw(self.0.id().cast_signed());
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
         let _ = self.0.wait();
     }
 }
