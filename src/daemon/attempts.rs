@@ -329,6 +329,11 @@ impl Attempts {
         self.stage = Stage::Idle;
         self.standings.clear();
         self.books.drop_everything();
+    }
+
+    /// The same, and what the former one had counted and nobody had read is lost with it.
+    pub fn begin_bereft(&mut self) {
+        self.begin_anew();
         self.bereft = Some(Instant::now());
     }
 

@@ -144,7 +144,7 @@ impl Mender<'_> {
                     self.attempts.count_elements_anew(set, &keys);
                 }
             }
-            Some(_) | None => self.attempts.begin_anew(),
+            Some(_) | None => self.attempts.begin_bereft(),
         }
         let changeset = match &damage {
             Some(damage) => repair::repair(damage, self.in_force),
@@ -185,7 +185,7 @@ impl Mender<'_> {
     /// The last resort: one transaction that deletes the table and makes it.
     fn make_anew(&mut self) -> Result<Vec<Changeset>, CommitError> {
         let (now, whole) = (self.clock(), self.whole());
-        self.attempts.begin_anew();
+        self.attempts.begin_bereft();
         self.table.commit_anew(&whole, &now)?;
         Ok(vec![whole])
     }

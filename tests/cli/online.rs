@@ -781,7 +781,7 @@ fn follow_goes_on_behind_what_was_told_and_waits_for_a_daemon_that_is_away() {
     child.kill().unwrap();
     child.wait().unwrap();
     let printed = fs::read_to_string(output).unwrap();
-    let counts: Vec<&str> = printed.lines().map(|line| line.split_whitespace().nth(7).unwrap()).collect();
+    let counts: Vec<&str> = printed.lines().map(|line| line.split_whitespace().nth(8).unwrap()).collect();
     assert_eq!(counts, ["COUNT", "1", "2", "3", "4", "5"], "{printed}");
     let notes = fs::read_to_string(notes).unwrap();
     assert_eq!(notes, "picoseg: cannot read the attempts; waiting\n");

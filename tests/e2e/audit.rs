@@ -200,10 +200,12 @@ fn every_command_of_the_documentation_works() {
     let daemon = lab.daemon();
     let text = include_str!("../../docs/audit.md");
     let export = lab.dir().join("ledger.jsonl").display().to_string();
-    let commands: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("$ picoseg ")).collect();
+    let command =
+        |line: &'static str| ["$ picoseg ", "# picoseg "].iter().find_map(|prompt| line.strip_prefix(prompt));
+    let commands: Vec<_> = text.lines().filter_map(command).collect();
     assert!(commands.len() >= 10, "{commands:?}");
     let run = |command: &str| {
-        let command = command.replace("ledger.jsonl", &export);
+        let command = command.replace("ledger.jsonl", &export).replace("acme-pay", "stripe");
         lab.picoseg(&command.split(' ').collect::<Vec<_>>()).ok()
     };
     commands
