@@ -15,7 +15,7 @@ use super::record;
 use crate::kernel::clock;
 use crate::model::{Record, ServiceName, Suspended, Time};
 use crate::store::accepted::Accepted;
-use crate::store::{Entry, Fact, Keeper, Kept, LedgerKind};
+use crate::store::{Entry, Fact, Keeper, Kept, LedgerKind, StoreError};
 
 /// Why services are suspended whose database is gone.
 const GONE: &str =
@@ -36,14 +36,18 @@ pub async fn records(
         }
         (Some(error), _) => return (keeper.waiting_records(), Some(error)),
     };
-    if let (Some(before), true) = (before, keeper.is_new()) {
+    let gone = match is_gone(keeper).await {
+        Ok(gone) => gone,
+        Err(error) => return (records, Some(error.to_string())),
+    };
+    if let (Some(before), true) = (before, gone) {
         tracing::error!(
             "the database is gone though this host ran before: its services are suspended until each is resumed; \
              decommissions are known from the accepted files"
         );
         let now = clock::now();
         records.extend(suspended(before, now));
-        // At once: whoever starts next finds a database that is not new.
+        // At once: whoever starts next finds a ledger that has begun.
         let all: Vec<_> = records.iter().flat_map(|(name, record)| facts(name, record, now)).collect();
         for batch in all.chunks(BATCH) {
             if let Kept::Waiting { error, .. } = keeper.keep(batch.to_vec(), now).await {
@@ -52,6 +56,12 @@ pub async fn records(
         }
     }
     (records, None)
+}
+
+/// Nothing of before is in it. A database that was made and whose ledger did not begin was made by a start that did not come
+/// as far as to remember that everything is suspended.
+async fn is_gone(keeper: &Keeper) -> Result<bool, StoreError> {
+    Ok(keeper.is_new() || keeper.store().head().await?.seq == 0)
 }
 
 /// Every service that ran before, suspended.
@@ -72,7 +82,7 @@ impl Engine {
         if self.unread {
             let latest = self.keeper.store().latest_seen().await.map_err(|error| error.to_string())?;
             let now = clock::now().max(self.world.now());
-            let remembered = match self.keeper.is_new() {
+            let remembered = match is_gone(&self.keeper).await.map_err(|error| error.to_string())? {
                 true => suspended(&self.accepted, now),
                 false => stored.clone(),
             };
@@ -120,4 +130,29 @@ fn facts(name: &ServiceName, record: &Record, now: Time) -> Vec<Fact> {
     });
     let record = Fact::Record { service: name.clone(), record: record.clone() };
     std::iter::once(record).chain(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::accepted::AcceptedService;
+
+    /// Killed, or without power, between the making of the database and its first entry.
+    #[tokio::test]
+    async fn a_start_that_did_not_come_far_leaves_nothing_open_for_the_next() {
+        let (state, runtime) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let name = ServiceName::new("stripe").unwrap();
+        let ran = AcceptedService { text: String::new(), lists: BTreeMap::new(), departed: None };
+        let before = Accepted { services: [(name.clone(), ran)].into(), ..Accepted::default() };
+        let open = || Keeper::open(state.path(), runtime.path(), clock::now());
+        drop(open().await);
+        for _ in 0..2 {
+            let mut keeper = open().await.keeper;
+            assert!(!keeper.is_new());
+            let (records, error) = records(&mut keeper, Some(&before), None).await;
+            assert_eq!(error, None);
+            assert!(records[&name].suspended.is_some(), "{records:?}");
+            keeper.store().close().await;
+        }
+    }
 }

@@ -119,6 +119,12 @@ impl Scene<'_> {
             - TimeDelta::from_std(self.close_elapsed).expect("short")
     }
 
+    fn closes_in_time(&self) {
+        let late = self.closes();
+        let seen = TimeDelta::from_std(patient(SEEN)).expect("short");
+        assert!(late < seen, "{late} after the close by elapsed time");
+    }
+
     /// Waits until it is so late by elapsed time.
     fn reach_elapsed(&self, instant: Duration) {
         while let Some(left) = instant.checked_sub(since_boot()) {
@@ -194,11 +200,7 @@ fn a_clock_that_is_set_back_before_a_close_does_not_put_it_off() {
             }
             scene.is_open();
             scene.reach_elapsed(scene.close_elapsed);
-            let late = scene.closes();
-            assert!(
-                late < TimeDelta::from_std(patient(SEEN)).expect("short"),
-                "{late} after the close by elapsed time"
-            );
+            scene.closes_in_time();
             scene.are_cut(daemon);
             stays_closed(scene, daemon);
         },
@@ -214,11 +216,7 @@ fn a_restart_behind_a_clock_that_was_set_back_does_not_put_a_close_off() {
             *daemon = Some(scene.lab.daemon());
             scene.is_open();
             scene.reach_elapsed(scene.close_elapsed);
-            let late = scene.closes();
-            assert!(
-                late < TimeDelta::from_std(patient(SEEN)).expect("short"),
-                "{late} after the close by elapsed time"
-            );
+            scene.closes_in_time();
             scene.are_cut(daemon);
             stays_closed(scene, daemon);
         },
@@ -259,11 +257,7 @@ fn small_steps_accuse_nobody_and_put_no_close_off() {
                 scene.lab.expect_no_attempts(scene.theirs);
             }
             scene.reach_elapsed(scene.close_elapsed);
-            let late = scene.closes();
-            assert!(
-                late < TimeDelta::from_std(patient(SEEN)).expect("short"),
-                "{late} after the close by elapsed time"
-            );
+            scene.closes_in_time();
             scene.are_cut(daemon);
             stays_closed(scene, daemon);
         },
@@ -310,11 +304,7 @@ fn a_machine_that_sleeps_before_a_close_goes_on_and_closes_on_time() {
             } else {
                 reach(scene.close);
             }
-            let late = scene.closes();
-            assert!(
-                late < TimeDelta::from_std(patient(SEEN)).expect("short"),
-                "{late} after the close by elapsed time"
-            );
+            scene.closes_in_time();
             scene.are_cut(daemon);
             stays_closed(scene, daemon);
         },
