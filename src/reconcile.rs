@@ -30,7 +30,7 @@ mod wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::compile::{Openings, Place, Resolution, Standing};
+use crate::compile::{Classes, Openings, Place, Resolution, Standing};
 use crate::model::{
     Cause, Decommissioned, FileState, Order, OrderKind, Record, Service, ServiceName, ServiceState, Settings,
     Span, Subject, Time,
@@ -57,6 +57,7 @@ pub struct World {
     /// The latest time ever seen: turning the clock back does not turn this back.
     latest: Time,
     openings: Openings,
+    classes: Arc<Classes>,
     cut_at: Option<Time>,
     agenda: Arc<Agenda>,
     /// Of services that are not there any more.
@@ -149,6 +150,7 @@ impl World {
             names: Names::default(),
             latest,
             openings: Openings::Armed,
+            classes: Arc::default(),
             cut_at: None,
             agenda: Arc::default(),
             forgotten: Arc::default(),

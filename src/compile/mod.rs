@@ -18,6 +18,7 @@ mod addresses;
 mod anywhere;
 mod behind;
 mod counts;
+mod exact;
 mod failsafe;
 mod flows;
 mod fresh;
@@ -42,6 +43,7 @@ use crate::model::{Record, Segment, SegmentName, Service, ServiceState, Settings
 use crate::ruleset::{Part, Ruleset};
 
 pub use addresses::{Listing, add as address_part, network};
+pub use exact::{Classes, follows_time};
 pub use counts::{
     COUNT_SIZE, COUNT_TIMEOUT, Charged, CountSets, Half, count_sets, of_service_counter, service_counter,
     service_counters,
@@ -147,6 +149,8 @@ pub struct Input<'a> {
     pub resolution: &'a Resolution,
     pub now: Time,
     pub openings: Openings,
+    /// The classes of services that the table in force has: they keep their numbers.
+    pub classes: &'a Classes,
     pub unresolved: Unresolved,
     /// When grants were last taken away by something else than time.
     pub cut_at: Option<Time>,
@@ -159,23 +163,36 @@ struct Governing<'a> {
     shut: Option<ServiceState>,
     /// The set of its openings.
     open: String,
+    /// It is told by elements alone: see [`exact`].
+    exact: bool,
 }
 
-fn governing<'a>(input: &Input<'_>, services: &'a [Standing<'a>]) -> Vec<Governing<'a>> {
+/// `exact`: says which services are told by elements alone.
+fn governing<'a>(
+    input: &Input<'_>,
+    services: &'a [Standing<'a>],
+    exact: &dyn Fn(&Service) -> bool,
+) -> Vec<Governing<'a>> {
     let governing = services.iter().filter(|standing| standing.governs(input.now));
     governing
         .map(|standing| Governing {
             standing: *standing,
             shut: standing.shut(input.now),
             open: names::open(standing.service, None),
+            exact: exact(standing.service),
         })
         .collect()
 }
 
+/// What has names, any address or an owner beside it is never told by elements alone.
+const NONE: fn(&Service) -> bool = |_| false;
+
 /// Returns the wanted table.
 pub fn compile(input: &Input<'_>) -> Ruleset {
     let mut ruleset = Ruleset::new(&input.settings.enforcement.table);
-    let services = governing(input, input.services);
+    let governs = input.services.iter().filter(|standing| standing.governs(input.now));
+    let exact = exact::among(governs.map(|standing| standing.service));
+    let services = governing(input, input.services, &exact);
     shared::add(input, &mut ruleset);
     failsafe::add(input, &mut ruleset);
     windows::add(input, &services, &mut ruleset);
@@ -186,29 +203,32 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     grants::add(input, &services, &mut ruleset);
     through::add(&services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
+    exact::add(input, &services, fresh::is_in(&ruleset), &mut ruleset);
     segments::add(input, &mut ruleset);
     anywhere::add(input, &services, &mut ruleset);
     nests::add(input, &services, &mut ruleset);
     ruleset
 }
 
-/// Returns the sets of the wanted table that follow the time.
-pub fn window_sets(input: &Input<'_>) -> Part {
-    let mut part = Part::new(&input.settings.enforcement.table);
-    windows::add(input, &governing(input, input.services), &mut part.wanted);
-    part
-}
-
 /// Returns the maps and chains of the wanted table that lead from the places of subjects to what is judged by their
 /// sockets. The input needs no other services than those with a policy for any address.
 pub fn enclosures(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
-    nests::add_part(input, &governing(input, input.services), in_force, part);
+    nests::add_part(input, &governing(input, input.services, &NONE), in_force, part);
 }
 
-/// Returns the chains of the wanted table that follow where this subject is. The input needs no other services than
-/// those that name it.
-pub fn subject_chains(input: &Input<'_>, subject: &Subject, part: &mut Part) {
-    for governing in governing(input, input.services) {
+/// Returns what of the wanted table follows where this subject is; `before`: where it was. The input needs no other
+/// services than those that name it.
+pub fn subject_part(
+    input: &Input<'_>,
+    (subject, before): (&Subject, &[Place]),
+    in_force: &Ruleset,
+    part: &mut Part,
+) {
+    for governing in governing(input, input.services, &|service| exact::is_in(in_force, service)) {
+        if governing.exact {
+            exact::move_subject(input, &governing, (subject, before), in_force, part);
+            continue;
+        }
         let policies = governing.standing.service.policies.iter();
         for policy in policies.filter(|policy| policy.subject == *subject) {
             grants::add_policy_chains(input, &governing, policy, &mut part.wanted);
@@ -223,7 +243,7 @@ pub fn allowed_sets<'a>(input: &Input<'_>, segments: impl IntoIterator<Item = &'
 
 /// Adds the chain that tells whose questions to name servers are noted. The input needs all services that name hosts.
 pub fn asking_chain(input: &Input<'_>, part: &mut Part) {
-    learning::add_asking(input, &governing(input, input.services), &mut part.wanted);
+    learning::add_asking(input, &governing(input, input.services, &NONE), &mut part.wanted);
 }
 
 /// Returns all of the wanted table that follows the state of the input's services, which need not be all there are,
@@ -238,15 +258,19 @@ pub fn service_part(
     let mut part = Part::new(&input.settings.enforcement.table);
     // The services that have names are not all here; whether there are any is the same as in force.
     let holds = fresh::is_in(in_force);
-    for governing in governing(input, input.services) {
+    for governing in governing(input, input.services, &|service| exact::is_in(in_force, service)) {
         windows::add_sets_of(input, &governing, &mut part.wanted);
+        if governing.exact {
+            exact::add_service(input, &governing, holds, in_force, &mut part);
+            continue;
+        }
         let unused = opening_sets(governing.standing.service).into_iter().filter(|set| !in_use(set));
         part.gone.extend(unused);
         grants::add_chains_of(input, &governing, &mut part.wanted);
         refusal::add_chains_of(input, &governing, holds, &mut part.wanted);
     }
     for group in ties {
-        refusal::add_tie(input, &governing(input, group), holds, &mut part.wanted);
+        refusal::add_tie(input, &governing(input, group, &NONE), holds, &mut part.wanted);
     }
     for standing in input.services {
         let counters = service_counters(in_force, Some(&standing.service.name));
@@ -254,6 +278,11 @@ pub fn service_part(
             counters.filter(|counter| !part.wanted.counters.contains(*counter)).cloned().collect();
         part.gone_counters.extend(unused);
     }
+    // Classes stay until the whole table is compiled.
+    for set in exact::open_sets(in_force).chain(exact::open_sets(&part.wanted)) {
+        part.gone.remove(&**set);
+    }
+    exact::finish(input.now, in_force, &mut part);
     windows::add_closing(input, in_force, &mut part);
     part
 }

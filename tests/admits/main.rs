@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use interpreter::{Interpreter, Packet};
-use picoseg::compile::{self, Input, Openings, Place, Resolution, Standing, Unresolved};
+use picoseg::compile::{self, Classes, Input, Openings, Place, Resolution, Standing, Unresolved};
 use picoseg::config;
 use picoseg::explain::{self, Explanation};
 use picoseg::model::{
@@ -362,6 +362,7 @@ proptest! {
             resolution: &resolution,
             now: instant(compiled_at),
             openings: Openings::Armed,
+            classes: &Classes::default(),
             unresolved: Unresolved::Silent,
             cut_at: None,
         });
