@@ -87,6 +87,7 @@ impl Host {
 
     fn load(&mut self) {
         self.in_force = self.world.compile();
+        self.world.number_classes(&self.in_force);
         let changeset =
             plan::replace(&Inventory::default(), &BTreeMap::new(), &self.in_force).expect("a first table");
         self.commit(&changeset);
@@ -135,6 +136,7 @@ impl Host {
             touches_only(&changeset, name, &[]);
             self.commit(&changeset);
             self.in_force.take_over(part);
+            self.world.number_classes(&self.in_force);
         }
     }
 
@@ -168,6 +170,7 @@ impl Host {
         touches_only(&changeset, name, &["governed4", "egress4", "refuse-out4", "refuse-in4"]);
         self.commit(&changeset);
         self.in_force = wanted;
+        self.world.number_classes(&self.in_force);
     }
 }
 

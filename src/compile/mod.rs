@@ -35,7 +35,7 @@ mod tls;
 mod who;
 mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -43,11 +43,11 @@ use crate::model::{Record, Segment, SegmentName, Service, ServiceState, Settings
 use crate::ruleset::{Part, Ruleset};
 
 pub use addresses::{Listing, add as address_part, network};
-pub use exact::{Classes, follows_time};
 pub use counts::{
     COUNT_SIZE, COUNT_TIMEOUT, Charged, CountSets, Half, count_sets, of_service_counter, service_counter,
     service_counters,
 };
+pub use exact::{Classes, follows_time};
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
 pub use who::{declaration as who_declaration, notes as who_notes};
@@ -234,6 +234,9 @@ pub fn subject_part(
             grants::add_policy_chains(input, &governing, policy, &mut part.wanted);
         }
     }
+    if input.services.iter().any(|standing| exact::is_in(in_force, standing.service)) {
+        exact::finish(input.now, in_force, part);
+    }
 }
 
 /// Adds the sets of what these segments allow, which follow the addresses of names. The input needs no services.
@@ -258,17 +261,19 @@ pub fn service_part(
     let mut part = Part::new(&input.settings.enforcement.table);
     // The services that have names are not all here; whether there are any is the same as in force.
     let holds = fresh::is_in(in_force);
-    for governing in governing(input, input.services, &|service| exact::is_in(in_force, service)) {
-        windows::add_sets_of(input, &governing, &mut part.wanted);
-        if governing.exact {
-            exact::add_service(input, &governing, holds, in_force, &mut part);
-            continue;
-        }
+    let services = governing(input, input.services, &|service| exact::is_in(in_force, service));
+    for governing in &services {
+        windows::add_sets_of(input, governing, &mut part.wanted);
         let unused = opening_sets(governing.standing.service).into_iter().filter(|set| !in_use(set));
         part.gone.extend(unused);
-        grants::add_chains_of(input, &governing, &mut part.wanted);
-        refusal::add_chains_of(input, &governing, holds, &mut part.wanted);
+        if governing.exact {
+            continue;
+        }
+        grants::add_chains_of(input, governing, &mut part.wanted);
+        refusal::add_chains_of(input, governing, holds, &mut part.wanted);
     }
+    let exact: Vec<_> = services.iter().filter(|governing| governing.exact).collect();
+    exact::add_services(input, &exact, holds, in_force, &mut part);
     for group in ties {
         refusal::add_tie(input, &governing(input, group, &NONE), holds, &mut part.wanted);
     }
@@ -278,10 +283,8 @@ pub fn service_part(
             counters.filter(|counter| !part.wanted.counters.contains(*counter)).cloned().collect();
         part.gone_counters.extend(unused);
     }
-    // Classes stay until the whole table is compiled.
-    for set in exact::open_sets(in_force).chain(exact::open_sets(&part.wanted)) {
-        part.gone.remove(&**set);
-    }
+    let asked: BTreeSet<String> = exact::open_sets(in_force, &part).map(|set| set.to_string()).collect();
+    part.gone.retain(|set| !asked.contains(set));
     exact::finish(input.now, in_force, &mut part);
     windows::add_closing(input, in_force, &mut part);
     part

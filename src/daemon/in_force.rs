@@ -26,7 +26,8 @@ impl Engine {
         let mut wanted = next.compile();
         self.keep_counts(&mut wanted);
         let changeset = plan::plan(&self.in_force, &wanted, rearm);
-        let changed = changeset.as_ref().is_some_and(|changeset| changeset.outlasts_time(&compile::follows_time));
+        let changed =
+            changeset.as_ref().is_some_and(|changeset| changeset.outlasts_time(&compile::follows_time));
         match changeset.map(|changeset| self.commit(changeset)) {
             Some(Err(CommitError::Vanished { .. })) => self.replace(&mut wanted)?,
             committed => committed.transpose().map(|_| ())?,

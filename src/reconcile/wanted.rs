@@ -32,7 +32,12 @@ impl World {
         self.compile_learning(subjects, before, &mut part);
         for subject in subjects {
             let standings = self.standings_of(self.index.with_subject(subject));
-            compile::subject_part(&self.input(&standings), (subject, before.places(subject)), in_force, &mut part);
+            compile::subject_part(
+                &self.input(&standings),
+                (subject, before.places(subject)),
+                in_force,
+                &mut part,
+            );
         }
         part
     }

@@ -5,16 +5,20 @@
 //! of chains goes from digit to digit. Numbers stay with a class as long as it is in the table, so that a new one moves no
 //! address of another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::shared::{Rule, back, chain as add_chain, goto, lookup, not_in};
 use super::super::{Governing, Input, names, refusal};
+use super::elements;
 use super::ways::{entry, grants_chain};
-use crate::model::{Direction, Family};
-use crate::ruleset::{Load, Name, Ruleset, Side, Statement};
+use crate::model::{Direction, Family, Prefix, Service};
+use crate::ruleset::{Key, Load, Name, Part, Ruleset, Side, Statement};
 
 /// What the names of the chains of classes begin with.
 const CLASS: &str = "class-";
+
+/// What ways to classes are for; the names of their chains begin with `exact-PURPOSE-`.
+const PURPOSES: [&str; 2] = ["grants", "refuse"];
 
 /// Bits of a digit: with eight rules for each the tree stays far below the sixteen chains that the kernel follows
 /// (`NFT_JUMP_STACK_SIZE`), and a packet meets half of them.
@@ -39,8 +43,11 @@ impl Classes {
         Self { numbers: numbered.filter(|(digest, _)| !digest.contains('-')).collect() }
     }
 
-    pub fn extend(&mut self, other: Self) {
-        self.numbers.extend(other.numbers);
+    /// Takes a class out; returns its chains.
+    fn remove(&mut self, number: u32) -> Vec<String> {
+        let gone: Vec<_> = self.numbers.extract_if(.., |_, one| *one == number).collect();
+        let chains = gone.into_iter().map(|(digest, number)| chain(number, &digest));
+        chains.flat_map(|name| ["", "-out", "-in"].map(|end| format!("{name}{end}"))).collect()
     }
 
     /// Takes over the numbers of classes that are still there.
@@ -57,7 +64,7 @@ impl Classes {
         if let Some(number) = self.numbers.get(digest) {
             return (*number, false);
         }
-        let taken: std::collections::BTreeSet<u32> = self.numbers.values().copied().collect();
+        let taken: BTreeSet<u32> = self.numbers.values().copied().collect();
         let number = (0..).find(|number| !taken.contains(number)).unwrap_or_default();
         self.numbers.insert(digest.to_owned(), number);
         (number, true)
@@ -70,9 +77,9 @@ pub fn digest(input: &Input<'_>, governing: &Governing<'_>, holds: bool) -> Stri
     let begins = (lifetime.opens_at() > input.now).then(|| lifetime.opens_at());
     let times = match governing.shut {
         Some(state) => format!("{state:?}"),
-        None => format!("{} {begins:?} {:?}", governing.open, lifetime.closes_at()),
+        None => format!("{} {begins:?}", governing.open),
     };
-    let how = format!("{} {holds}", refusal::observes(input, governing));
+    let how = format!("{:?} {} {holds}", lifetime.closes_at(), refusal::observes(input, governing));
     names::digest("", [times.as_str(), how.as_str()]).split_off(1)
 }
 
@@ -80,14 +87,84 @@ pub fn chain(number: u32, digest: &str) -> String {
     format!("{CLASS}{number}-{digest}")
 }
 
-/// The sets of openings that classes of a table ask.
-pub fn open_sets(ruleset: &Ruleset) -> impl Iterator<Item = &Name> {
-    let chains = ruleset.chains.range(CLASS.to_owned()..).take_while(|(name, _)| name.starts_with(CLASS));
-    let statements = chains.flat_map(|(_, chain)| chain.rules.iter().flat_map(|rule| rule.iter()));
+/// The sets of openings that classes ask whose chains stay.
+pub fn open_sets<'a>(in_force: &'a Ruleset, part: &'a Part) -> impl Iterator<Item = &'a Name> {
+    let of = |ruleset: &'a Ruleset| {
+        let chains = ruleset.chains.range(CLASS.to_owned()..);
+        chains.take_while(|(name, _)| name.starts_with(CLASS))
+    };
+    let stay = of(in_force).filter(|(name, _)| !part.gone_chains.contains(*name));
+    let statements =
+        stay.chain(of(&part.wanted)).flat_map(|(_, chain)| chain.rules.iter().flat_map(|rule| rule.iter()));
     statements.filter_map(|statement| match statement {
         Statement::Lookup { set, .. } => Some(set),
         _ => None,
     })
+}
+
+/// The number that an address is listed with.
+fn number_of(address: &Key, family: Family, in_force: &Ruleset) -> u32 {
+    let prefix = digit_sets(family);
+    let sets = in_force.sets.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
+    let listed = sets.filter(|(_, set)| set.elements.contains_key(address));
+    listed.filter_map(|(name, _)| name[prefix.len()..].strip_prefix('d')?.split_once('-')).fold(
+        0,
+        |number, (place, digit)| {
+            let place: u32 = place.parse().unwrap_or(0);
+            number | digit.parse::<u32>().unwrap_or(0) << (place * BITS)
+        },
+    )
+}
+
+/// Takes the classes out of a part that these services leave and in which nobody else is. True when there was one.
+pub fn leave(
+    classes: &mut Classes,
+    services: &[&Service],
+    digests: &[String],
+    in_force: &Ruleset,
+    part: &mut Part,
+) -> bool {
+    let first = |service: &&Service| service.prefixes().next();
+    let number = |first: Prefix| number_of(&elements::address(first), first.family(), in_force);
+    let mut left: BTreeSet<u32> = services.iter().filter_map(first).map(number).collect();
+    let wanted: BTreeSet<u32> =
+        digests.iter().filter_map(|digest| classes.numbers.get(digest)).copied().collect();
+    left.retain(|number| !wanted.contains(number));
+    if left.is_empty() {
+        return false;
+    }
+    let leaving: BTreeSet<Key> =
+        services.iter().flat_map(|service| service.prefixes()).map(elements::address).collect();
+    left.retain(|number| is_deserted(*number, &leaving, in_force));
+    for number in &left {
+        part.gone_chains.extend(classes.remove(*number));
+    }
+    let needed: BTreeSet<String> =
+        classes.numbers.values().flat_map(|number| digit_sets_of(*number)).collect();
+    let unused = left.iter().flat_map(|number| digit_sets_of(*number)).filter(|set| !needed.contains(set));
+    part.gone.extend(unused);
+    !left.is_empty()
+}
+
+/// True when no address but those that leave is listed with this number: told from the smallest set it must be in.
+fn is_deserted(number: u32, leaving: &BTreeSet<Key>, in_force: &Ruleset) -> bool {
+    !Family::ALL.into_iter().any(|family| {
+        let all = digits(number).map(|(place, digit)| digit_set(family, place, digit));
+        let sets = all.chain([super::address_set(family)]).filter_map(|name| in_force.sets.get(&name));
+        let smallest = sets.min_by_key(|set| set.elements.len());
+        let mut addresses = smallest.into_iter().flat_map(|set| set.elements.keys());
+        addresses.any(|address| !leaving.contains(address) && number_of(address, family, in_force) == number)
+    })
+}
+
+/// The chains of trees that a table has and a part, which has new trees, does not.
+pub fn prune_trees(in_force: &Ruleset, part: &mut Part) {
+    for purpose in PURPOSES {
+        let prefix = format!("exact-{purpose}-");
+        let chains = in_force.chains.range(prefix.clone()..).map(|(name, _)| name);
+        let old = chains.take_while(|name| name.starts_with(&prefix));
+        part.gone_chains.extend(old.filter(|name| !part.wanted.chains.contains_key(*name)).cloned());
+    }
 }
 
 /// Adds the chains of the class of a service: whether it is open, and why it is not.
@@ -134,6 +211,12 @@ pub fn digit_set(family: Family, place: u32, digit: u32) -> String {
     format!("{}d{place}-{digit}", digit_sets(family))
 }
 
+/// The sets that hold the addresses of a class, beside the one that holds all.
+pub fn digit_sets_of(number: u32) -> impl Iterator<Item = String> {
+    let of = move |family| digits(number).map(move |(place, digit)| digit_set(family, place, digit));
+    Family::ALL.into_iter().flat_map(of)
+}
+
 /// Adds the ways from addresses to the chains of their classes, and the sets that they ask and that are not there yet.
 pub fn add_trees(classes: &Classes, in_force: Option<&Ruleset>, ruleset: &mut Ruleset) {
     let mut all: Vec<(u32, &str)> =
@@ -144,14 +227,14 @@ pub fn add_trees(classes: &Classes, in_force: Option<&Ruleset>, ruleset: &mut Ru
             for (place, digit) in digits(*number) {
                 let name = digit_set(family, place, digit);
                 if in_force.is_none_or(|in_force| !in_force.sets.contains_key(&name)) {
-                    ruleset.sets.entry(name).or_insert_with(|| super::elements::addresses(family));
+                    ruleset.sets.entry(name).or_insert_with(|| elements::addresses(family));
                 }
             }
         }
         for way in Direction::ALL {
             let name = names::way(way);
             let address = Load::Address(family, Side::remote(way));
-            for purpose in ["grants", "refuse"] {
+            for purpose in PURPOSES {
                 let leaf = |(number, digest): (u32, &str)| match purpose {
                     "grants" => goto(chain(number, digest)),
                     _ => goto(format!("{}-{name}", chain(number, digest))),
@@ -180,7 +263,8 @@ impl Tree<'_> {
             _ => {}
         }
         let place = places.saturating_sub(1);
-        let groups: Vec<_> = classes.chunk_by(|(a, _), (b, _)| digit(*a, place) == digit(*b, place)).collect();
+        let groups: Vec<_> =
+            classes.chunk_by(|(a, _), (b, _)| digit(*a, place) == digit(*b, place)).collect();
         if groups.len() == 1 && place > 0 {
             return self.rules(place, classes, ruleset);
         }
@@ -190,7 +274,8 @@ impl Tree<'_> {
             let then = match group {
                 [_] => (self.leaf)((*number, digest)),
                 _ => {
-                    let child = format!("{}-{place}-{}", self.entry, number.checked_shr(place * BITS).unwrap_or(0));
+                    let child =
+                        format!("{}-{place}-{}", self.entry, number.checked_shr(place * BITS).unwrap_or(0));
                     let below = self.rules(place, group, ruleset);
                     add_chain(ruleset, child.clone(), below);
                     goto(child)

@@ -49,7 +49,13 @@ pub fn collect<'a>(
             let family = prefix.family();
             let key = address(prefix);
             for (place, digit) in digits(number) {
-                put(sets, classes::digit_set(family, place, digit), || addresses(family), key.clone(), Element::default());
+                put(
+                    sets,
+                    classes::digit_set(family, place, digit),
+                    || addresses(family),
+                    key.clone(),
+                    Element::default(),
+                );
             }
             put(sets, ways::address_set(family), || addresses(family), key, Element::default());
         }
@@ -62,15 +68,27 @@ pub fn collect<'a>(
         let cgroups: Vec<(u32, u64, Arc<str>)> = places(&policy.subject)
             .iter()
             .filter_map(|place| match place {
-                Place::Cgroup(place) if place.level > 0 => Some((place.level, place.id, place.path.as_str().into())),
-                Place::Cgroup(_) | Place::Former(_) | Place::User(_) | Place::Group(_) | Place::Address(_) => None,
+                Place::Cgroup(place) if place.level > 0 => {
+                    Some((place.level, place.id, place.path.as_str().into()))
+                }
+                Place::Cgroup(_)
+                | Place::Former(_)
+                | Place::User(_)
+                | Place::Group(_)
+                | Place::Address(_) => None,
             })
             .collect();
         for prefix in &policy.prefixes {
             for port in policy.ports.iter().filter_map(|port| port.range.single()) {
                 let family = prefix.family();
                 let endpoint = Key::builder().address(family, prefix.first()).port(port).build();
-                put(sets, ways::endpoint_set(direction, family), || endpoints(family), endpoint, Element::default());
+                put(
+                    sets,
+                    ways::endpoint_set(direction, family),
+                    || endpoints(family),
+                    endpoint,
+                    Element::default(),
+                );
                 for (level, id, path) in &cgroups {
                     let key = Key::builder().cgroup(*id).address(family, prefix.first()).port(port).build();
                     let comment = Some(Arc::clone(path));

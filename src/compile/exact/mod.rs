@@ -21,12 +21,13 @@ mod ways;
 
 use std::collections::BTreeMap;
 
-use super::{Governing, Input, Place, names, windows};
+use super::{Governing, Input, Place, windows};
 use crate::model::{Family, Prefix, Protocol, Service, ServiceName, Subject};
 use crate::ruleset::{Part, Ruleset, Set};
 
 pub use classes::{Classes, open_sets};
 use elements::Placed;
+use ways::Kind;
 pub use ways::{address_set, entry, follows_time};
 
 /// True when the service could be told by elements alone, as long as nobody else lists any of its addresses.
@@ -38,9 +39,8 @@ pub fn fits(service: &Service) -> bool {
                 Subject::Cgroup(_) => !policy.subject.is_any_process(),
                 Subject::User(_) | Subject::Group(_) | Subject::Container(_) => false,
             };
-            let single = |port: &crate::model::Port| {
-                port.protocol == Protocol::Tcp && port.range.single().is_some()
-            };
+            let single =
+                |port: &crate::model::Port| port.protocol == Protocol::Tcp && port.range.single().is_some();
             subject
                 && !policy.tls
                 && policy.names.is_empty()
@@ -91,7 +91,14 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], holds: bool, ruleset: 
         }
         let open = ruleset.sets.get(&governing.open).and_then(|set| windows::closes_at(set, input.now));
         let places = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
-        elements::collect(governing.standing.service, Some(number), governing.shut.is_none(), open, &places, &mut sets);
+        elements::collect(
+            governing.standing.service,
+            Some(number),
+            governing.shut.is_none(),
+            open,
+            &places,
+            &mut sets,
+        );
     }
     for family in Family::ALL {
         sets.entry(address_set(family)).or_insert_with(|| Placed::new(elements::addresses(family)));
@@ -101,19 +108,48 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], holds: bool, ruleset: 
     }
     classes::add_trees(&classes, None, ruleset);
     let within = windows::within(&ruleset.sets, input.now);
-    ways::add(&ways::shape(ruleset.sets.keys()), within, ruleset);
+    let shapes = [Kind::Now, Kind::Armed].map(|kind| ways::shape(kind, ruleset.sets.keys()));
+    ways::add(&shapes, within, ruleset);
 }
 
-/// Adds what changes with the state of one service to a part; its endpoints and processes are those in force.
-pub fn add_service(input: &Input<'_>, governing: &Governing<'_>, holds: bool, in_force: &Ruleset, part: &mut Part) {
+/// Adds what changes with the state of these services to a part; their endpoints and processes are those in force.
+pub fn add_services(
+    input: &Input<'_>,
+    services: &[&Governing<'_>],
+    holds: bool,
+    in_force: &Ruleset,
+    part: &mut Part,
+) {
     let mut classes = Classes::of(in_force);
-    classes.extend(Classes::of(&part.wanted));
-    let digest = classes::digest(input, governing, holds);
-    let (number, is_new) = classes.number(&digest);
-    if is_new {
-        classes::add_chains(input, governing, (number, &digest), holds, &mut part.wanted);
-        classes::add_trees(&classes, Some(in_force), &mut part.wanted);
+    let digests: Vec<String> =
+        services.iter().map(|governing| classes::digest(input, governing, holds)).collect();
+    let touched: Vec<&Service> = services.iter().map(|governing| governing.standing.service).collect();
+    let mut anew = classes::leave(&mut classes, &touched, &digests, in_force, part);
+    for (governing, digest) in services.iter().zip(&digests) {
+        let (number, is_new) = classes.number(digest);
+        if is_new {
+            anew = true;
+            classes::add_chains(input, governing, (number, digest), holds, &mut part.wanted);
+            for set in classes::digit_sets_of(number) {
+                // Its number was that of a class that went.
+                part.gone.remove(&set);
+            }
+        }
+        add_elements(input, governing, number, in_force, part);
     }
+    if anew {
+        classes::add_trees(&classes, Some(in_force), &mut part.wanted);
+        classes::prune_trees(in_force, part);
+    }
+}
+
+fn add_elements(
+    input: &Input<'_>,
+    governing: &Governing<'_>,
+    number: u32,
+    in_force: &Ruleset,
+    part: &mut Part,
+) {
     let service = governing.standing.service;
     let open = set_of(&governing.open, in_force, part).and_then(|set| windows::closes_at(set, input.now));
     let places = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
@@ -141,21 +177,33 @@ pub fn move_subject(
     let before = |other: &Subject| if other == subject { before } else { &[] };
     let mut old = BTreeMap::new();
     elements::collect(service, None, true, Some(input.now), &before, &mut old);
-    for name in ["exact4", "exact6"] {
-        old.remove(name);
-    }
     change(&old, wanted, in_force, part);
 }
 
 /// Completes a part with the rules that follow from what it does to the sets.
 pub fn finish(now: crate::model::Time, in_force: &Ruleset, part: &mut Part) {
-    let stays = |name: &&String| !part.wanted.sets.contains_key(*name) && !part.gone.contains(*name);
-    let beside = in_force.sets.range(names::OPEN.to_owned()..);
-    let beside = beside.take_while(|(name, _)| name.starts_with(names::OPEN)).filter(|(name, _)| stays(name));
-    let open = beside.chain(part.wanted.sets.iter());
-    let within = windows::within_of(open, now);
-    let shape = ways::shape(in_force.sets.keys().chain(part.wanted.sets.keys()));
-    ways::add(&shape, within, &mut part.wanted);
+    for name in emptied(in_force, part) {
+        part.elements.remove(&name);
+        part.gone.insert(name);
+    }
+    let stay = in_force.sets.iter();
+    let stay = stay.filter(|(name, _)| !part.wanted.sets.contains_key(*name) && !part.gone.contains(*name));
+    let all: BTreeMap<&String, &Set> = stay.chain(part.wanted.sets.iter()).collect();
+    let within = windows::within_of(all.iter().map(|(name, set)| (*name, *set)), now);
+    let shapes = [Kind::Now, Kind::Armed].map(|kind| ways::shape(kind, all.keys().copied()));
+    ways::add(&shapes, within, &mut part.wanted);
+}
+
+/// The sets of grants of which nothing is left.
+fn emptied(in_force: &Ruleset, part: &Part) -> Vec<String> {
+    let shared = part.elements.iter().filter(|(name, _)| ways::is_of_grants(name));
+    let empty = shared.filter(|(name, elements)| {
+        let Some(held) = in_force.sets.get(*name) else { return false };
+        let gone =
+            elements.iter().filter(|(key, element)| element.is_none() && held.elements.contains_key(*key));
+        gone.count() == held.elements.len() && elements.values().all(Option::is_none)
+    });
+    empty.map(|(name, _)| name.clone()).collect()
 }
 
 fn set_of<'a>(name: &str, in_force: &'a Ruleset, part: &'a Part) -> Option<&'a Set> {
@@ -186,4 +234,3 @@ fn change(
         }
     }
 }
-

@@ -16,8 +16,22 @@ pub enum Kind {
     Armed,
 }
 
-/// What the names of sets of [`Kind::Armed`] begin with.
-const ARMED: &str = "grant-";
+impl Kind {
+    /// What the names of the sets begin with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Now => "now-",
+            Self::Armed => "grant-",
+        }
+    }
+}
+
+const ENDPOINT: &str = "endpoint-";
+
+/// True for sets that are there as long as anything is in them.
+pub fn is_of_grants(set: &str) -> bool {
+    [Kind::Now.prefix(), Kind::Armed.prefix(), ENDPOINT].iter().any(|prefix| set.starts_with(prefix))
+}
 
 /// The set of the addresses of all services that are told by elements.
 pub fn address_set(family: Family) -> String {
@@ -25,16 +39,12 @@ pub fn address_set(family: Family) -> String {
 }
 
 pub fn grant_set(kind: Kind, direction: Direction, family: Family, level: u32) -> String {
-    let kind = match kind {
-        Kind::Now => "now-",
-        Kind::Armed => ARMED,
-    };
-    format!("{kind}{direction}{}-l{level}", names::digit(family))
+    format!("{}{direction}{}-l{level}", kind.prefix(), names::digit(family))
 }
 
 /// The set of a direction's remote addresses and ports, whoever may use them.
 pub fn endpoint_set(direction: Direction, family: Family) -> String {
-    format!("endpoint-{direction}{}", names::digit(family))
+    format!("{ENDPOINT}{direction}{}", names::digit(family))
 }
 
 /// The chain that leads from an address to the chain of its class.
@@ -56,9 +66,9 @@ pub fn follows_time(chain: &str) -> bool {
 pub type Shape = BTreeMap<(Direction, Family), BTreeSet<std::cmp::Reverse<u32>>>;
 
 /// Reads the shape from the names of sets.
-pub fn shape<'a>(sets: impl Iterator<Item = &'a String>) -> Shape {
+pub fn shape<'a>(kind: Kind, sets: impl Iterator<Item = &'a String>) -> Shape {
     let mut shape = Shape::new();
-    for name in sets.filter_map(|name| name.strip_prefix(ARMED)) {
+    for name in sets.filter_map(|name| name.strip_prefix(kind.prefix())) {
         for direction in Direction::ALL {
             for family in Family::ALL {
                 let prefix = format!("{direction}{}-l", names::digit(family));
@@ -91,25 +101,30 @@ fn questions(way: Direction) -> [Question; 2] {
 }
 
 /// Adds the rules of the hooks and of the long way. `within`: how long all that is open now stays as it is.
-pub fn add(shape: &Shape, within: Option<(Time, Time)>, ruleset: &mut Ruleset) {
+pub fn add([now, armed]: &[Shape; 2], within: Option<(Time, Time)>, ruleset: &mut Ruleset) {
     for way in Direction::ALL {
         let name = names::way(way);
         let mut long = Vec::new();
         for family in Family::ALL {
             let mut rules = Vec::new();
             for question in questions(way) {
-                let levels = shape.get(&(question.direction, family));
-                for level in levels.into_iter().flatten().map(|level| level.0) {
-                    if let Some((from, to)) = within {
+                let levels = |shape: &Shape| {
+                    let levels = shape.get(&(question.direction, family)).cloned().unwrap_or_default();
+                    levels.into_iter().map(|level| level.0)
+                };
+                if let Some((from, to)) = within {
+                    rules.extend(levels(now).map(|level| {
                         let mut rule = asking(Kind::Now, &question, way, family, level);
                         rule.extend([Statement::Within { from, to }, accept()]);
-                        rules.push(rule);
-                    }
+                        rule
+                    }));
+                }
+                long.extend(levels(armed).map(|level| {
                     let mut rule = asking(Kind::Armed, &question, way, family, level);
                     rule.push(accept());
-                    long.push(rule);
-                }
-                if levels.is_some() {
+                    rule
+                }));
+                if armed.contains_key(&(question.direction, family)) {
                     let key = [Load::Address(family, Side::remote(way)), Load::Port(question.port)];
                     let known = lookup(&key, endpoint_set(question.direction, family));
                     long.push(vec![question.is, known, jump(format!("remnant-{}", question.direction))]);

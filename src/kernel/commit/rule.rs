@@ -149,7 +149,8 @@ impl Encoder<'_> {
             Statement::Before(instant) => self.time(libc::NFT_CMP_LT, *instant),
             Statement::From(instant) => self.time(libc::NFT_CMP_GTE, *instant),
             Statement::Within { from, to } => {
-                let (low, high) = (Key::builder().time(*from).build(), Key::builder().time_before(*to).build());
+                let (low, high) =
+                    (Key::builder().time(*from).build(), Key::builder().time_before(*to).build());
                 self.load(Load::Time, Register::FIRST);
                 self.push_all(expr::within(low.bytes(), high.bytes()));
             }
