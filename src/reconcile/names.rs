@@ -43,8 +43,8 @@ impl World {
     /// Forgets what neither a service nor a segment names any more; returns it.
     pub fn forget_unused_hosts(&mut self) -> BTreeSet<HostName> {
         let unused: BTreeSet<_> = self.names.keys().filter(|host| !self.is_host(host)).cloned().collect();
-        if !unused.is_empty() {
-            Arc::make_mut(&mut self.names).retain(|host, _| !unused.contains(host));
+        for host in &unused {
+            self.names.remove(host);
         }
         unused
     }
@@ -61,7 +61,7 @@ impl World {
 
     /// Takes over what a former daemon knew of a name. Before the services and segments that name it come in.
     pub fn remember_host(&mut self, host: HostName, name: Name) {
-        Arc::make_mut(&mut self.names).insert(host, Arc::new(name));
+        self.names.insert(host, Arc::new(name));
     }
 
     /// Takes news of names in; returns the names whose addresses changed.
@@ -72,7 +72,7 @@ impl World {
             if !self.is_followed(host) {
                 continue;
             }
-            let name = Arc::make_mut(&mut self.names).entry(host.clone()).or_default();
+            let name = self.names.entry(host.clone()).or_default();
             if Arc::make_mut(name).take(news, self.latest) {
                 changed.insert(host.clone());
             }
@@ -88,7 +88,7 @@ impl World {
         let is_due = |host: &&HostName| self.names.get(*host).is_some_and(|name| name.is_due(self.latest));
         let changed: BTreeSet<HostName> = self.all_hosts().into_iter().filter(is_due).cloned().collect();
         for host in &changed {
-            if let Some(name) = Arc::make_mut(&mut self.names).get_mut(host) {
+            if let Some(name) = self.names.get_mut(host) {
                 Arc::make_mut(name).pass(self.latest, in_use);
             }
         }

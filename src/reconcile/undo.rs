@@ -18,12 +18,12 @@ impl World {
         }
         let record = Record { decommissioned: former.first().copied().cloned(), ..Record::default() };
         if record != Record::default() {
-            Arc::make_mut(&mut self.forgotten).insert(name.clone(), record.clone());
+            self.forgotten.insert(name.clone(), record.clone());
         }
         let scheduled = Arc::clone(&known.scheduled);
-        Arc::make_mut(&mut self.index).remove(&scheduled);
-        Arc::make_mut(&mut self.services).remove(name);
-        self.agenda_mut().forget(name);
+        self.index.remove(&scheduled);
+        self.services.remove(name);
+        self.agenda.forget(name);
         self.cut_at = Some(self.latest);
         Some(record)
     }
