@@ -185,7 +185,7 @@ impl Host {
         let moved = next.services_of(&changed);
         for service in &moved {
             let (before, now) = (self.world.standing(service), next.standing(service));
-            self.owners.follow(before.expect("there").service, now.expect("there").service);
+            self.owners.follow(before.map(|s| s.service), now.map(|s| s.service));
         }
         let listing = |single| self.owners.listing(single).cloned().collect();
         let governed = |first, last| self.owners.is_any_between(first, last);

@@ -129,7 +129,7 @@ impl Host {
     fn put_addresses(&mut self, next: World, moved: &BTreeSet<ServiceName>, part: Option<Part>) {
         for service in moved {
             let (before, now) = (self.world.standing(service).unwrap(), next.standing(service).unwrap());
-            self.owners.follow(before.service, now.service);
+            self.owners.follow(Some(before.service), Some(now.service));
         }
         let listing = |single| self.owners.listing(single).cloned().collect();
         let governed = |first, last| self.owners.is_any_between(first, last);
