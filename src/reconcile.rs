@@ -19,6 +19,7 @@ mod agenda;
 mod asked;
 mod enclosures;
 mod extension;
+mod files;
 mod index;
 mod names;
 mod passage;
@@ -28,15 +29,16 @@ mod tests;
 mod undo;
 mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet};
 
 use crate::compile::{Openings, Place, Resolution, Standing};
 use crate::model::{
-    Cause, Decommissioned, FileState, Order, OrderKind, Record, Service, ServiceName, ServiceState, Settings,
-    Span, Subject, Time,
+    Cause, Decommissioned, FileState, Order, OrderKind, Record, Service, ServiceName, ServiceState, Services,
+    Settings, Span, Subject, Time,
 };
 use crate::names::Names;
 
@@ -50,6 +52,8 @@ use index::Index;
 #[derive(Debug, Clone)]
 pub struct World {
     settings: Arc<Settings>,
+    /// The files that are there.
+    files: Services,
     services: OrdMap<ServiceName, Arc<Known>>,
     index: Index,
     enclosures: Arc<Enclosures>,
@@ -64,6 +68,8 @@ pub struct World {
     agenda: Agenda,
     /// Of services that are not there any more.
     forgotten: OrdMap<ServiceName, Record>,
+    /// Services that were gone already when they came in: to be looked at with the next files.
+    returned: OrdSet<ServiceName>,
 }
 
 /// A service with what is remembered of it.
@@ -114,6 +120,8 @@ pub struct Outcome {
     pub records: Vec<(ServiceName, Record)>,
     /// The services that were looked at: nothing of any other one changed.
     pub touched: BTreeSet<ServiceName>,
+    /// The settings changed, and with them whatever follows from them.
+    pub everywhere: bool,
 }
 
 impl Outcome {
@@ -144,6 +152,7 @@ impl World {
     pub fn new(settings: Settings, latest: Time) -> Self {
         Self {
             settings: Arc::new(settings),
+            files: Services::new(),
             services: OrdMap::new(),
             index: Index::default(),
             enclosures: Arc::default(),
@@ -155,12 +164,17 @@ impl World {
             cut_at: None,
             agenda: Agenda::default(),
             forgotten: OrdMap::new(),
+            returned: OrdSet::new(),
         }
     }
 
     /// Puts a service in as it is remembered, without happenings: what a former daemon knew.
     pub fn remember(&mut self, service: Arc<Service>, record: Record, departed: bool) {
         let name = service.name.clone();
+        match departed {
+            true => drop(self.returned.insert(name.clone())),
+            false => drop(self.files.insert(name.clone(), Arc::clone(&service))),
+        }
         self.put(Known::new(service, record.current(self.latest), departed));
         self.refresh(&name);
         if let Some(entry) = self.entry(&name) {
@@ -170,48 +184,49 @@ impl World {
         }
     }
 
-    /// Takes over files that were accepted. What is no longer among them is decommissioned and stays watched.
-    pub fn apply(&mut self, settings: Settings, files: BTreeMap<ServiceName, Service>, now: Time) -> Outcome {
+    /// Takes over files that were accepted. What is no longer among them is decommissioned and stays watched. Files that are
+    /// the very ones of before cost nothing.
+    pub fn apply(&mut self, settings: Settings, files: Services, now: Time) -> Outcome {
         let (passed, mut due) = self.look(now);
         let mut decided = BTreeSet::new();
-        let mut changed = *self.settings != settings;
-        if changed {
+        let everywhere = *self.settings != settings;
+        let mut changed = everywhere;
+        if everywhere {
             self.settings = Arc::new(settings);
             decided.extend(self.services.keys().cloned());
         }
-        let gone: Vec<_> = self.services.keys().filter(|name| !files.contains_key(*name)).cloned().collect();
-        for name in gone {
-            let departs = !self.is_departed(&name);
-            changed |= departs;
-            self.depart(&name);
-            if departs {
-                decided.insert(name)
-            } else {
-                due.insert(name)
-            };
-        }
-        for (name, service) in files {
-            if self.take_file(service) {
-                changed = true;
-                decided.insert(name);
+        let before = std::mem::replace(&mut self.files, files.clone());
+        for name in std::mem::take(&mut self.returned) {
+            if !files.contains_key(&name) {
+                self.depart(&name);
+                due.insert(name);
             }
+        }
+        for item in before.diff(&files) {
+            changed = true;
+            let name = match item {
+                DiffItem::Add(name, service) | DiffItem::Update { new: (name, service), .. } => {
+                    self.take_file(Arc::clone(service));
+                    name
+                }
+                DiffItem::Remove(name, _) => {
+                    self.depart(name);
+                    name
+                }
+            };
+            decided.insert(name.clone());
         }
         if changed {
             self.cut_at = Some(self.latest);
         }
-        self.settle(passed, due, &decided)
+        Outcome { everywhere, ..self.settle(passed, due, &decided) }
     }
 
-    /// True when anything about the service is another than before.
-    fn take_file(&mut self, service: Service) -> bool {
+    fn take_file(&mut self, service: Arc<Service>) {
         let known = self.services.get(&service.name);
-        if known.is_some_and(|known| !known.departed && *known.file == service) {
-            return false;
-        }
         let record = known.map(|known| &known.record).or_else(|| self.forgotten.get(&service.name));
         let record = record.cloned().unwrap_or_default();
-        self.put(Known::new(Arc::new(service), record.current(self.latest), false));
-        true
+        self.put(Known::new(service, record.current(self.latest), false));
     }
 
     fn put(&mut self, known: Known) {

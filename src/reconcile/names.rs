@@ -207,7 +207,21 @@ impl World {
             let (now, old) = (self.services.get(service)?, before.services.get(service)?);
             changed.extend(changed_addresses(&old.service, &now.service)?);
         }
-        for single in changed {
+        self.add_singles(changed, moved, before, (listing, governed), &mut part)?;
+        Some(part)
+    }
+
+    /// Adds what leads from these addresses to services, where it is another than in the world `before`; `None` when that
+    /// takes more than a few elements. `moved`: all services that list one of them no more.
+    pub(super) fn add_singles(
+        &self,
+        singles: BTreeSet<Prefix>,
+        moved: &BTreeSet<ServiceName>,
+        before: &Self,
+        (listing, governed): (&dyn Fn(Prefix) -> Vec<ServiceName>, &dyn Fn(IpAddr, IpAddr) -> bool),
+        part: &mut Part,
+    ) -> Option<()> {
+        for single in singles {
             let now = listing(single);
             let all: BTreeSet<&ServiceName> = now.iter().chain(moved).collect();
             let lists = |standing: &Standing<'_>| standing.service.prefixes().any(|prefix| prefix == single);
@@ -215,11 +229,11 @@ impl World {
             old.retain(lists);
             let listing = Listing { single, before: old, now: self.standings_of(&now) };
             let (first, last) = compile::network(single.address()?);
-            if !compile::address_part(&self.input(&[]), &listing, governed(first, last), &mut part) {
+            if !compile::address_part(&self.input(&[]), &listing, governed(first, last), part) {
                 return None;
             }
         }
-        Some(part)
+        Some(())
     }
 }
 
