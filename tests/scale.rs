@@ -15,7 +15,7 @@ use picoseg::compile::Place;
 use picoseg::config;
 use picoseg::kernel::clock;
 use picoseg::kernel::commit::Table;
-use picoseg::model::{Order, OrderKind, Service, ServiceName, Settings, Subject, Time};
+use picoseg::model::{Order, OrderKind, Service, ServiceName, Services, Settings, Subject, Time};
 use picoseg::owners::Owners;
 use picoseg::plan::{self, Changeset, Inventory, Step};
 use picoseg::reconcile::World;
@@ -28,8 +28,6 @@ const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// One change is a handful of messages, whatever else is there: chains are sent rule by rule.
 const FEW_STEPS: usize = 24;
-
-type Services = BTreeMap<ServiceName, Service>;
 
 #[test]
 fn ten_thousand_services_and_every_real_list_load_and_change_one_by_one() {
@@ -211,16 +209,16 @@ fn place(id: u64) -> Place {
 
 // ---- services -------------------------------------------------------------------------------------------------
 
-fn generated(index: usize, now: Time, settings: &Settings) -> (ServiceName, Service) {
+fn generated(index: usize, now: Time, settings: &Settings) -> (ServiceName, Arc<Service>) {
     let name = format!("s{index}");
     service(&name, &text(&name, index, index, now), settings)
 }
 
-fn service(name: &str, text: &str, settings: &Settings) -> (ServiceName, Service) {
+fn service(name: &str, text: &str, settings: &Settings) -> (ServiceName, Arc<Service>) {
     let name = ServiceName::new(name).unwrap();
     let read = |list: &str| fs::read_to_string(lists().join(format!("{list}.txt"))).ok().map(Arc::from);
     let (service, found) = config::parse_service(Path::new("s.toml"), &name, text, &read, settings);
-    (name, service.unwrap_or_else(|| panic!("{found:?}\n{text}")))
+    service.unwrap_or_else(|| panic!("{found:?}\n{text}")).named()
 }
 
 /// `kind` chooses schedule and endpoints; `index` makes addresses and lifetimes distinct.

@@ -105,8 +105,8 @@ impl Place {
     }
 }
 
-/// What every subject is right now; a subject without places is unresolved. Cheap to clone: one moves, thousands stay.
-pub type Resolution = BTreeMap<Arc<Subject>, Arc<[Place]>>;
+/// What every subject is right now; a subject without places is unresolved. A clone shares everything.
+pub type Resolution = imbl::OrdMap<Arc<Subject>, Arc<[Place]>>;
 
 /// One service with all that decides its state beside the time.
 #[derive(Debug, Clone, Copy)]

@@ -75,11 +75,11 @@ fn segment(number: u8) -> (SegmentName, Segment) {
     (name, segment.unwrap_or_else(|| panic!("{found:?}")))
 }
 
-fn service(index: usize, text: &str, settings: &Settings) -> (ServiceName, Service) {
+fn service(index: usize, text: &str, settings: &Settings) -> (ServiceName, Arc<Service>) {
     let name = ServiceName::new(&format!("s{index}")).unwrap();
     let path = std::path::Path::new("s.toml");
     let (service, found) = crate::config::parse_service(path, &name, text, &|_| None, settings);
-    (name, service.unwrap_or_else(|| panic!("{found:?}\n{text}")))
+    service.unwrap_or_else(|| panic!("{found:?}\n{text}")).named()
 }
 
 /// Some places lie in others; sometimes there is none.
@@ -142,7 +142,7 @@ impl Host {
     fn put_addresses(&mut self, next: World, moved: &BTreeSet<ServiceName>, part: Option<Part>) {
         for service in moved {
             let (before, now) = (self.world.standing(service).unwrap(), next.standing(service).unwrap());
-            self.owners.follow(before.service, now.service);
+            self.owners.follow(Some(before.service), Some(now.service));
         }
         let listing = |single| self.owners.listing(single).cloned().collect();
         let governed = |first, last| self.owners.is_any_between(first, last);
@@ -248,7 +248,7 @@ proptest! {
         enclosed in prop::collection::btree_set(0u8..8, 0..6),
     ) {
         let settings = Settings::default();
-        let services: BTreeMap<_, _> =
+        let services: Services =
             texts.iter().enumerate().map(|(index, one)| service(index, &text(*one), &settings)).collect();
         let mut world = World::new(settings.clone(), at(0));
         world.apply(settings, services, at(0));
@@ -269,9 +269,9 @@ proptest! {
 }
 
 /// A service with these minutes as its lifetime, in its world, before it began.
-fn pending(from: i64, to: i64) -> (World, BTreeMap<ServiceName, Service>, ServiceName) {
+fn pending(from: i64, to: i64) -> (World, Services, ServiceName) {
     let settings = Settings::default();
-    let services = BTreeMap::from([service(0, &text((3, from, to - from, 1, false)), &settings)]);
+    let services = Services::from_iter([service(0, &text((3, from, to - from, 1, false)), &settings)]);
     let mut world = World::new(settings.clone(), at(0));
     world.apply(settings, services.clone(), at(0));
     let name = services.keys().next().unwrap().clone();
@@ -292,7 +292,7 @@ fn a_service_that_is_decommissioned_before_it_began_never_opens() {
         world.order(order).unwrap();
     };
     let removed: fn(&mut World, &Order) = |world, _| {
-        world.apply(Settings::default(), BTreeMap::new(), at(1));
+        world.apply(Settings::default(), Services::new(), at(1));
     };
     for end in [ordered, removed] {
         let (mut world, services, name) = pending(10, 60);
@@ -304,7 +304,7 @@ fn a_service_that_is_decommissioned_before_it_began_never_opens() {
         world.apply(Settings::default(), services, at(71));
         assert_eq!(world.state(&name), Some(ServiceState::Decommissioned), "the same file comes back");
         let later = service(0, &text((3, 80, 10, 1, false)), &Settings::default());
-        world.apply(Settings::default(), BTreeMap::from([later]), at(72));
+        world.apply(Settings::default(), Services::from_iter([later]), at(72));
         assert_eq!(world.state(&name), Some(ServiceState::Pending), "a later lifetime is another one");
         world.tick(at(81));
         assert_eq!(world.state(&name), Some(ServiceState::Open));

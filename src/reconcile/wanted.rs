@@ -52,15 +52,18 @@ impl World {
     ) -> Part {
         let standings = self.standings_of(names);
         let ties: Vec<_> = ties.into_iter().map(|group| self.standings_of(group)).collect();
-        let in_use = |set: &str| {
-            let mut users = self.index.with_opening_set(set).filter_map(|name| self.standing(name));
-            users.any(|standing| standing.may_open(self.latest))
-        };
+        let in_use = |set: &str| self.may_open_by(set);
         let mut part = compile::service_part(&self.input(&standings), &ties, &in_use, in_force);
         if self.index.anywhere().into_iter().any(|name| names.contains(name)) {
             self.compile_enclosures(in_force, &mut part);
         }
         part
+    }
+
+    /// True when some service may open by a set of openings.
+    pub(super) fn may_open_by(&self, set: &str) -> bool {
+        let mut users = self.index.with_opening_set(set).filter_map(|name| self.standing(name));
+        users.any(|standing| standing.may_open(self.latest))
     }
 
     pub(super) fn compile_enclosures(&self, in_force: &Ruleset, part: &mut Part) {

@@ -248,7 +248,7 @@ fn resolution() -> Resolution {
         (Subject::user("payer").unwrap(), vec![Place::User(PAYER)]),
         (Subject::group("payers").unwrap(), vec![Place::Group(PAYERS)]),
     ];
-    places.into_iter().map(|(subject, places)| (Arc::new(subject), places.into())).collect()
+    places.into_iter().map(|(subject, places)| (Arc::new(subject), Arc::from(places))).collect()
 }
 
 /// True when a process at this place and of this owner belongs to the subject.
