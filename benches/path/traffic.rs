@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, Result, write};
 use rustix::net::{
-    AddressFamily, RecvFlags, SocketFlags, SocketType, accept_with, bind, connect, listen, recv, send,
-    socket_with, sockopt,
+    AddressFamily, RecvFlags, SocketFlags, SocketType, accept_with, bind, connect, listen, recv, socket_with,
+    sockopt,
 };
 
 use crate::lab::Lab;
