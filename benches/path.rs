@@ -2,8 +2,10 @@
 //! nft rules, beside no firewall, in the same run.
 //!
 //! `sudo cargo bench --bench path [-- [rounds=N] [slice=MS] [modes=A,B] [tsv=FILE] VARIANT ...]`. A variant is `none`, `empty`,
-//! `picoseg:N` (N services of one address), `prefix:N` (the measured one lists a /24), `ingress:N`, `linear:N` or
-//! `file:NAME:PATH.nft`, whose `@CGROUP@`, `@ADDR@`, `@ADDR6@` and `@PORT@` are replaced.
+//! `picoseg:N` (N services of one address), `prefix:N` (the measured one lists a /24), `ingress:N`; `linear:N`, `iptables-legacy:N`,
+//! `iptables-nft:N`, `firewalld:N`, `ufw:N`, `opensnitch:N` (peers with N rules or as many as the shape needs); `reference:N` and
+//! `reference-prefix:N` (an early shape of our own, to compare machines by); or `file:NAME:PATH.nft`, whose `@CGROUP@`, `@ADDR@`,
+//! `@ADDR6@` and `@PORT@` are replaced. `micro` alone: the cost of single expressions. Modes are the words in brackets above the tables. `wall4` alone goes by the wall clock.
 //!
 //! One thread owns the sockets of every namespace and visits the variants in short slices, the order reversed each round. A veth
 //! hands a packet over within the sender's system call, so the thread's CPU time is the whole path, both ends, and what else
@@ -18,12 +20,18 @@ mod netns;
 
 #[path = "path/lab.rs"]
 mod lab;
+#[path = "path/micro.rs"]
+mod micro;
+#[path = "path/peers.rs"]
+mod peers;
 #[path = "path/places.rs"]
 mod places;
 #[path = "path/rounds.rs"]
 mod rounds;
 #[path = "path/services.rs"]
 mod services;
+#[path = "path/shapes.rs"]
+mod shapes;
 #[path = "path/table.rs"]
 mod table;
 #[path = "path/traffic.rs"]
@@ -54,7 +62,12 @@ fn main() {
     let modes = value("modes=").map_or(Mode::ALL.to_vec(), |text| text.split(',').map(Mode::parse).collect());
     let mut wanted: Vec<&str> =
         words.iter().map(String::as_str).filter(|word| !word.contains('=') && *word != "none").collect();
-    if wanted.is_empty() {
+    let micro = wanted == ["micro"];
+    let expressions = micro::words();
+    if micro {
+        wanted = expressions.iter().map(String::as_str).collect();
+        wanted.insert(0, "empty");
+    } else if wanted.is_empty() {
         wanted.extend(VARIANTS);
     }
     wanted.insert(0, "none");
@@ -67,6 +80,9 @@ fn main() {
         rounds: usize::try_from(number("rounds=", 15)).expect("a number"),
         slice: Duration::from_millis(number("slice=", 15)),
     };
+    if micro {
+        return print!("{}", micro::markdown(&plan.measure(&lab, Mode::parse("udp4-free"))));
+    }
     let mut rows = vec![];
     for mode in modes {
         let measured = plan.measure(&lab, mode);

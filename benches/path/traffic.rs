@@ -36,6 +36,8 @@ pub enum Family {
 enum Kind {
     /// Connect, one byte, one byte back, close; the server closes first.
     Crr,
+    /// The same by the wall clock: who decides outside of the kernel is waited for.
+    Wall,
     /// The same, from the provider to the host.
     Inward,
     /// One small datagram, to the provider.
@@ -52,7 +54,7 @@ pub struct Mode {
 }
 
 impl Mode {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::new(Kind::Crr, Family::V4, true),
         Self::new(Kind::Crr, Family::V4, false),
         Self::new(Kind::Crr, Family::V6, true),
@@ -65,6 +67,7 @@ impl Mode {
         Self::new(Kind::Udp, Family::V6, false),
         Self::new(Kind::Bulk, Family::V4, true),
         Self::new(Kind::Bulk, Family::V4, false),
+        Self::new(Kind::Wall, Family::V4, true),
     ];
 
     const fn new(kind: Kind, family: Family, governed: bool) -> Self {
@@ -79,6 +82,7 @@ impl Mode {
     pub fn name(self) -> String {
         let kind = match self.kind {
             Kind::Crr => "crr",
+            Kind::Wall => "wall",
             Kind::Inward => "in",
             Kind::Udp => "udp",
             Kind::Bulk => "bulk",
@@ -93,6 +97,7 @@ impl Mode {
     pub fn title(self) -> String {
         let what = match self.kind {
             Kind::Crr => "connect, request, response, close; per connection",
+            Kind::Wall => "the same by the wall clock; per connection",
             Kind::Inward => "the same, the provider connects to us; per connection",
             Kind::Udp => "a small UDP packet",
             Kind::Bulk => "bulk TCP; per 64 KiB",
@@ -111,6 +116,10 @@ impl Mode {
 
     pub fn is_udp(self) -> bool {
         self.kind == Kind::Udp
+    }
+
+    pub fn is_by_the_wall(self) -> bool {
+        self.kind == Kind::Wall
     }
 
     pub fn is_governed(self) -> bool {
@@ -202,7 +211,7 @@ impl<'a> Traffic<'a> {
         let target = SocketAddr::new(mode.address(), PORT);
         let mut traffic = Self { mode, ends, target, lasting: None, listener: None, buffer: vec![0; BLOCK] };
         match mode.kind {
-            Kind::Crr => (),
+            Kind::Crr | Kind::Wall => (),
             Kind::Inward => {
                 traffic.listener = Some(listener(mode.family)?);
                 traffic.target = SocketAddr::new(places::wire(index, mode.family).1, PORT);
@@ -233,7 +242,7 @@ impl<'a> Traffic<'a> {
     /// The traffic is refused.
     pub fn once(&mut self) -> Result<f64> {
         match (self.mode.kind, &self.lasting) {
-            (Kind::Crr, _) => {
+            (Kind::Crr | Kind::Wall, _) => {
                 let client = socket(self.mode.family, SocketType::STREAM)?;
                 exchange(&client, &self.target, &self.ends.of(self.mode.family).0)
             }
@@ -298,7 +307,8 @@ fn eventually<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
                 if Instant::now() >= end {
                     return Err(Errno::TIMEDOUT);
                 }
-                std::thread::yield_now();
+                // Who decides needs a processor, too.
+                std::thread::sleep(Duration::from_micros(20));
             }
             other => return other,
         }

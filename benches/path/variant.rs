@@ -6,8 +6,11 @@ use std::process::{Command, Stdio};
 use picoseg::kernel::commit::Table;
 
 use crate::lab::Cgroup;
+use crate::micro;
+use crate::peers::{self, Daemon};
 use crate::places::{self, PORT};
 use crate::services::{self, Measured};
+use crate::shapes::{self, Backend};
 use crate::traffic::Mode;
 
 #[derive(Debug, Clone)]
@@ -22,6 +25,12 @@ enum Rules {
     Empty,
     Picoseg(usize, Measured),
     Linear(usize),
+    Reference(usize, Measured),
+    Iptables(Backend, usize),
+    Firewalld(usize),
+    Ufw(usize),
+    Opensnitch(usize),
+    Micro(String),
     File(String),
 }
 
@@ -29,6 +38,13 @@ enum Rules {
 #[derive(Default)]
 pub struct InForce {
     _table: Option<Table>,
+    _daemons: Vec<Daemon>,
+}
+
+impl InForce {
+    pub fn by(daemons: Vec<Daemon>) -> Self {
+        Self { _table: None, _daemons: daemons }
+    }
 }
 
 impl Variant {
@@ -42,6 +58,14 @@ impl Variant {
             "prefix" => Rules::Picoseg(count(), Measured::Prefix),
             "ingress" => Rules::Picoseg(count(), Measured::Ingress),
             "linear" => Rules::Linear(count()),
+            "reference" => Rules::Reference(count(), Measured::Exact),
+            "reference-prefix" => Rules::Reference(count(), Measured::Prefix),
+            "iptables-legacy" => Rules::Iptables(Backend::Legacy, count()),
+            "iptables-nft" => Rules::Iptables(Backend::Nft, count()),
+            "firewalld" => Rules::Firewalld(count()),
+            "ufw" => Rules::Ufw(count()),
+            "opensnitch" => Rules::Opensnitch(count()),
+            "micro" => Rules::Micro(rest.to_owned()),
             "file" => {
                 let (name, path) = rest.split_once(':').unwrap_or_else(|| panic!("{word}: file:NAME:PATH"));
                 return Self { name: name.to_owned(), rules: Rules::File(path.to_owned()) };
@@ -54,10 +78,16 @@ impl Variant {
     /// Whether its rules say anything about that traffic.
     pub fn fits(&self, mode: Mode) -> bool {
         match self.rules {
-            Rules::None | Rules::Empty | Rules::File(_) => true,
+            Rules::None | Rules::Empty | Rules::Micro(_) | Rules::File(_) => true,
             Rules::Picoseg(_, Measured::Ingress) => mode.is_ingress() || !mode.is_governed(),
             Rules::Picoseg(_, Measured::Exact) => !mode.is_ingress(),
-            Rules::Picoseg(_, Measured::Prefix) | Rules::Linear(_) => !mode.is_ingress() && !mode.is_udp(),
+            Rules::Opensnitch(_) => mode.is_by_the_wall() && mode.is_governed(),
+            Rules::Picoseg(_, Measured::Prefix)
+            | Rules::Linear(_)
+            | Rules::Reference(..)
+            | Rules::Iptables(..)
+            | Rules::Firewalld(_)
+            | Rules::Ufw(_) => !mode.is_ingress() && !mode.is_udp(),
         }
     }
 
@@ -71,9 +101,15 @@ impl Variant {
             Rules::Empty => nft(EMPTY),
             Rules::Picoseg(count, measured) => {
                 let table = services::commit(*count, *measured, cgroup)?;
-                Ok(InForce { _table: Some(table) })
+                Ok(InForce { _table: Some(table), _daemons: vec![] })
             }
-            Rules::Linear(count) => nft(&linear(*count, cgroup)),
+            Rules::Linear(count) => nft(&shapes::linear(*count, cgroup)),
+            Rules::Reference(count, measured) => nft(&shapes::reference(*count, *measured, cgroup)),
+            Rules::Iptables(backend, count) => shapes::iptables(*backend, *count, cgroup),
+            Rules::Firewalld(count) => peers::firewalld(*count),
+            Rules::Ufw(count) => peers::ufw(*count),
+            Rules::Opensnitch(count) => peers::opensnitch(*count),
+            Rules::Micro(name) => nft(&micro::rules(name, cgroup)?),
             Rules::File(path) => {
                 let text = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
                 nft(&filled(&text, cgroup))
@@ -92,41 +128,17 @@ fn filled(text: &str, cgroup: &Cgroup) -> String {
         .replace("@PORT@", &PORT.to_string())
 }
 
-/// As an administrator writes them: a rule for each service and family, out and in, the measured service's last.
-fn linear(count: usize, cgroup: &Cgroup) -> String {
-    let units = (count / 10).clamp(1, 1_000);
-    let paths: Vec<String> = (0..units).map(|unit| cgroup.path(&format!("s{unit}"))).collect();
-    let target = cgroup.path("target");
-    let (mut outward, mut inward) = (String::new(), String::new());
-    for index in 0..count {
-        let measured = index + 1 == count;
-        let unit = if measured { &target } else { &paths[index % units] };
-        let (v4, v6, port) = match measured {
-            true => (places::GOVERNED4, places::GOVERNED6, PORT),
-            false => (places::other4(index), places::other6(index), 443),
-        };
-        let who = format!("socket cgroupv2 level 2 \"{unit}\"");
-        let when = "meta time \"2026-01-01 00:00:00\"-\"2099-01-01 00:00:00\" accept\n";
-        for (family, address) in [("ip", v4.to_string()), ("ip6", v6.to_string())] {
-            outward += &format!("{who} {family} daddr {address} tcp dport {port} {when}");
-            inward += &format!("{who} {family} saddr {address} tcp sport {port} {when}");
-        }
-    }
-    format!(
-        "table inet t {{ chain in {{ type filter hook input priority 0; iif lo accept\n{inward}\
-         ip saddr 198.18.0.0/15 drop\nip6 saddr 2001:db8::/32 drop\n}}\n\
-         chain out {{ type filter hook output priority 0; oif lo accept\n{outward}\
-         ip daddr 198.18.0.0/15 drop\nip6 daddr 2001:db8::/32 drop\n}}\n}}\n"
-    )
-}
-
 fn nft(text: &str) -> Result<InForce, String> {
     let file = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;
     fs::write(file.path(), text).map_err(|e| e.to_string())?;
     run(Command::new("nft").arg("-f").arg(file.path()))
 }
 
-fn run(command: &mut Command) -> Result<InForce, String> {
+/// Runs a command in the namespace of the calling thread.
+///
+/// # Errors
+/// What it said.
+pub fn run(command: &mut Command) -> Result<InForce, String> {
     let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
     match output.status.success() {
         true => Ok(InForce::default()),
