@@ -47,23 +47,27 @@ fn paths(count: usize, path: impl Fn(&str) -> String) -> Vec<String> {
     others.chain([path("target")]).collect()
 }
 
-/// As an administrator writes them: a rule for each service and family, out and in; what is left of the providers is dropped.
+/// As an administrator writes them: a table for each family, a rule for each service, out and in; what is left of the providers
+/// is dropped.
 pub fn linear(count: usize, cgroup: &Cgroup) -> String {
     let paths = paths(count, |unit| cgroup.path(unit));
-    let (mut outward, mut inward) = (String::new(), String::new());
-    for Entry { unit, v4, v6, port } in entries(count) {
-        let who = format!("socket cgroupv2 level 2 \"{}\"", paths[unit]);
-        for (family, address) in [("ip", v4.to_string()), ("ip6", v6.to_string())] {
-            let _ = writeln!(outward, "{who} {family} daddr {address} tcp dport {port} {WHEN} accept");
-            let _ = writeln!(inward, "{who} {family} saddr {address} tcp sport {port} {WHEN} accept");
+    let family = |ip: &str, address: fn(&Entry) -> String, provider: &str| {
+        let (mut outward, mut inward) = (String::new(), String::new());
+        for entry in entries(count) {
+            let who = format!("socket cgroupv2 level 2 \"{}\"", paths[entry.unit]);
+            let (address, port) = (address(&entry), entry.port);
+            let _ = writeln!(outward, "{who} {ip} daddr {address} tcp dport {port} {WHEN} accept");
+            let _ = writeln!(inward, "{who} {ip} saddr {address} tcp sport {port} {WHEN} accept");
         }
-    }
-    format!(
-        "table inet t {{ chain in {{ type filter hook input priority 0; iif lo accept\n{inward}\
-         ip saddr 198.18.0.0/15 drop\nip6 saddr 2001:db8::/32 drop\n}}\n\
-         chain out {{ type filter hook output priority 0; oif lo accept\n{outward}\
-         ip daddr 198.18.0.0/15 drop\nip6 daddr 2001:db8::/32 drop\n}}\n}}\n"
-    )
+        format!(
+            "table {ip} t {{ chain in {{ type filter hook input priority 0; iif lo accept\n{inward}\
+             {ip} saddr {provider} drop\n}}\n\
+             chain out {{ type filter hook output priority 0; oif lo accept\n{outward}\
+             {ip} daddr {provider} drop\n}}\n}}\n"
+        )
+    };
+    family("ip", |entry| entry.v4.to_string(), "198.18.0.0/15")
+        + &family("ip6", |entry| entry.v6.to_string(), "2001:db8::/32")
 }
 
 /// The same as `iptables-restore` and `ip6tables-restore` take it.
