@@ -1,0 +1,95 @@
+//! What a packet pays for a table in its way: picoseg, an empty table, rules as an administrator writes them, and any file of
+//! nft rules, beside no firewall, in the same run.
+//!
+//! `sudo cargo bench --bench path [-- [rounds=N] [slice=MS] [modes=A,B] [tsv=FILE] VARIANT ...]`. A variant is `none`, `empty`,
+//! `picoseg:N` (N services of one address), `prefix:N` (the measured one lists a /24), `ingress:N`; `linear:N`, `iptables-legacy:N`,
+//! `iptables-nft:N`, `firewalld:N`, `ufw:N`, `opensnitch:N` (peers with N rules or as many as the shape needs); `reference:N` and
+//! `reference-prefix:N` (an early shape of our own, to compare machines by); or `file:NAME:PATH.nft`, whose `@CGROUP@`, `@ADDR@`,
+//! `@ADDR6@` and `@PORT@` are replaced. `micro` alone: the cost of single expressions. Modes are the words in brackets above the tables. `wall4` alone goes by the wall clock.
+//!
+//! One thread owns the sockets of every namespace and visits the variants in short slices, the order reversed each round. A veth
+//! hands a packet over within the sender's system call, so the thread's CPU time is the whole path, both ends, and what else
+//! the machine does cancels. A figure is the median over the rounds; "added" is the median of the differences to `none` in the
+//! same round, with its quartiles.
+
+use std::time::Duration;
+
+#[path = "../tests/e2e/lab/netns.rs"]
+#[expect(dead_code, reason = "the tests' module has more than is needed here")]
+mod netns;
+
+#[path = "path/lab.rs"]
+mod lab;
+#[path = "path/micro.rs"]
+mod micro;
+#[path = "path/peers.rs"]
+mod peers;
+#[path = "path/places.rs"]
+mod places;
+#[path = "path/rounds.rs"]
+mod rounds;
+#[path = "path/services.rs"]
+mod services;
+#[path = "path/shapes.rs"]
+mod shapes;
+#[path = "path/table.rs"]
+mod table;
+#[path = "path/traffic.rs"]
+mod traffic;
+#[path = "path/variant.rs"]
+mod variant;
+
+use lab::Lab;
+use traffic::Mode;
+use variant::Variant;
+
+const VARIANTS: [&str; 9] = [
+    "empty",
+    "picoseg:10",
+    "picoseg:1000",
+    "picoseg:10000",
+    "picoseg:100000",
+    "prefix:10",
+    "prefix:1000",
+    "prefix:10000",
+    "ingress:1000",
+];
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)).map(str::to_owned);
+    let number = |key: &str, default: u64| value(key).map_or(default, |text| text.parse().expect("a number"));
+    let modes = value("modes=").map_or(Mode::ALL.to_vec(), |text| text.split(',').map(Mode::parse).collect());
+    let mut wanted: Vec<&str> =
+        words.iter().map(String::as_str).filter(|word| !word.contains('=') && *word != "none").collect();
+    let micro = wanted == ["micro"];
+    let expressions = micro::words();
+    if micro {
+        wanted = expressions.iter().map(String::as_str).collect();
+        wanted.insert(0, "empty");
+    } else if wanted.is_empty() {
+        wanted.extend(VARIANTS);
+    }
+    wanted.insert(0, "none");
+    let variants: Vec<Variant> = wanted.into_iter().map(Variant::parse).collect();
+    let lab = match Lab::new(variants) {
+        Ok(lab) => lab,
+        Err(why) => return println!("SKIPPED: {why}"),
+    };
+    let plan = rounds::Plan {
+        rounds: usize::try_from(number("rounds=", 15)).expect("a number"),
+        slice: Duration::from_millis(number("slice=", 15)),
+    };
+    if micro {
+        return print!("{}", micro::markdown(&plan.measure(&lab, Mode::parse("udp4-free"))));
+    }
+    let mut rows = vec![];
+    for mode in modes {
+        let measured = plan.measure(&lab, mode);
+        print!("{}", table::markdown(mode, &measured));
+        rows.extend(measured.iter().map(|row| table::tsv(mode, row)));
+    }
+    if let Some(file) = value("tsv=") {
+        std::fs::write(&file, rows.concat()).unwrap_or_else(|error| panic!("{file}: {error}"));
+    }
+}

@@ -1,0 +1,59 @@
+//! What was measured, as Markdown and as lines for programs.
+
+use std::fmt::Write as _;
+
+use crate::rounds::{Row, Spread};
+use crate::traffic::Mode;
+
+pub fn markdown(mode: Mode, rows: &[Row]) -> String {
+    let mut text = format!(
+        "\n{} (`{}`)\n\n| | us | added us [p25..p75] | of no firewall | done |\n|---|---|---|---|---|\n",
+        mode.title(),
+        mode.name()
+    );
+    let none = rows.first().and_then(|row| row.result.as_ref().ok()).map_or(f64::NAN, |f| f.whole.median);
+    for row in rows {
+        let _ = match &row.result {
+            Ok(figures) => writeln!(
+                text,
+                "| {} | {} | {} | {:.1} % | {:.0} |",
+                row.name,
+                number(figures.whole.median),
+                spread(figures.added),
+                none / figures.whole.median * 100.0,
+                row.count
+            ),
+            Err(why) => writeln!(text, "| {} | not measured: {why} | | | |", row.name),
+        };
+    }
+    text
+}
+
+/// mode, variant, how many, us, added us, its quartiles; of what cannot run: mode, variant, 0, the reason.
+pub fn tsv(mode: Mode, row: &Row) -> String {
+    let (mode, name) = (mode.name(), &row.name);
+    match &row.result {
+        Ok(figures) => format!(
+            "{mode}\t{name}\t{:.0}\t{:.4}\t{:.4}\t{:.4}\t{:.4}\n",
+            row.count, figures.whole.median, figures.added.median, figures.added.low, figures.added.high
+        ),
+        Err(why) => format!("{mode}\t{name}\t0\t{why}\n"),
+    }
+}
+
+fn spread(added: Spread) -> String {
+    format!("{} [{}..{}]", signed(added.median), signed(added.low), signed(added.high))
+}
+
+fn signed(value: f64) -> String {
+    format!("{}{}", if value < 0.0 { "-" } else { "+" }, number(value.abs()))
+}
+
+/// Three digits that tell something.
+fn number(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
