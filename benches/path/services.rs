@@ -31,7 +31,14 @@ pub fn commit(count: usize, measured: Measured, cgroup: &Cgroup) -> Result<Table
     let settings = Settings::default();
     let now = clock::now();
     let mut world = World::new(settings.clone(), now);
-    world.apply(settings.clone(), services(count, measured, &settings), now);
+    world.apply(
+        settings.clone(),
+        services(count, measured, &settings)
+            .into_iter()
+            .map(|(name, service)| (name, std::sync::Arc::new(service)))
+            .collect(),
+        now,
+    );
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
     for (index, subject) in subjects.into_iter().enumerate() {
         let place = match subject.to_string() {

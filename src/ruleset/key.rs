@@ -28,6 +28,7 @@ enum Bytes {
 pub enum Value {
     Cgroup(u64),
     Address(IpAddr),
+    Network(u32),
     Protocol(u8),
     Port(u16),
     /// Nanoseconds since 1970.
@@ -110,10 +111,10 @@ impl Field {
     pub fn length(self) -> usize {
         match self {
             Self::Cgroup | Self::Time => 8,
-            Self::Address(Family::V4) | Self::Number => 4,
+            Self::Address(Family::V4) | Self::Network(Family::V6) | Self::Number => 4,
             Self::Address(Family::V6) => 16,
             Self::Protocol => 1,
-            Self::Port | Self::EchoId(_) => 2,
+            Self::Network(Family::V4) | Self::Port | Self::EchoId(_) => 2,
         }
     }
 
@@ -136,6 +137,8 @@ fn decode_field(field: Field, bytes: &[u8]) -> Option<Value> {
             let octets: [u8; 16] = exact.try_into().ok()?;
             Value::Address(Ipv6Addr::from(octets).into())
         }
+        Field::Network(Family::V4) => Value::Network(u16::from_be_bytes(exact.try_into().ok()?).into()),
+        Field::Network(Family::V6) => Value::Network(u32::from_be_bytes(exact.try_into().ok()?)),
         Field::Protocol => Value::Protocol(*exact.first()?),
         Field::Port => Value::Port(u16::from_be_bytes(exact.try_into().ok()?)),
         Field::EchoId(_) => Value::EchoId(u16::from_be_bytes(exact.try_into().ok()?)),
@@ -158,6 +161,14 @@ impl KeyBuilder {
             // The model keeps IPv4 numbers in the low 32 bits.
             Family::V4 => self.push(&(number as u32).to_be_bytes()),
             Family::V6 => self.push(&number.to_be_bytes()),
+        }
+    }
+
+    /// The network of an address that is given as a number.
+    pub fn network(self, family: Family, number: u128) -> Self {
+        match family {
+            Family::V4 => self.push(&((number >> 16) as u16).to_be_bytes()),
+            Family::V6 => self.push(&((number >> 96) as u32).to_be_bytes()),
         }
     }
 

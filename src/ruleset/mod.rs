@@ -169,6 +169,8 @@ pub enum Field {
     /// 8 bytes, the host's byte order.
     Cgroup,
     Address(Family),
+    /// The first bits of an address, by which what is governed is told roughly: 16, for IPv6 32.
+    Network(Family),
     /// The number of the transport protocol, 1 byte.
     Protocol,
     Port,
@@ -238,7 +240,7 @@ pub enum Load {
         level: u32,
     },
     Address(Family, Side),
-    /// The network that contains the address: /16 for IPv4, /32 for IPv6.
+    /// The network that contains the address: its first 16 bits, for IPv6 32.
     Network(Family, Side),
     Protocol,
     /// The port at its place in a TCP or UDP header, whatever the protocol is.

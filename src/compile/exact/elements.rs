@@ -105,9 +105,13 @@ pub fn collect<'a>(
     }
 }
 
-/// Adds the addresses of a service to all sets of digits: for what is to be taken out.
-pub fn of_no_class(service: &Service, in_force: &Ruleset, sets: &mut BTreeMap<String, Placed>) {
+/// Adds the addresses of a service to all sets of addresses: for what is to be taken out.
+pub fn of_any_class(service: &Service, in_force: &Ruleset, sets: &mut BTreeMap<String, Placed>) {
     for family in Family::ALL {
+        let all = ways::address_set(family);
+        for prefix in service.prefixes().filter(|prefix| prefix.family() == family) {
+            put(sets, all.clone(), || addresses(family), address(prefix), Element::default());
+        }
         let prefix = classes::digit_sets(family);
         let names = in_force.sets.range(prefix.clone()..).map(|(name, _)| name);
         for name in names.take_while(|name| name.starts_with(&prefix)) {

@@ -129,7 +129,7 @@ fn key_type(fields: &[Field]) -> u32 {
             // See the user data for the reason.
             Field::Cgroup => vec![datatype::MARK, datatype::MARK],
             Field::Number => vec![datatype::MARK],
-            Field::EchoId(_) => vec![datatype::INTEGER],
+            Field::EchoId(_) | Field::Network(_) => vec![datatype::INTEGER],
             Field::Address(Family::V4) => vec![datatype::IPV4],
             Field::Address(Family::V6) => vec![datatype::IPV6],
             Field::Protocol => vec![datatype::PROTOCOL],
