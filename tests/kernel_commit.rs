@@ -691,7 +691,7 @@ fn many_grants(count: u32) -> Vec<(Key, Element)> {
 }
 
 fn add_grants(set: &Set, elements: Vec<(Key, Element)>) -> Step {
-    Step::AddElements("grants4".into(), set.clone(), elements)
+    Step::AddElements("grants4".into(), set.clone(), elements.into())
 }
 
 #[test]
@@ -712,7 +712,7 @@ fn a_bad_step_at_the_end_of_a_megabyte_changes_nothing_and_is_named() {
         let mut bad = good();
         let elements =
             [to("10.0.0.1", jump("there")), to("10.0.0.2", jump("there")), to("10.0.0.3", jump("nowhere"))];
-        bad.push(Step::AddElements("guard".into(), guard.clone(), elements.to_vec()));
+        bad.push(Step::AddElements("guard".into(), guard.clone(), elements.to_vec().into()));
         bad.push(Step::AddRule("there".into(), vec![Statement::Verdict(Verdict::Accept)].into()));
         bad.push(Step::AddRule("there".into(), vec![Statement::Count("absent".into())].into()));
         let error = table.commit(&changeset(bad), &Utc::now).unwrap_err();
@@ -831,11 +831,11 @@ fn replacement(base: &Ruleset) -> Changeset {
             vec![lookup(&[Load::Port(Side::Destination)], "extra"), Statement::Verdict(Verdict::Accept)]
                 .into(),
         ),
-        Step::AddElements("nets4".into(), set("nets4"), vec![(address4("10.0.0.0"), new)]),
+        Step::AddElements("nets4".into(), set("nets4"), [(address4("10.0.0.0"), new)].into()),
         Step::AddElements(
             "extra".into(),
             Set::plain(&[Field::Port]),
-            vec![(Key::builder().port(443).build(), Element::default())],
+            [(Key::builder().port(443).build(), Element::default())].into(),
         ),
         Step::DeleteChain("svc-old".into()),
         Step::DeleteCounter("passed".into()),
@@ -1041,7 +1041,7 @@ fn a_window_is_armed_again_for_longer_and_for_shorter_in_one_transaction() {
                     window_set(),
                     vec![(key.clone(), element.last.clone())],
                 ),
-                Step::AddElements("windows".into(), window_set(), vec![(key, element)]),
+                Step::AddElements("windows".into(), window_set(), [(key, element)].into()),
             ]);
             table.commit(&step, &Utc::now).unwrap();
             assert_eq!(table.verify(&step, &Utc::now).unwrap(), []);
@@ -1074,12 +1074,12 @@ fn a_window_that_is_over_goes_without_its_neighbours() {
             let new = short(Utc::now());
             let step = changeset(vec![
                 Step::DeleteElements("windows".into(), window_set(), vec![(old.0, old.1.last)]),
-                Step::AddElements("windows".into(), window_set(), vec![new.clone()]),
+                Step::AddElements("windows".into(), window_set(), [new.clone()].into()),
             ]);
             table.commit(&step, &Utc::now).unwrap();
             assert_eq!(table.verify(&step, &Utc::now).unwrap(), []);
             let both =
-                changeset(vec![Step::AddElements("windows".into(), window_set(), vec![later.clone()])]);
+                changeset(vec![Step::AddElements("windows".into(), window_set(), [later.clone()].into())]);
             // Only whether it is there: how late its timeout began is known of the last commit only.
             let differences = table.verify(&both, &Utc::now).unwrap();
             assert!(differences.iter().all(|d| !d.to_string().contains("missing")), "{}", listing());
@@ -1112,7 +1112,7 @@ fn elements_of_every_layout_are_armed_again_while_they_live_and_afterwards() {
                 comment: Some("again".into()),
             };
             let add = |milliseconds| {
-                Step::AddElements(name.clone(), set.clone(), vec![(key.clone(), element(milliseconds))])
+                Step::AddElements(name.clone(), set.clone(), [(key.clone(), element(milliseconds))].into())
             };
             let delete =
                 || Step::DeleteElements(name.clone(), set.clone(), vec![(key.clone(), last.clone())]);
@@ -1204,7 +1204,11 @@ fn adjacent_windows_live_and_die_apart() {
         let (key, element) = windows[1].clone();
         let back = changeset(vec![
             Step::DeleteElements("windows".into(), window_set(), vec![(key, element.last)]),
-            Step::AddElements("windows".into(), window_set(), vec![windows[0].clone(), windows[2].clone()]),
+            Step::AddElements(
+                "windows".into(),
+                window_set(),
+                [windows[0].clone(), windows[2].clone()].into(),
+            ),
         ]);
         table.commit(&back, &Utc::now).unwrap();
         assert_eq!(table.verify(&back, &Utc::now).unwrap(), []);
