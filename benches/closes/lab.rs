@@ -23,6 +23,10 @@ const NETNS: &str = "psclose";
 /// A start with 10,000 services.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
+/// A daemon rests when it takes no more than so many hundredths of a second of a core in such a time.
+const RESTING: u64 = 2;
+const REST: Duration = Duration::from_secs(1);
+
 pub struct Lab {
     pub slice: Slice,
     pub host: Netns,
@@ -108,7 +112,7 @@ impl Lab {
     pub fn daemon(&self) -> Daemon {
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log"));
         let log = log.expect("a file of ours");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_picosegd"));
+        let mut command = Command::new(program("picosegd"));
         command.arg("--config").arg(self.config()).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a file of ours")).stderr(log);
         let child = self.host.run(|| command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")));
@@ -122,13 +126,28 @@ impl Lab {
         daemon
     }
 
+    /// Waits until the daemon rests: after its first start it writes an entry of the ledger for each service.
+    pub fn settle(&self, daemon: &Daemon) {
+        let end = Instant::now() + READY_WITHIN;
+        let mut last = daemon.ticks();
+        loop {
+            std::thread::sleep(REST);
+            let now = daemon.ticks();
+            if now.abs_diff(last) <= RESTING {
+                return;
+            }
+            assert!(Instant::now() < end, "picosegd does not rest: {}", self.log());
+            last = now;
+        }
+    }
+
     fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// What `picoseg` says; nothing when it fails.
     pub fn picoseg(&self, arguments: &[&str]) -> Option<String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_picoseg"));
+        let mut command = Command::new(program("picoseg"));
         command.arg("--config").arg(self.config()).args(arguments).stdin(Stdio::null());
         let output = command.output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -166,11 +185,29 @@ impl Drop for Lab {
 /// The daemon as a child; killed on drop, without a last word.
 pub struct Daemon(Child);
 
+impl Daemon {
+    /// User and system time: fields 14 and 15 of /proc/PID/stat, in hundredths of a second (proc(5)).
+    fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap_or_default();
+        let fields = stat.rsplit(") ").next().unwrap_or_default();
+        fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A program of this build, or of the directory that `PICOSEG_BIN_DIR` names.
+fn program(name: &str) -> PathBuf {
+    let built = match name {
+        "picosegd" => env!("CARGO_BIN_EXE_picosegd"),
+        _ => env!("CARGO_BIN_EXE_picoseg"),
+    };
+    std::env::var_os("PICOSEG_BIN_DIR").map_or_else(|| built.into(), |dir| Path::new(&dir).join(name))
 }
 
 /// A policy table of a schedule.

@@ -61,7 +61,8 @@ fn restarted(services: usize, restarts: u64) -> Figures {
     }
     let units: Vec<Unit> = (0..UNITS.min(services)).map(|unit| lab.unit(&format!("u{unit}"))).collect();
     let lobby = lab.unit("lobby");
-    let _daemon = lab.daemon();
+    let daemon = lab.daemon();
+    lab.settle(&daemon);
     let mut figures = Figures::default();
     for restart in 0..restarts {
         let turn = restart as usize % units.len();

@@ -72,7 +72,7 @@ fn one(close: Close, services: usize, connections: u64, figures: &mut Figures) {
     let unit = lab.unit("cut");
     let end = match close {
         // Loading takes its time.
-        Close::Time => in_ms(AHEAD + i64::try_from(services).expect("few")),
+        Close::Time => in_ms(AHEAD + 4 * i64::try_from(services).expect("few")),
         Close::Decommission | Close::Suspend => in_ms(3_600_000),
     };
     let target = remote(0);
@@ -85,7 +85,8 @@ fn one(close: Close, services: usize, connections: u64, figures: &mut Figures) {
         let remote = remote(u32::try_from(other).expect("few"));
         lab.write(&format!("other{other}"), in_ms(86_400_000), &both(remote));
     }
-    let _daemon = lab.daemon();
+    let daemon = lab.daemon();
+    lab.settle(&daemon);
     lab.enter(&unit);
     let held = Held::open(&lab, target, connections);
     lab.leave();
