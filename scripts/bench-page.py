@@ -230,7 +230,7 @@ def load_targets(text):
         kinds = {line.split()[1]: numbers(line, "ms")[1] for line in lines(plain, rf"\s*{size} +[a-z]+ \|")}
         if kinds:
             worst_kind = max(kinds, key=kinds.get)
-            text = f"{kinds[worst_kind]:.2f} ms ({worst_kind}; " + ", ".join(f"{kind} {p99:.2f}" for kind, p99 in kinds.items() if kind != worst_kind) + ")"
+            text = f"{kinds[worst_kind]:.2f} ms (" + ", ".join(f"{kind} {p99:.2f}" for kind, p99 in kinds.items()) + ")"
             rows.append((f"one change at {size:,} services, event to kernel, p99", f"at most {reach} ms", text, kinds[worst_kind] <= reach))
     return rows
 
@@ -243,7 +243,7 @@ def close_targets(text):
         rows.append((f"a unit restarted, to governed, {int(cells[0]):,} services, p99", "at most 2 ms", f"{cells[3]} ms", float(cells[3]) <= 2))
     payload = re.search(r"(\d+) closes at (\d+) records a second.*\n.*passed.*\n((?:.*\|.*\n)+)", text)
     if payload:
-        passed = sum(int(line.replace("|", " ").split()[5]) for line in payload.group(3).splitlines())
+        passed = sum(int(line.split("|")[2].split()[0]) for line in payload.group(3).splitlines())
         what = f"payload sent after a close, no daemon, {int(payload.group(2)):,} records a second"
         rows.append((what, "none over 200 closes", f"{passed} of {payload.group(1)} closes", passed == 0 and int(payload.group(1)) >= 200))
     for found in re.finditer(r"(\d+) TCP connections.*?, (\d+) services.*\n.*\n((?:.*\|.*\n?){1,3})", text):
