@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,7 @@ impl Host {
         let settings = Settings::default();
         let now = clock::now();
         let mut world = World::new(settings.clone(), now);
-        let services: BTreeMap<_, _> = (0..size).map(|index| service(index, &settings)).collect();
+        let services = (0..size).map(|index| service(index, &settings)).collect();
         world.apply(settings, services, now);
         for index in 0..size {
             world.resolve(unit(index), vec![place(index as u32)]);
@@ -185,7 +186,7 @@ impl Host {
         let moved = next.services_of(&changed);
         for service in &moved {
             let (before, now) = (self.world.standing(service), next.standing(service));
-            self.owners.follow(before.expect("there").service, now.expect("there").service);
+            self.owners.follow(before.map(|s| s.service), now.map(|s| s.service));
         }
         let listing = |single| self.owners.listing(single).cloned().collect();
         let governed = |first, last| self.owners.is_any_between(first, last);
@@ -255,7 +256,7 @@ fn place(number: u32) -> Place {
     Place::cgroup(1_000 + u64::from(number), 2, format!("system.slice/s{number}.service"))
 }
 
-fn service(index: usize, settings: &Settings) -> (ServiceName, Service) {
+fn service(index: usize, settings: &Settings) -> (ServiceName, Arc<Service>) {
     let name = ServiceName::new(&format!("s{index}")).expect("a name");
     let text = format!(
         "provider = \"p\"\nowner = \"o\"\n[lifetime]\ncommission = 2026-01-01T00:00:00Z\n\
@@ -265,7 +266,7 @@ fn service(index: usize, settings: &Settings) -> (ServiceName, Service) {
         index % 60,
     );
     let (service, found) = config::parse_service("s.toml".as_ref(), &name, &text, &|_| None, settings);
-    (name, service.unwrap_or_else(|| panic!("{found:?}")))
+    service.unwrap_or_else(|| panic!("{found:?}")).named()
 }
 
 fn segment(index: usize) -> (SegmentName, Segment) {

@@ -19,15 +19,15 @@ pub struct Changeset {
 }
 
 impl Changeset {
-    /// True when it changes more than elements that come and go with the time.
-    pub fn outlasts_time(&self) -> bool {
+    /// True when it changes more than what comes and goes with the time: elements that expire, and the rules of chains of
+    /// which `follows_time` says so.
+    pub fn outlasts_time(&self, follows_time: &dyn Fn(&str) -> bool) -> bool {
         self.steps.iter().any(|step| match step {
+            Step::FlushChain(chain) | Step::AddRule(chain, _) => !follows_time(chain),
             Step::AddElements(_, set, _) | Step::DeleteElements(_, set, _) => !set.expires,
             Step::AddCounter(_)
             | Step::AddSet(..)
             | Step::AddChain(..)
-            | Step::FlushChain(_)
-            | Step::AddRule(..)
             | Step::DeleteChain(_)
             | Step::DeleteSet(_)
             | Step::DeleteStranger(..)
@@ -173,11 +173,11 @@ pub fn replace(found: &Inventory, held: &BTreeMap<String, Set>, wanted: &Ruleset
 }
 
 /// The kernel tells how much longer an element lives, not when it closes. The key of a window does: an element that
-/// has the same ends closes at the same time.
+/// has the same ends closes at the same time. Other elements that expire are put in anew.
 fn aged(held: &Set, wanted: &Set) -> Set {
     let mut aged = held.clone();
     for (key, element) in &mut aged.elements {
-        let same = wanted.elements.get(key).filter(|wanted| wanted.last == element.last);
+        let same = wanted.elements.get(key).filter(|wanted| held.interval && wanted.last == element.last);
         element.closes_at = same.and_then(|wanted| wanted.closes_at);
     }
     aged
@@ -477,11 +477,11 @@ mod tests {
             ruleset
         };
         let over = plan(&windows(&[1]), &windows(&[]), &BTreeSet::new()).unwrap();
-        assert!(!over.outlasts_time());
+        assert!(!over.outlasts_time(&|_| false));
         assert!(
             plan(&table(&[1], Verdict::Drop), &table(&[], Verdict::Drop), &BTreeSet::new())
                 .unwrap()
-                .outlasts_time()
+                .outlasts_time(&|_| false)
         );
     }
 }

@@ -182,7 +182,7 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
         last,
         verdict,
         closes_at: Some(second_from_now(1000)),
-        comment: Some("policy stripe/1".to_owned()),
+        comment: Some("policy stripe/1".into()),
     };
     let at = |instant: i64| Key::builder().time(Time::from_timestamp(instant, 0).unwrap()).build();
     let before = |instant: i64| {
@@ -196,8 +196,12 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
     let in_cgroup = |rest: fn(picoseg::ruleset::KeyBuilder) -> picoseg::ruleset::KeyBuilder| {
         rest(Key::builder().cgroup(cgroup.id)).build()
     };
-    let named =
-        |verdict| Element { verdict, closes_at: None, last: None, comment: Some(cgroup.name.clone()) };
+    let named = |verdict| Element {
+        verdict,
+        closes_at: None,
+        last: None,
+        comment: Some(cgroup.name.as_str().into()),
+    };
     let named_until = Element { closes_at: Some(second_from_now(1000)), ..named(None) };
     let (first, last) = wide([10, 0, 7, 0], (8000, 8100));
     let (other, other_last) = wide([10, 0, 8, 0], (443, 443));

@@ -15,7 +15,7 @@ use picoseg::compile::Place;
 use picoseg::config;
 use picoseg::kernel::clock;
 use picoseg::kernel::commit::Table;
-use picoseg::model::{Order, OrderKind, Service, ServiceName, Settings, Subject, Time};
+use picoseg::model::{Order, OrderKind, Service, ServiceName, Services, Settings, Subject, Time};
 use picoseg::owners::Owners;
 use picoseg::plan::{self, Changeset, Inventory, Step};
 use picoseg::reconcile::World;
@@ -28,8 +28,6 @@ const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// One change is a handful of messages, whatever else is there: chains are sent rule by rule.
 const FEW_STEPS: usize = 24;
-
-type Services = BTreeMap<ServiceName, Service>;
 
 #[test]
 fn ten_thousand_services_and_every_real_list_load_and_change_one_by_one() {
@@ -87,6 +85,7 @@ impl Host {
 
     fn load(&mut self) {
         self.in_force = self.world.compile();
+        self.world.number_classes(&self.in_force);
         let changeset =
             plan::replace(&Inventory::default(), &BTreeMap::new(), &self.in_force).expect("a first table");
         self.commit(&changeset);
@@ -135,6 +134,7 @@ impl Host {
             touches_only(&changeset, name, &[]);
             self.commit(&changeset);
             self.in_force.take_over(part);
+            self.world.number_classes(&self.in_force);
         }
     }
 
@@ -168,6 +168,7 @@ impl Host {
         touches_only(&changeset, name, &["governed4", "egress4", "refuse-out4", "refuse-in4"]);
         self.commit(&changeset);
         self.in_force = wanted;
+        self.world.number_classes(&self.in_force);
     }
 }
 
@@ -208,16 +209,16 @@ fn place(id: u64) -> Place {
 
 // ---- services -------------------------------------------------------------------------------------------------
 
-fn generated(index: usize, now: Time, settings: &Settings) -> (ServiceName, Service) {
+fn generated(index: usize, now: Time, settings: &Settings) -> (ServiceName, Arc<Service>) {
     let name = format!("s{index}");
     service(&name, &text(&name, index, index, now), settings)
 }
 
-fn service(name: &str, text: &str, settings: &Settings) -> (ServiceName, Service) {
+fn service(name: &str, text: &str, settings: &Settings) -> (ServiceName, Arc<Service>) {
     let name = ServiceName::new(name).unwrap();
     let read = |list: &str| fs::read_to_string(lists().join(format!("{list}.txt"))).ok().map(Arc::from);
     let (service, found) = config::parse_service(Path::new("s.toml"), &name, text, &read, settings);
-    (name, service.unwrap_or_else(|| panic!("{found:?}\n{text}")))
+    service.unwrap_or_else(|| panic!("{found:?}\n{text}")).named()
 }
 
 /// `kind` chooses schedule and endpoints; `index` makes addresses and lifetimes distinct.

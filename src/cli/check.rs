@@ -65,7 +65,8 @@ fn with_host(loaded: Loaded, file: impl Fn(&ServiceName) -> PathBuf) -> Vec<Diag
         let file = file(&policy.service);
         Diagnostic { file, line, column, message, help: Some(help), severity: Severity::Warning }
     };
-    let activated = activation::of_services(loaded.services.values(), UNIT_DIRECTORIES);
+    let activated =
+        activation::of_services(loaded.services.values().map(|service| &**service), UNIT_DIRECTORIES);
     let activated =
         activated.iter().map(|(policy, listener)| warning(policy, listener.to_string(), listener.help()));
     let unknown = accounts::unknown(loaded.services.values().flat_map(|service| &service.policies));

@@ -10,7 +10,7 @@ use super::console::Console;
 use super::stop::Stop;
 use super::when;
 use crate::api::body::SCHEMA;
-use crate::compile::{Input, Openings, Resolution, Standing, Unresolved, compile};
+use crate::compile::{Classes, Input, Openings, Resolution, Standing, Unresolved, compile};
 use crate::config::Loaded;
 use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::Hierarchy;
@@ -54,6 +54,7 @@ fn ruleset(loaded: &Loaded, resolution: &Resolution, at: Time) -> String {
         resolution,
         now: at,
         openings: Openings::Armed,
+        classes: &Classes::default(),
         unresolved: Unresolved::Note,
         cut_at: None,
     };

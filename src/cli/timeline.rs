@@ -51,7 +51,7 @@ fn span(wanted: &arguments::Timeline, now: Time) -> Result<Span, Stop> {
 }
 
 fn chosen<'l>(loaded: &'l Loaded, name: Option<&str>) -> Result<Vec<&'l Service>, Stop> {
-    let Some(name) = name else { return Ok(loaded.services.values().collect()) };
+    let Some(name) = name else { return Ok(loaded.services.values().map(|service| &**service).collect()) };
     let unknown = || Stop::Failed(format!("no file describes a service {name:?}"));
     let service = loaded.services.get(&service_name(name)?).ok_or_else(unknown)?;
     Ok(vec![service])

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Input, Standing, failsafe, governing, grants, names, refusal, shared, through};
+use super::{Input, Standing, exact, failsafe, governing, grants, names, refusal, shared, through};
 use crate::model::{Direction, Family, Prefix};
 use crate::ruleset::{Element, Key, Part, Ruleset};
 
@@ -28,7 +28,7 @@ pub fn network(single: IpAddr) -> (IpAddr, IpAddr) {
     }
 }
 
-/// Adds the change of one address; false when the address needs more than elements of exact maps. `governed`: whether
+/// Adds the change of one address; false when the address needs more than elements of the maps of single addresses. `governed`: whether
 /// anything is still governed in its network.
 pub fn add(input: &Input<'_>, listing: &Listing<'_>, governed: bool, part: &mut Part) -> bool {
     let (Some(before), Some(now)) =
@@ -59,12 +59,13 @@ fn elements(input: &Input<'_>, services: &[Standing<'_>], single: Prefix) -> Opt
         let ingress = standing.service.policies.iter().filter(|p| p.id.direction == Direction::Ingress);
         ingress.into_iter().any(|policy| failsafe::shares(input.settings, policy))
     };
-    if services.iter().any(safe) {
+    // Who else lists it decides whether a service is told by elements alone.
+    if services.iter().any(|standing| safe(standing) || exact::fits(standing.service)) {
         return None;
     }
     let mut ruleset = Ruleset::new("");
     shared::add_maps(single.family(), &mut ruleset);
-    let services = governing(input, services);
+    let services = governing(input, services, &super::NONE);
     grants::add_single(&services, single, &mut ruleset);
     through::add_single(&services, single, &mut ruleset);
     if ruleset.sets.values().any(|set| set.interval && !set.elements.is_empty()) {

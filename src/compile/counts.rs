@@ -18,6 +18,10 @@ pub const DYNAMIC_SIZE: u32 = 65_536;
 /// Every round of the daemon reads and writes the sets that changed, so this bounds its memory and its time.
 pub const COUNT_SIZE: u32 = 8_192;
 
+/// The same for sources that services list one by one: more than these cannot come, so all are told apart. An address
+/// counts once for each protocol.
+pub const EXACT_SIZE: u32 = 1 << 20;
+
 /// How long a source that is silent stays in its count set: after a flood of made-up sources there is room again.
 pub const COUNT_TIMEOUT: Duration = Duration::from_secs(3_600);
 
@@ -63,6 +67,8 @@ fn ways_and_reasons() -> impl Iterator<Item = (Direction, Reason)> {
 pub enum Charged {
     /// The service that owns its remote address.
     ByAddress,
+    /// The same, where all that the service lists is single addresses: sources are few, and no counter of its own is needed.
+    Exact,
     /// A service with a policy for any address.
     Any(ServiceName),
     Segment(SegmentName),
@@ -70,6 +76,7 @@ pub enum Charged {
 
 /// What the names of the sets of services with policies for any address begin with, and those of segments.
 const ANY: &str = "any-";
+const EXACT: &str = "exact";
 const SEGMENT: &str = "seg-";
 
 impl Charged {
@@ -78,6 +85,7 @@ impl Charged {
         let way = way(direction);
         match self {
             Self::ByAddress => format!("{way}-{reason}"),
+            Self::Exact => format!("{EXACT}-{way}-{reason}"),
             Self::Any(name) => format!("{ANY}{name}-{way}-{reason}"),
             Self::Segment(name) => format!("{SEGMENT}{name}-{way}-{reason}"),
         }
@@ -88,6 +96,7 @@ impl Charged {
             let rest = stem.strip_suffix(&Self::ByAddress.stem(direction, reason))?;
             let charged = match rest.strip_suffix('-') {
                 None => rest.is_empty().then_some(Self::ByAddress)?,
+                Some(EXACT) => Self::Exact,
                 Some(rest) => match (rest.strip_prefix(ANY), rest.strip_prefix(SEGMENT)) {
                     (Some(name), _) => Self::Any(ServiceName::new(name).ok()?),
                     (None, Some(name)) => Self::Segment(SegmentName::new(name).ok()?),
@@ -102,6 +111,7 @@ impl Charged {
     pub fn log_prefix(&self, direction: Direction, reason: Reason) -> String {
         match self {
             Self::ByAddress => format!("{direction}/{reason} "),
+            Self::Exact => format!("{direction}/{reason} {EXACT} "),
             Self::Any(name) => format!("{direction}/{reason} any/{name} "),
             Self::Segment(name) => format!("{direction}/{reason} segment/{name} "),
         }
@@ -115,6 +125,7 @@ impl Charged {
         let whose = whose.trim_end();
         let charged = match whose.split_once('/') {
             None if whose.is_empty() => Self::ByAddress,
+            None if whose == EXACT => Self::Exact,
             Some(("any", name)) => Self::Any(ServiceName::new(name).ok()?),
             Some(("segment", name)) => Self::Segment(SegmentName::new(name).ok()?),
             None | Some(_) => return None,
@@ -183,21 +194,32 @@ impl CountSets {
         fields
     }
 
+    /// The most elements that one of the two takes.
+    pub fn size(&self, half: Half) -> u32 {
+        match (&self.charged, half) {
+            (Charged::Exact, Half::Hosts) => EXACT_SIZE,
+            (Charged::ByAddress | Charged::Exact | Charged::Any(_) | Charged::Segment(_), _) => COUNT_SIZE,
+        }
+    }
+
     /// Puts both sets and the counter into a table.
     pub fn declare(&self, ruleset: &mut Ruleset) {
         for (name, half) in [(&self.hosts, Half::Hosts), (&self.ports, Half::Ports)] {
-            let set = Set::dynamic(&self.fields(half), COUNT_SIZE, Some(COUNT_TIMEOUT), true);
+            let set = Set::dynamic(&self.fields(half), self.size(half), Some(COUNT_TIMEOUT), true);
             ruleset.sets.insert(name.clone(), set);
         }
         ruleset.counters.insert(self.total.clone());
     }
 }
 
-/// Returns every pair that counts by address, in a fixed order.
-pub fn by_address() -> impl Iterator<Item = CountSets> {
+/// Returns every pair that a table has whatever the schedules say, in a fixed order.
+pub fn common() -> impl Iterator<Item = CountSets> {
     Direction::ALL.into_iter().flat_map(|direction| {
-        Reason::of_services(direction)
-            .flat_map(move |reason| CountSets::both(&Charged::ByAddress, direction, reason))
+        Reason::of_services(direction).flat_map(move |reason| {
+            let exact = (reason != Reason::Plaintext).then_some(Charged::Exact);
+            let charged = std::iter::once(Charged::ByAddress).chain(exact);
+            charged.flat_map(move |charged| CountSets::both(&charged, direction, reason))
+        })
     })
 }
 
@@ -208,7 +230,7 @@ pub fn count_sets(ruleset: &Ruleset) -> impl Iterator<Item = CountSets> {
         names.take_while(move |name| name.starts_with(prefix))
     });
     let pairs = own.filter_map(|name| CountSets::of(name));
-    by_address().chain(pairs.filter(|(_, half)| *half == Half::Hosts).map(|(sets, _)| sets))
+    common().chain(pairs.filter(|(_, half)| *half == Half::Hosts).map(|(sets, _)| sets))
 }
 
 #[cfg(test)]
@@ -220,9 +242,9 @@ mod tests {
     }
 
     fn everybody() -> Vec<Charged> {
-        let names = ["x", "out-closed", "any-x", "seg-a-in-isolated"];
+        let names = ["x", "exact", "out-closed", "any-x", "seg-a-in-isolated"];
         let own = names.map(name).into_iter().flat_map(|n| [Charged::Any(n.clone()), Charged::Segment(n)]);
-        own.chain([Charged::ByAddress]).collect()
+        own.chain([Charged::ByAddress, Charged::Exact]).collect()
     }
 
     #[test]

@@ -64,8 +64,8 @@ pub fn add(ruleset: &mut Ruleset) {
         mark.push(vec![update(fresh(family), &flow(family))]);
         let refusal = ruleset.chains.get_mut(&format!("refuse-out{}", names::digit(family)));
         if let Some(refusal) = refusal {
-            let dispatches =
-                |rule: &crate::ruleset::Rule| matches!(rule.first(), Some(Statement::Dispatch { .. }));
+            let owned = super::exact::address_set(family);
+            let dispatches = |rule: &crate::ruleset::Rule| matches!(rule.first(), Some(Statement::Lookup { set, .. }) if **set == *owned);
             let place = refusal.rules.iter().position(dispatches).unwrap_or(refusal.rules.len());
             refusal.rules.insert(place, vec![first_segment(), jump(CHAIN)].into());
         }

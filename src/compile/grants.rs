@@ -10,7 +10,7 @@ use crate::ruleset::{Element, Key, Load, Name, Ruleset, Statement, Verdict, prot
 
 pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
     let mut endpoints = Endpoints::new(Maps::Local);
-    for governing in services {
+    for governing in services.iter().filter(|governing| !governing.exact) {
         add_chains_of(input, governing, ruleset);
         governing.standing.service.policies.iter().for_each(|policy| endpoints.collect(policy));
     }

@@ -90,7 +90,7 @@ fn cgroups<'a>(places: impl Iterator<Item = &'a Place>) -> BTreeMap<String, BTre
         if let Some(place) = place.enclosed()
             && (1..=DEEPEST).contains(&place.level)
         {
-            let element = Element { comment: Some(place.path.clone()), ..Element::default() };
+            let element = Element { comment: Some(place.path.as_str().into()), ..Element::default() };
             sets.entry(naming_set(place.level))
                 .or_default()
                 .insert(Key::builder().cgroup(place.id).build(), element);

@@ -18,6 +18,7 @@ mod addresses;
 mod anywhere;
 mod behind;
 mod counts;
+mod exact;
 mod failsafe;
 mod flows;
 mod fresh;
@@ -34,7 +35,7 @@ mod tls;
 mod who;
 mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -46,6 +47,7 @@ pub use counts::{
     COUNT_SIZE, COUNT_TIMEOUT, Charged, CountSets, Half, count_sets, of_service_counter, service_counter,
     service_counters,
 };
+pub use exact::{Classes, follows_time};
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
 pub use who::{declaration as who_declaration, notes as who_notes};
@@ -103,8 +105,8 @@ impl Place {
     }
 }
 
-/// What every subject is right now; a subject without places is unresolved. Cheap to clone: one moves, thousands stay.
-pub type Resolution = BTreeMap<Arc<Subject>, Arc<[Place]>>;
+/// What every subject is right now; a subject without places is unresolved. A clone shares everything.
+pub type Resolution = imbl::OrdMap<Arc<Subject>, Arc<[Place]>>;
 
 /// One service with all that decides its state beside the time.
 #[derive(Debug, Clone, Copy)]
@@ -147,6 +149,8 @@ pub struct Input<'a> {
     pub resolution: &'a Resolution,
     pub now: Time,
     pub openings: Openings,
+    /// The classes of services that the table in force has: they keep their numbers.
+    pub classes: &'a Classes,
     pub unresolved: Unresolved,
     /// When grants were last taken away by something else than time.
     pub cut_at: Option<Time>,
@@ -159,23 +163,36 @@ struct Governing<'a> {
     shut: Option<ServiceState>,
     /// The set of its openings.
     open: String,
+    /// It is told by elements alone: see [`exact`].
+    exact: bool,
 }
 
-fn governing<'a>(input: &Input<'_>, services: &'a [Standing<'a>]) -> Vec<Governing<'a>> {
+/// `exact`: says which services are told by elements alone.
+fn governing<'a>(
+    input: &Input<'_>,
+    services: &'a [Standing<'a>],
+    exact: &dyn Fn(&Service) -> bool,
+) -> Vec<Governing<'a>> {
     let governing = services.iter().filter(|standing| standing.governs(input.now));
     governing
         .map(|standing| Governing {
             standing: *standing,
             shut: standing.shut(input.now),
             open: names::open(standing.service, None),
+            exact: exact(standing.service),
         })
         .collect()
 }
 
+/// What has names, any address or an owner beside it is never told by elements alone.
+const NONE: fn(&Service) -> bool = |_| false;
+
 /// Returns the wanted table.
 pub fn compile(input: &Input<'_>) -> Ruleset {
     let mut ruleset = Ruleset::new(&input.settings.enforcement.table);
-    let services = governing(input, input.services);
+    let governs = input.services.iter().filter(|standing| standing.governs(input.now));
+    let exact = exact::among(governs.map(|standing| standing.service));
+    let services = governing(input, input.services, &exact);
     shared::add(input, &mut ruleset);
     failsafe::add(input, &mut ruleset);
     windows::add(input, &services, &mut ruleset);
@@ -186,33 +203,39 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     grants::add(input, &services, &mut ruleset);
     through::add(&services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
+    exact::add(input, &services, fresh::is_in(&ruleset), &mut ruleset);
     segments::add(input, &mut ruleset);
     anywhere::add(input, &services, &mut ruleset);
     nests::add(input, &services, &mut ruleset);
     ruleset
 }
 
-/// Returns the sets of the wanted table that follow the time.
-pub fn window_sets(input: &Input<'_>) -> Part {
-    let mut part = Part::new(&input.settings.enforcement.table);
-    windows::add(input, &governing(input, input.services), &mut part.wanted);
-    part
-}
-
 /// Returns the maps and chains of the wanted table that lead from the places of subjects to what is judged by their
 /// sockets. The input needs no other services than those with a policy for any address.
 pub fn enclosures(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
-    nests::add_part(input, &governing(input, input.services), in_force, part);
+    nests::add_part(input, &governing(input, input.services, &NONE), in_force, part);
 }
 
-/// Returns the chains of the wanted table that follow where this subject is. The input needs no other services than
-/// those that name it.
-pub fn subject_chains(input: &Input<'_>, subject: &Subject, part: &mut Part) {
-    for governing in governing(input, input.services) {
+/// Returns what of the wanted table follows where this subject is; `before`: where it was. The input needs no other
+/// services than those that name it.
+pub fn subject_part(
+    input: &Input<'_>,
+    (subject, before): (&Subject, &[Place]),
+    in_force: &Ruleset,
+    part: &mut Part,
+) {
+    for governing in governing(input, input.services, &|service| exact::is_in(in_force, service)) {
+        if governing.exact {
+            exact::move_subject(input, &governing, (subject, before), in_force, part);
+            continue;
+        }
         let policies = governing.standing.service.policies.iter();
         for policy in policies.filter(|policy| policy.subject == *subject) {
             grants::add_policy_chains(input, &governing, policy, &mut part.wanted);
         }
+    }
+    if input.services.iter().any(|standing| exact::is_in(in_force, standing.service)) {
+        exact::finish(input.now, in_force, part);
     }
 }
 
@@ -223,7 +246,7 @@ pub fn allowed_sets<'a>(input: &Input<'_>, segments: impl IntoIterator<Item = &'
 
 /// Adds the chain that tells whose questions to name servers are noted. The input needs all services that name hosts.
 pub fn asking_chain(input: &Input<'_>, part: &mut Part) {
-    learning::add_asking(input, &governing(input, input.services), &mut part.wanted);
+    learning::add_asking(input, &governing(input, input.services, &NONE), &mut part.wanted);
 }
 
 /// Returns all of the wanted table that follows the state of the input's services, which need not be all there are,
@@ -238,15 +261,21 @@ pub fn service_part(
     let mut part = Part::new(&input.settings.enforcement.table);
     // The services that have names are not all here; whether there are any is the same as in force.
     let holds = fresh::is_in(in_force);
-    for governing in governing(input, input.services) {
-        windows::add_sets_of(input, &governing, &mut part.wanted);
+    let services = governing(input, input.services, &|service| exact::is_in(in_force, service));
+    for governing in &services {
+        windows::add_sets_of(input, governing, &mut part.wanted);
         let unused = opening_sets(governing.standing.service).into_iter().filter(|set| !in_use(set));
         part.gone.extend(unused);
-        grants::add_chains_of(input, &governing, &mut part.wanted);
-        refusal::add_chains_of(input, &governing, holds, &mut part.wanted);
+        if governing.exact {
+            continue;
+        }
+        grants::add_chains_of(input, governing, &mut part.wanted);
+        refusal::add_chains_of(input, governing, holds, &mut part.wanted);
     }
+    let exact: Vec<_> = services.iter().filter(|governing| governing.exact).collect();
+    exact::add_services(input, &exact, holds, in_force, &mut part);
     for group in ties {
-        refusal::add_tie(input, &governing(input, group), holds, &mut part.wanted);
+        refusal::add_tie(input, &governing(input, group, &NONE), holds, &mut part.wanted);
     }
     for standing in input.services {
         let counters = service_counters(in_force, Some(&standing.service.name));
@@ -254,6 +283,9 @@ pub fn service_part(
             counters.filter(|counter| !part.wanted.counters.contains(*counter)).cloned().collect();
         part.gone_counters.extend(unused);
     }
+    let asked: BTreeSet<String> = exact::open_sets(in_force, &part).map(|set| set.to_string()).collect();
+    part.gone.retain(|set| !asked.contains(set));
+    exact::finish(input.now, in_force, &mut part);
     windows::add_closing(input, in_force, &mut part);
     part
 }

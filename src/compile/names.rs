@@ -116,6 +116,11 @@ pub fn reason_chain(direction: Direction, reason: Reason) -> String {
     format!("{}-{reason}", way(direction))
 }
 
+/// The same for services that are told by elements alone.
+pub fn exact_reason_chain(chain: &str) -> String {
+    format!("exact-{chain}")
+}
+
 /// The chain that accepts the flows which were observed before.
 pub fn known_chain(direction: Direction) -> String {
     format!("known-{}", way(direction))

@@ -145,7 +145,7 @@ fn add_maps(
     for (id, one) in enclosed {
         let element = Element {
             verdict: Some(Verdict::Goto(target(&one.subjects, ruleset).into())),
-            comment: Some(one.path.to_owned()),
+            comment: Some(one.path.into()),
             ..Element::default()
         };
         if let Some(set) = ruleset.sets.get_mut(&map(one.level)) {

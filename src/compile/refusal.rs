@@ -11,7 +11,7 @@ use crate::ruleset::{Element, Key, Load, Ruleset, Statement, Verdict};
 
 pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
     let holds = fresh::is_in(ruleset);
-    for governing in services {
+    for governing in services.iter().filter(|governing| !governing.exact) {
         add_chains_of(input, governing, holds, ruleset);
     }
     for family in Family::ALL {
@@ -80,7 +80,7 @@ fn add_owners(
     ruleset: &mut Ruleset,
 ) {
     let mut singles: BTreeMap<Prefix, Vec<&Governing<'_>>> = BTreeMap::new();
-    for governing in services {
+    for governing in services.iter().filter(|governing| !governing.exact) {
         let prefixes = governing.standing.service.prefixes().filter(|prefix| prefix.family() == family);
         for single in prefixes.filter(|prefix| prefix.address().is_some()).collect::<BTreeSet<_>>() {
             singles.entry(single).or_default().push(governing);
@@ -168,14 +168,40 @@ fn refusal_target(
 /// The rules that find the reason by time. Among several owners the first in the order of states decides, then the
 /// first by name; the owners come sorted by name. Each rule counts for its owner, behind what is no attempt.
 fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction, holds: bool) -> Vec<Rule> {
+    let refused = |owner: &Governing<'_>, reason| {
+        let count = Statement::Count(service_counter(&owner.standing.service.name, direction, reason));
+        vec![count, goto(reason_chain(input, owner, reason, direction))]
+    };
+    reasons_by(input, owners, direction, holds, &refused)
+}
+
+/// The same for all services of a class: who it is, the address tells whoever reads the counts.
+pub fn reasons_of_class(
+    input: &Input<'_>,
+    governing: &Governing<'_>,
+    direction: Direction,
+    holds: bool,
+) -> Vec<Rule> {
+    let refused = |owner: &Governing<'_>, reason| {
+        vec![goto(names::exact_reason_chain(&reason_chain(input, owner, reason, direction)))]
+    };
+    reasons_by(input, &[governing], direction, holds, &refused)
+}
+
+/// What counts and refuses for a reason, by the service that the refusal belongs to.
+type Refused<'a> = &'a dyn Fn(&Governing<'_>, Reason) -> Vec<Statement>;
+
+fn reasons_by(
+    input: &Input<'_>,
+    owners: &[&Governing<'_>],
+    direction: Direction,
+    holds: bool,
+    refused: Refused<'_>,
+) -> Vec<Rule> {
     let no_attempt = |owner: &Governing<'_>| no_attempt(direction, observes(input, owner), holds);
     let first = owners.first().and_then(|owner| no_attempt(owner));
     let alike = owners.iter().all(|owner| no_attempt(owner) == first);
     let mut rules: Vec<Rule> = first.filter(|_| alike).into_iter().collect();
-    let refused = |owner: &Governing<'_>, reason| {
-        let count = Statement::Count(service_counter(&owner.standing.service.name, direction, reason));
-        [count, goto(reason_chain(input, owner, reason, direction))]
-    };
     for state in ServiceState::ALL {
         for owner in owners {
             let Some(mut rule) = tests(input, owner, state) else { continue };
@@ -193,7 +219,7 @@ fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction, h
             }
         }
     }
-    rules.extend(owners.first().map(|owner| refused(owner, Reason::Closed).into()));
+    rules.extend(owners.first().map(|owner| refused(owner, Reason::Closed)));
     rules
 }
 
@@ -209,7 +235,7 @@ fn reason_chain(input: &Input<'_>, owner: &Governing<'_>, reason: Reason, direct
     }
 }
 
-fn observes(input: &Input<'_>, owner: &Governing<'_>) -> bool {
+pub fn observes(input: &Input<'_>, owner: &Governing<'_>) -> bool {
     [input.settings.enforcement.mode, owner.standing.service.mode].contains(&Mode::Observe)
 }
 

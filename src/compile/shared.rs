@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::counts::{self, Charged, CountSets, DYNAMIC_SIZE};
 use super::flows::flow;
-use super::{Input, fresh, names, who, windows};
+use super::{Input, exact, fresh, names, who, windows};
 use crate::model::{Direction, Family, Reason, Refusal};
 use crate::ruleset::{Chain, Field, Hook, Load, Name, Ruleset, Set, Side, Statement, Verdict, protocol, tcp};
 
@@ -93,6 +93,11 @@ pub fn first_segment() -> Statement {
     flags(tcp::SYN | tcp::ACK, tcp::SYN)
 }
 
+/// TCP, and not the first segment of a connection.
+pub fn flags_other_than_first() -> Statement {
+    Statement::TcpFlags { mask: tcp::SYN | tcp::ACK, value: tcp::SYN, negated: true }
+}
+
 pub fn reset_segment() -> Statement {
     flags(tcp::SYN | tcp::FIN | tcp::RST, tcp::RST)
 }
@@ -137,7 +142,7 @@ fn add_flow_sets(family: Family, ruleset: &mut Ruleset) {
 }
 
 fn add_counting(ruleset: &mut Ruleset) {
-    for sets in counts::by_address() {
+    for sets in counts::common() {
         sets.declare(ruleset);
     }
 }
@@ -178,11 +183,15 @@ fn add_dispatch(input: &Input<'_>, family: Family, ruleset: &mut Ruleset) {
     let digit = names::digit(family);
     add_lookups(family, "", &|direction, _| names::endpoints(direction, family), ruleset);
     for way in ["out", "in"] {
-        let judge =
-            vec![vec![jump(format!("grants-{way}{digit}"))], vec![goto(format!("refuse-{way}{digit}"))]];
-        chain(ruleset, format!("{way}{digit}"), judge);
+        chain(ruleset, format!("{way}{digit}"), judging(way, family));
     }
     add_refusal_dispatch(input, family, ruleset);
+}
+
+/// What is not known to be open is asked for, and refused if nothing admits it.
+pub fn judging(way: &str, family: Family) -> Vec<Rule> {
+    let digit = names::digit(family);
+    vec![vec![jump(format!("grants-{way}{digit}"))], vec![goto(format!("refuse-{way}{digit}"))]]
 }
 
 /// Adds the chains `grants-WAY` and `answers-WAY` behind a prefix. `endpoints` names the map of a direction's policies
@@ -210,7 +219,7 @@ pub fn add_lookups(
     let (egress, ingress) = (Direction::Egress, Direction::Ingress);
     let answers = |way: &str| {
         let answers = format!("{prefix}answers-{way}{digit}");
-        vec![Statement::TcpFlags { mask: tcp::SYN | tcp::ACK, value: tcp::SYN, negated: true }, jump(answers)]
+        vec![flags_other_than_first(), jump(answers)]
     };
     // Only TCP tells who opened a connection; for all else both directions are asked, and look at their flows.
     let datagrams = |way: &str| {
@@ -218,12 +227,21 @@ pub fn add_lookups(
         [protocol::UDP, icmp_of(family)]
             .map(|number| vec![Statement::Protocol(number), jump(answers.clone())])
     };
-    let mut grants_out = vec![fragment(), map(egress, destination, destination, "")];
+    // Chains of services that are told by elements ask for sockets, which what is forwarded has none of.
+    let exact = |way: &str, remote| {
+        let lists = lookup(&[Load::Address(family, remote)], exact::address_set(family));
+        prefix.is_empty().then(|| vec![lists, jump(exact::entry("grants", way, family))])
+    };
+    let mut grants_out: Vec<Rule> = vec![fragment()];
+    grants_out.extend(exact("out", destination));
+    grants_out.push(map(egress, destination, destination, ""));
     grants_out.push(answers("out"));
     grants_out.extend(datagrams("out"));
     grants_out.push(map(egress, destination, destination, "-net"));
     let answers_out = vec![map(ingress, destination, source, ""), map(ingress, destination, source, "-net")];
-    let mut grants_in = vec![fragment(), answers("in")];
+    let mut grants_in: Vec<Rule> = vec![fragment()];
+    grants_in.extend(exact("in", source));
+    grants_in.push(answers("in"));
     grants_in.extend(datagrams("in"));
     grants_in.extend([map(ingress, source, destination, ""), map(ingress, source, destination, "-net")]);
     let answers_in = vec![map(egress, source, source, ""), map(egress, source, source, "-net")];
@@ -245,8 +263,12 @@ pub fn icmp_of(family: Family) -> u8 {
 fn add_refusal_dispatch(input: &Input<'_>, family: Family, ruleset: &mut Ruleset) {
     let digit = names::digit(family);
     let owner = |way: &str, side| {
-        ["", "-net"]
-            .map(|net| vec![dispatch(&[Load::Address(family, side)], format!("refuse-{way}{digit}{net}"))])
+        let address = [Load::Address(family, side)];
+        let exact = lookup(&address, exact::address_set(family));
+        let nets = ["", "-net"].map(|net| vec![dispatch(&address, format!("refuse-{way}{digit}{net}"))]);
+        let mut rules = vec![vec![exact, goto(exact::entry("refuse", way, family))]];
+        rules.extend(nets);
+        rules
     };
     let icmp = icmp_of(family);
     let local = |way: &str| {
@@ -271,7 +293,7 @@ fn add_refusal_dispatch(input: &Input<'_>, family: Family, ruleset: &mut Ruleset
     chain(ruleset, format!("refuse-out{digit}"), out);
     chain(ruleset, format!("refuse-in{digit}"), inward);
     chain(ruleset, format!("through-out{digit}"), through_out);
-    chain(ruleset, format!("through-in{digit}"), owner("in", Side::Source).into());
+    chain(ruleset, format!("through-in{digit}"), owner("in", Side::Source));
 }
 
 /// Neighbour discovery never comes from beyond the link (RFC 4861, section 7.1): without it IPv6 stops. Ours comes
@@ -467,13 +489,18 @@ pub fn echo_reply(family: Family) -> Statement {
 fn add_reasons(input: &Input<'_>, ruleset: &mut Ruleset) {
     for direction in Direction::ALL {
         for reason in Reason::of_services(direction) {
-            let whose = &Charged::ByAddress;
-            let mut refused = count_and_log(input, whose, direction, reason);
-            refused.push(refuse(direction, reason));
-            chain(ruleset, names::reason_chain(direction, reason), refused);
-            let mut observed = count_and_log(input, whose, direction, reason);
-            observed.push(vec![accept()]);
-            chain(ruleset, names::observed_chain(direction, reason), observed);
+            let mut add = |whose: &Charged, name: &dyn Fn(String) -> String| {
+                let mut refused = count_and_log(input, whose, direction, reason);
+                refused.push(refuse(direction, reason));
+                chain(ruleset, name(names::reason_chain(direction, reason)), refused);
+                let mut observed = count_and_log(input, whose, direction, reason);
+                observed.push(vec![accept()]);
+                chain(ruleset, name(names::observed_chain(direction, reason)), observed);
+            };
+            add(&Charged::ByAddress, &|name| name);
+            if reason != Reason::Plaintext {
+                add(&Charged::Exact, &|name| names::exact_reason_chain(&name));
+            }
         }
         chain(ruleset, names::known_chain(direction), known_flows(direction, &accept()));
     }

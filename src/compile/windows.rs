@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Governing, Input, Openings, names};
 use crate::model::{Service, Span, Time};
-use crate::ruleset::{Element, Field, Key, Part, Ruleset, Set};
+use crate::ruleset::{Element, Field, Key, Part, Ruleset, Set, Value};
 use crate::schedule;
 
 /// How long after a close outgoing segments of existing connections are dropped without a reset, so that the
@@ -57,6 +57,32 @@ fn closes(sets: &BTreeMap<String, Set>) -> impl Iterator<Item = Time> {
 
 fn ends(set: &Set) -> impl Iterator<Item = Time> {
     set.elements.values().filter_map(|element| element.closes_at)
+}
+
+/// When the opening ends that a set of openings has at an instant.
+pub fn closes_at(set: &Set, now: Time) -> Option<Time> {
+    opening_at(set, now).map(|(_, closes_at)| closes_at)
+}
+
+fn opening_at(set: &Set, now: Time) -> Option<(Time, Time)> {
+    let key = Key::builder().time(now).build();
+    let (first, element) = set.elements.range(..=key).next_back()?;
+    let [Value::Time(opens_at)] = first.decode(&set.fields)?[..] else { return None };
+    let opens_at = Time::from_timestamp_nanos(i64::try_from(opens_at).ok()?);
+    let closes_at = element.closes_at.filter(|closes_at| now < *closes_at)?;
+    Some((opens_at, closes_at))
+}
+
+/// Since when, and until when, everything that is open at an instant is open together; `None`: nothing is.
+pub fn within(sets: &BTreeMap<String, Set>, now: Time) -> Option<(Time, Time)> {
+    within_of(opening_sets(sets), now)
+}
+
+/// The same for some sets, of which those that are no openings do not count.
+pub fn within_of<'a>(sets: impl Iterator<Item = (&'a String, &'a Set)>, now: Time) -> Option<(Time, Time)> {
+    let openings = sets.filter(|(name, _)| name.starts_with(names::OPEN));
+    let at = openings.filter_map(|(_, set)| opening_at(set, now));
+    at.reduce(|(from, to), (opens_at, closes_at)| (from.max(opens_at), to.min(closes_at)))
 }
 
 /// The openings that belong into the kernel now.

@@ -8,13 +8,15 @@ use super::list::ByFile;
 use super::sharing::{self, Described};
 use super::source::Source;
 use super::{Diagnostic, Files, MAX_FILE, Severity, segment, service, settings};
-use crate::model::{Endpoint, NameError, Segment, SegmentName, Service, ServiceName, Settings, Subject};
+use crate::model::{
+    Endpoint, NameError, Segment, SegmentName, Service, ServiceName, Services, Settings, Subject,
+};
 
 /// A configuration without mistakes.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub settings: Settings,
-    pub services: BTreeMap<ServiceName, Service>,
+    pub services: Services,
     pub segments: BTreeMap<SegmentName, Segment>,
     /// What each service was read from.
     pub texts: BTreeMap<ServiceName, FileText>,
@@ -51,7 +53,7 @@ pub fn load(files: &Files) -> Result<Loaded, Vec<Diagnostic>> {
     match settings {
         Some(settings) if found.iter().all(|one| one.severity == Severity::Warning) => Ok(Loaded {
             settings,
-            services: drafts.into_iter().map(Draft::into_service).collect(),
+            services: drafts.into_iter().map(|draft| draft.service.named()).collect(),
             segments: enclosures.into_iter().map(|one| (one.segment.name.clone(), one.segment)).collect(),
             texts,
             segment_texts,
@@ -80,10 +82,6 @@ struct Draft {
 impl Draft {
     fn described(&self) -> Described<'_> {
         Described { path: &self.path, service: &self.service, endpoints: &self.endpoints }
-    }
-
-    fn into_service(self) -> (ServiceName, Service) {
-        (self.service.name.clone(), self.service)
     }
 
     fn text(&self, lists: &ByFile<'_>) -> (ServiceName, FileText) {

@@ -114,7 +114,7 @@ fn a_loaded_service_keeps_what_it_was_read_from() {
     let kept = &loaded.texts[&name];
     let lists = |name: &str| kept.lists.get(name).cloned();
     let (again, _) = parse_service(Path::new("x"), &name, &kept.text, &lists, &loaded.settings);
-    assert_eq!(again.as_ref(), loaded.services.get(&name));
+    assert_eq!(again.as_ref(), loaded.services.get(&name).map(|service| &**service));
     assert_eq!(loaded.settings.enforcement.table, "pico-seg_2");
 }
 

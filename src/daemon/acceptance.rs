@@ -2,7 +2,7 @@
 
 use super::engine::{ChangeError, Engine};
 use crate::config::Loaded;
-use crate::model::{ServiceName, Settings};
+use crate::model::{Service, ServiceName, Settings};
 use crate::reconcile::World;
 
 impl Engine {
@@ -36,6 +36,6 @@ fn needs_restart(now: &Settings, wanted: &Settings) -> Option<&'static str> {
 
 /// False for files that leave every service as it is, or take services away: these need no ledger.
 fn may_open(world: &World, loaded: &Loaded) -> bool {
-    let same = |name: &ServiceName, service| world.file(name).is_some_and(|file| file == service);
+    let same = |name: &ServiceName, service: &Service| world.file(name).is_some_and(|file| file == service);
     !loaded.services.iter().all(|(name, service)| same(name, service))
 }

@@ -40,7 +40,7 @@ impl<'a> Rows<'a> {
     /// The row of a target; `owned` says whose it is where the address does.
     pub fn row(&self, target: &Target, owned: &Owned) -> AttemptKey {
         match &target.charged {
-            Charged::ByAddress => self.of_owner(target, owned),
+            Charged::ByAddress | Charged::Exact => self.of_owner(target, owned),
             Charged::Any(name) => self.of_any(name, target),
             Charged::Segment(name) => self.of_segment(name, target),
         }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::config::{self, Diagnostic, FileText, Loaded};
-use crate::model::{Segment, SegmentName, Service, ServiceName, Settings};
+use crate::model::{Segment, SegmentName, Service, ServiceName, Services, Settings};
 use crate::store::accepted::{Accepted, AcceptedSegment, AcceptedService};
 
 /// Everything that was accepted, services that departed left out. `None` when a text does not parse any more: half of it
@@ -15,9 +16,9 @@ pub fn reload(accepted: &Accepted) -> Option<Loaded> {
         Some(text) => config::parse_settings(&path, text).0?,
         None => Settings::default(),
     };
-    let (mut services, mut texts) = (BTreeMap::new(), BTreeMap::new());
+    let (mut services, mut texts) = (Services::new(), BTreeMap::new());
     for (name, old) in accepted.services.iter().filter(|(_, old)| old.departed.is_none()) {
-        services.insert(name.clone(), service(name, old, &settings)?);
+        services.insert(name.clone(), Arc::new(service(name, old, &settings)?));
         texts.insert(name.clone(), FileText { text: old.text.clone(), lists: old.lists.clone() });
     }
     let (mut segments, mut segment_texts) = (BTreeMap::new(), BTreeMap::new());

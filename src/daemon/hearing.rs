@@ -147,7 +147,7 @@ impl Engine {
         committed.map_err(|(error, before)| {
             for service in moved {
                 if let (Some(now), Some(then)) = (next.standing(service), before.standing(service)) {
-                    self.owners.follow(now.service, then.service);
+                    self.owners.follow(Some(now.service), Some(then.service));
                 }
             }
             error
@@ -157,7 +157,7 @@ impl Engine {
     fn follow(&mut self, next: &World, moved: &BTreeSet<ServiceName>) {
         for service in moved {
             if let (Some(before), Some(now)) = (self.world.standing(service), next.standing(service)) {
-                self.owners.follow(before.service, now.service);
+                self.owners.follow(Some(before.service), Some(now.service));
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::digest::Digest;
 use super::engine::Engine;
 use super::subjects::Resolved;
-use crate::compile::Openings;
+use crate::compile::{self, Openings};
 use crate::kernel::clock;
 use crate::kernel::commit::CommitError;
 use crate::model::ServiceName;
@@ -14,7 +14,7 @@ use crate::owners::Owners;
 use crate::plan::{self, Changeset};
 use crate::reconcile::World;
 use crate::resolvers;
-use crate::ruleset::{Part, Ruleset};
+use crate::ruleset::{Chain, Part, Ruleset};
 
 impl Engine {
     pub(super) fn put_in_force(
@@ -26,7 +26,8 @@ impl Engine {
         let mut wanted = next.compile();
         self.keep_counts(&mut wanted);
         let changeset = plan::plan(&self.in_force, &wanted, rearm);
-        let changed = changeset.as_ref().is_some_and(Changeset::outlasts_time);
+        let changed =
+            changeset.as_ref().is_some_and(|changeset| changeset.outlasts_time(&compile::follows_time));
         match changeset.map(|changeset| self.commit(changeset)) {
             Some(Err(CommitError::Vanished { .. })) => self.replace(&mut wanted)?,
             committed => committed.transpose().map(|_| ())?,
@@ -47,9 +48,12 @@ impl Engine {
             return self.put_in_force(next, &BTreeSet::new());
         }
         let part = next.compile_services(touched, self.owners.ties(touched), &self.in_force);
-        let same = |(name, chain)| self.in_force.chains.get(name) == Some(chain);
-        // Windows come and go; rules follow files and orders.
-        let rules_change = !part.wanted.chains.iter().all(same);
+        let same = |(name, chain): (&String, &Chain)| {
+            compile::follows_time(name) || self.in_force.chains.get(name) == Some(chain)
+        };
+        // Windows come and go; rules follow files and orders, and so do the addresses of classes.
+        let lasts = |name: &String| self.in_force.sets.get(name).is_some_and(|set| !set.expires);
+        let rules_change = !part.wanted.chains.iter().all(same) || part.elements.keys().any(lasts);
         let moved: BTreeSet<_> =
             touched.iter().filter(|name| next.moved(&self.world, name)).cloned().collect();
         let digest = rules_change.then(|| Digest::begin(&next));
@@ -80,7 +84,11 @@ impl Engine {
             committed => committed.transpose().map(|_| ())?,
         }
         self.take(next);
+        let has_classes = part.wanted.chains.keys().any(|chain| !compile::follows_time(chain));
         self.in_force.take_over(part);
+        if has_classes {
+            self.world.number_classes(&self.in_force);
+        }
         Ok(changed)
     }
 
@@ -90,6 +98,7 @@ impl Engine {
     }
 
     pub(super) fn adopt(&mut self, wanted: Ruleset, digest: Digest, changed: bool) {
+        self.world.number_classes(&wanted);
         self.in_force = wanted;
         if changed {
             self.in_force_since = self.world.now();
@@ -145,8 +154,7 @@ impl Engine {
     pub(super) fn set_openings(&mut self, openings: Openings) {
         let mut next = self.world.clone();
         next.set_openings(openings);
-        let windows = next.compile_windows();
-        if let Err(error) = self.put_part_in_force(next, windows) {
+        if let Err(error) = self.put_in_force(next, &BTreeSet::new()) {
             tracing::error!(%error, "cannot change what may open");
         }
     }

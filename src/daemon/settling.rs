@@ -118,14 +118,20 @@ impl Settling {
         self.pair.sets.first().is_some_and(|sets| sets.charged == Charged::ByAddress)
     }
 
+    /// The address tells whose a source is, and the common counter is the only one.
+    fn of_exact(&self) -> bool {
+        self.pair.sets.first().is_some_and(|sets| sets.charged == Charged::Exact)
+    }
+
     fn counter_of(&self, service: &ServiceName) -> Option<String> {
         self.pair.sets.first().map(|sets| compile::service_counter(service, sets.direction, sets.reason))
     }
 
     /// Whose the sources are by their addresses; returns the counters to ask.
     fn guess(&mut self, owners: &Owners, services: &[compile::Standing<'_>], now: Time) -> BTreeSet<String> {
-        if !self.by_address() {
-            return BTreeSet::from([self.pair.name().to_owned()]);
+        let common = BTreeSet::from([self.pair.name().to_owned()]);
+        if !self.by_address() && !self.of_exact() {
+            return common;
         }
         let name = |index: usize| services.get(index).map(|standing| standing.service.name.clone());
         let mut named = BTreeSet::new();
@@ -136,7 +142,10 @@ impl Settling {
             named.extend(owned.service.iter().chain(&owned.also).cloned());
             self.owned.insert(index, owned);
         }
-        named.iter().filter_map(|service| self.counter_of(service)).collect()
+        match self.of_exact() {
+            true => common,
+            false => named.iter().filter_map(|service| self.counter_of(service)).collect(),
+        }
     }
 
     fn open_accounts(&mut self, table: &mut Table, names: &BTreeSet<String>) -> Result<(), CommitError> {
@@ -234,12 +243,12 @@ impl Settling {
             .collect();
         let place = |counter: &str| places.get(counter).copied();
         let accounts = |index: usize| match self.owned.get(&index) {
-            Some(owned) => {
+            Some(owned) if self.by_address() => {
                 let names = owned.service.iter().chain(&owned.also);
                 names.filter_map(|name| place(&self.counter_of(name)?)).collect()
             }
             None if self.by_address() => Vec::new(),
-            None => place(self.pair.name()).into_iter().collect(),
+            Some(_) | None => place(self.pair.name()).into_iter().collect(),
         };
         let sources = self.sources.iter().enumerate();
         sources.map(|(index, source)| Claim { packets: source.left(), accounts: accounts(index) }).collect()
@@ -375,7 +384,7 @@ impl Settling {
 
 /// Whose a source is, by the account that counted it.
 fn whose(guess: Option<&Owned>, account: &Account) -> Owned {
-    let Some(service) = &account.service else { return Owned::default() };
+    let Some(service) = &account.service else { return guess.cloned().unwrap_or_default() };
     let guess = guess.cloned().unwrap_or_default();
     let mut also: BTreeSet<ServiceName> = guess.also.into_iter().chain(guess.service).collect();
     also.remove(service);

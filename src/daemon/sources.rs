@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::books::{Books, Entry, Line, Packed, pack, seconds, unpack};
 use super::tally::Target;
-use crate::compile::{COUNT_SIZE, CountSets, Half};
+use crate::compile::{CountSets, Half};
 use crate::kernel::commit::{CommitError, Table};
 use crate::ruleset::{Set, SetKind, Value};
 
@@ -52,7 +52,7 @@ impl Pair {
         let mut read = Read::default();
         for (family, sets) in self.sets.iter().enumerate() {
             let hosts = elements(table, books, sets, Half::Hosts, quiet_at)?;
-            read.is_full |= hosts.len() >= COUNT_SIZE as usize / 8 * 7;
+            read.is_full |= hosts.len() >= sets.size(Half::Hosts) as usize / 8 * 7;
             if hosts.values().all(|element| element.left == 0) {
                 continue;
             }

@@ -283,7 +283,7 @@ pub(super) async fn world(
     // A record without an accepted file still binds the file that comes back.
     for (name, record) in records {
         if let (None, Some(service)) = (world.standing(&name), loaded.services.get(&name)) {
-            world.remember(Arc::new(service.clone()), record, false);
+            world.remember(Arc::clone(service), record, false);
         }
     }
     if broken {

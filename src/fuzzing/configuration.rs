@@ -109,6 +109,7 @@ fn in_force(loaded: &Loaded) {
         resolution: &resolution(loaded),
         now,
         openings: Openings::Armed,
+        classes: &crate::compile::Classes::default(),
         unresolved: Unresolved::Note,
         cut_at: None,
     };

@@ -80,6 +80,12 @@ impl Prefix {
         self.length
     }
 
+    /// The prefix of this length that encloses it; itself where that would be longer.
+    pub fn shortened(self, length: u8) -> Self {
+        let length = length.min(self.length);
+        Self { first: self.first & !host_mask(self.family, length), length, ..self }
+    }
+
     /// The first address as a number; IPv4 in the low 32 bits.
     pub fn first(self) -> u128 {
         self.first

@@ -26,7 +26,7 @@ pub use port::{Port, PortError, PortRange, Protocol};
 pub use reading::Reading;
 pub use record::{Cause, Decommissioned, Extended, Record, Suspended};
 pub use segment::{Allow, Segment, SegmentName};
-pub use service::{FileState, Policy, PolicyId, Service, Watch};
+pub use service::{FileState, Policy, PolicyId, Service, Services, Watch};
 pub use settings::{Approval, Attempts, Enforcement, Failsafe, Metrics, Notify, Paths, Refusal, Settings};
 pub use source::{Source, Sources, SourcesError};
 pub use subject::{Digest, Subject, SubjectError};

@@ -1,6 +1,7 @@
 //! A service as its schedule file describes it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
@@ -46,6 +47,10 @@ pub struct Service {
     pub watch: Watch,
 }
 
+/// Services by name. A clone shares everything, and what two that came from one have in common is not looked at when they are
+/// compared.
+pub type Services = imbl::OrdMap<ServiceName, Arc<Service>>;
+
 /// One `[[egress]]` or `[[ingress]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -88,6 +93,11 @@ impl Policy {
 }
 
 impl Service {
+    /// The service by its name, as one of many.
+    pub fn named(self) -> (ServiceName, Arc<Self>) {
+        (self.name.clone(), Arc::new(self))
+    }
+
     /// Every prefix that any policy lists, and what is watched: what the service governs.
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
         let listed = self.policies.iter().flat_map(|policy| &policy.prefixes);

@@ -32,8 +32,8 @@ pub const GRACE: TimeDelta = TimeDelta::minutes(10);
 /// The most addresses that are kept of a name; those that left longest ago go first.
 pub const MOST: usize = 4096;
 
-/// Every name with what it has. A cheap clone, whose parts are shared until one changes.
-pub type Names = Arc<BTreeMap<HostName, Arc<Name>>>;
+/// Every name with what it has. A clone shares everything.
+pub type Names = imbl::OrdMap<HostName, Arc<Name>>;
 
 /// What one name has and had.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

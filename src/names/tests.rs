@@ -127,7 +127,7 @@ fn a_service_has_the_addresses_of_its_names_beside_its_own() {
     let host = HostName::new("api.example.com").unwrap();
     let mut name = Name::default();
     name.take(&resolved(&["203.0.113.1", "10.0.0.1", "10.1.0.1", "::1"]), at(0));
-    let names = Names::new(BTreeMap::from([(host, Arc::new(name))]));
+    let names = Names::unit(host, Arc::new(name));
     let file = service("\"api.example.com\", \"10.1.0.0/16\"");
     let service = effective(&file, &names, Scope::Open(at(0)), at(1)).unwrap();
     let prefixes: Vec<_> = service.policies[0].prefixes.iter().map(ToString::to_string).collect();
@@ -151,7 +151,7 @@ fn a_segment_has_the_addresses_of_its_names_until_their_grace_is_over() {
     let mut name = Name::default();
     name.take(&resolved(&["203.0.113.1", "2001:db8::1", "10.0.0.1", "10.1.0.1"]), at(0));
     name.take(&resolved(&["203.0.113.2", "2001:db8::1", "10.0.0.1", "10.1.0.1"]), at(1));
-    let names = Names::new(BTreeMap::from([(host, Arc::new(name))]));
+    let names = Names::unit(host, Arc::new(name));
     let segment = |to: &str| {
         let text = format!(
             "subject = {{ unit = \"u.service\" }}\n[[allow]]\ndirection = \"egress\"\nto = [{to}]\n\

@@ -3,7 +3,9 @@
 //! Asking all of 10,000 services for their next change costs a tenth of a second, and the loop asks whenever it
 //! wakes. So each is asked once, when it was settled, and again only when that instant has come.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+
+use imbl::{OrdMap, OrdSet};
 
 use crate::compile::Standing;
 use crate::model::{ServiceName, ServiceState, Span, Time};
@@ -12,11 +14,13 @@ use crate::schedule;
 /// How far beyond the horizon a service's next opening is looked for; it is looked at again after that time.
 const LOOK: chrono::TimeDelta = chrono::TimeDelta::hours(24);
 
-/// The services by when they are due.
+/// The services by when they are due. A clone shares everything.
 #[derive(Debug, Clone, Default)]
 pub struct Agenda {
-    entries: BTreeMap<ServiceName, Entry>,
-    by_time: BTreeSet<(Time, ServiceName)>,
+    entries: OrdMap<ServiceName, Entry>,
+    by_time: OrdSet<(Time, ServiceName)>,
+    /// When the state of each changes next.
+    transitions: OrdSet<(Time, ServiceName)>,
 }
 
 /// A service as it was when last looked at.
@@ -78,15 +82,24 @@ impl Agenda {
     }
 
     pub fn note(&mut self, name: &ServiceName, entry: Entry) {
-        if let Some(due) = self.entries.insert(name.clone(), entry).and_then(|old| old.due) {
-            self.by_time.remove(&(due, name.clone()));
-        }
+        let old = self.entries.insert(name.clone(), entry);
+        self.strike(name, old);
         self.by_time.extend(entry.due.map(|due| (due, name.clone())));
+        self.transitions.extend(entry.transition.map(|(at, _)| (at, name.clone())));
     }
 
     pub fn forget(&mut self, name: &ServiceName) {
-        if let Some(due) = self.entries.remove(name).and_then(|old| old.due) {
+        let old = self.entries.remove(name);
+        self.strike(name, old);
+    }
+
+    fn strike(&mut self, name: &ServiceName, old: Option<Entry>) {
+        let Some(Entry { due, transition, .. }) = old else { return };
+        if let Some(due) = due {
             self.by_time.remove(&(due, name.clone()));
+        }
+        if let Some((at, _)) = transition {
+            self.transitions.remove(&(at, name.clone()));
         }
     }
 
@@ -97,13 +110,13 @@ impl Agenda {
 
     /// When the first service is due.
     pub fn first(&self) -> Option<Time> {
-        self.by_time.first().map(|(at, _)| *at)
+        self.by_time.get_min().map(|(at, _)| *at)
     }
 
     /// The next change of any service's state.
     pub fn next_transition(&self) -> Option<(Time, ServiceName, ServiceState)> {
-        let all = self.entries.iter().filter_map(|(name, entry)| Some((name, entry.transition?)));
-        let (name, (at, to)) = all.min_by_key(|(name, (at, _))| (*at, *name))?;
+        let (_, name) = self.transitions.get_min()?;
+        let (at, to) = self.entries.get(name)?.transition?;
         Some((at, name.clone(), to))
     }
 }

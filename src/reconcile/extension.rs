@@ -125,10 +125,8 @@ pub(super) fn scheduled(file: &Arc<Service>, record: &Record) -> Arc<Service> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::model::{Order, OrderKind, Settings};
+    use crate::model::{Order, OrderKind, Services, Settings};
 
     fn at(text: &str) -> Time {
         format!("2026-06-01T{text}:00Z").parse().unwrap()
@@ -159,7 +157,7 @@ mod tests {
     fn world(service: Service, now: Time) -> (World, ServiceName) {
         let name = service.name.clone();
         let mut world = World::new(Settings::default(), now);
-        world.apply(Settings::default(), BTreeMap::from([(name.clone(), service)]), now);
+        world.apply(Settings::default(), Services::from_iter([service.named()]), now);
         (world, name)
     }
 
@@ -206,7 +204,7 @@ mod tests {
         let mut again = World::new(Settings::default(), at("20:10"));
         let file = Arc::new(world.file(&name).unwrap().clone());
         again.remember(Arc::clone(&file), outcome.records[0].1.clone(), false);
-        again.apply(Settings::default(), BTreeMap::from([(name.clone(), (*file).clone())]), at("20:10"));
+        again.apply(Settings::default(), Services::from_iter([(*file).clone().named()]), at("20:10"));
         assert_eq!(again.current_opening(&name), world.current_opening(&name));
         assert_eq!(again.digest(), world.digest(), "the digest is of the files");
     }

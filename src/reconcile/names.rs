@@ -43,8 +43,8 @@ impl World {
     /// Forgets what neither a service nor a segment names any more; returns it.
     pub fn forget_unused_hosts(&mut self) -> BTreeSet<HostName> {
         let unused: BTreeSet<_> = self.names.keys().filter(|host| !self.is_host(host)).cloned().collect();
-        if !unused.is_empty() {
-            Arc::make_mut(&mut self.names).retain(|host, _| !unused.contains(host));
+        for host in &unused {
+            self.names.remove(host);
         }
         unused
     }
@@ -61,7 +61,7 @@ impl World {
 
     /// Takes over what a former daemon knew of a name. Before the services and segments that name it come in.
     pub fn remember_host(&mut self, host: HostName, name: Name) {
-        Arc::make_mut(&mut self.names).insert(host, Arc::new(name));
+        self.names.insert(host, Arc::new(name));
     }
 
     /// Takes news of names in; returns the names whose addresses changed.
@@ -72,7 +72,7 @@ impl World {
             if !self.is_followed(host) {
                 continue;
             }
-            let name = Arc::make_mut(&mut self.names).entry(host.clone()).or_default();
+            let name = self.names.entry(host.clone()).or_default();
             if Arc::make_mut(name).take(news, self.latest) {
                 changed.insert(host.clone());
             }
@@ -88,7 +88,7 @@ impl World {
         let is_due = |host: &&HostName| self.names.get(*host).is_some_and(|name| name.is_due(self.latest));
         let changed: BTreeSet<HostName> = self.all_hosts().into_iter().filter(is_due).cloned().collect();
         for host in &changed {
-            if let Some(name) = Arc::make_mut(&mut self.names).get_mut(host) {
+            if let Some(name) = self.names.get_mut(host) {
                 Arc::make_mut(name).pass(self.latest, in_use);
             }
         }
@@ -207,7 +207,21 @@ impl World {
             let (now, old) = (self.services.get(service)?, before.services.get(service)?);
             changed.extend(changed_addresses(&old.service, &now.service)?);
         }
-        for single in changed {
+        self.add_singles(changed, moved, before, (listing, governed), &mut part)?;
+        Some(part)
+    }
+
+    /// Adds what leads from these addresses to services, where it is another than in the world `before`; `None` when that
+    /// takes more than a few elements. `moved`: all services that list one of them no more.
+    pub(super) fn add_singles(
+        &self,
+        singles: BTreeSet<Prefix>,
+        moved: &BTreeSet<ServiceName>,
+        before: &Self,
+        (listing, governed): (&dyn Fn(Prefix) -> Vec<ServiceName>, &dyn Fn(IpAddr, IpAddr) -> bool),
+        part: &mut Part,
+    ) -> Option<()> {
+        for single in singles {
             let now = listing(single);
             let all: BTreeSet<&ServiceName> = now.iter().chain(moved).collect();
             let lists = |standing: &Standing<'_>| standing.service.prefixes().any(|prefix| prefix == single);
@@ -215,11 +229,11 @@ impl World {
             old.retain(lists);
             let listing = Listing { single, before: old, now: self.standings_of(&now) };
             let (first, last) = compile::network(single.address()?);
-            if !compile::address_part(&self.input(&[]), &listing, governed(first, last), &mut part) {
+            if !compile::address_part(&self.input(&[]), &listing, governed(first, last), part) {
                 return None;
             }
         }
-        Some(part)
+        Some(())
     }
 }
 

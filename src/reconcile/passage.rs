@@ -42,7 +42,7 @@ impl World {
             (at, state) = (instant, after);
         }
         passed.extend(found);
-        self.agenda_mut().set_state(name, state);
+        self.agenda.set_state(name, state);
     }
 }
 

@@ -18,12 +18,14 @@ impl World {
         }
         let record = Record { decommissioned: former.first().copied().cloned(), ..Record::default() };
         if record != Record::default() {
-            Arc::make_mut(&mut self.forgotten).insert(name.clone(), record.clone());
+            self.forgotten.insert(name.clone(), record.clone());
         }
         let scheduled = Arc::clone(&known.scheduled);
-        Arc::make_mut(&mut self.index).remove(&scheduled);
-        Arc::make_mut(&mut self.services).remove(name);
-        self.agenda_mut().forget(name);
+        self.index.remove(&scheduled);
+        self.services.remove(name);
+        self.files.remove(name);
+        self.returned.remove(name);
+        self.agenda.forget(name);
         self.cut_at = Some(self.latest);
         Some(record)
     }
@@ -33,16 +35,16 @@ impl World {
     pub fn put_back_departed(&mut self, service: Service) {
         let name = service.name.clone();
         let Some(record) = self.services.get(&name).map(|known| known.record.clone()) else { return };
+        self.files.remove(&name);
+        self.returned.insert(name);
         self.put(Known::new(Arc::new(service), record, true));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::model::{Order, OrderKind, ServiceState, Settings, Time};
+    use crate::model::{Order, OrderKind, ServiceState, Services, Settings, Time};
     use crate::schedule::fixture;
 
     fn at(text: &str) -> Time {
@@ -53,8 +55,8 @@ mod tests {
         Service { name: ServiceName::new(name).unwrap(), ..fixture::service(vec![]) }
     }
 
-    fn files(services: &[&Service]) -> BTreeMap<ServiceName, Service> {
-        services.iter().map(|service| (service.name.clone(), (*service).clone())).collect()
+    fn files(services: &[&Service]) -> Services {
+        services.iter().map(|service| (*service).clone().named()).collect()
     }
 
     #[test]

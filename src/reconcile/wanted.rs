@@ -1,11 +1,12 @@
 //! The table that a world wants: whole, or the parts of it that a change touches.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
 use super::World;
-use crate::compile::{self, Input, Openings, Resolution, Standing, Unresolved};
+use crate::compile::{self, Classes, Input, Openings, Resolution, Standing, Unresolved};
 use crate::model::{ServiceName, Subject};
 use crate::ruleset::{Part, Ruleset};
 
@@ -16,10 +17,9 @@ impl World {
         compile::compile(&self.input(&standings))
     }
 
-    /// Returns only the sets that follow the time.
-    pub fn compile_windows(&self) -> Part {
-        let standings = self.standings();
-        compile::window_sets(&self.input(&standings))
+    /// Takes over the numbers that classes have in the table in force.
+    pub fn number_classes(&mut self, in_force: &Ruleset) {
+        self.classes = Arc::new(Classes::of(in_force));
     }
 
     /// Returns only what follows where these subjects are; `before`: the world whose table is in force.
@@ -32,7 +32,12 @@ impl World {
         self.compile_learning(subjects, before, &mut part);
         for subject in subjects {
             let standings = self.standings_of(self.index.with_subject(subject));
-            compile::subject_chains(&self.input(&standings), subject, &mut part);
+            compile::subject_part(
+                &self.input(&standings),
+                (subject, before.places(subject)),
+                in_force,
+                &mut part,
+            );
         }
         part
     }
@@ -47,15 +52,18 @@ impl World {
     ) -> Part {
         let standings = self.standings_of(names);
         let ties: Vec<_> = ties.into_iter().map(|group| self.standings_of(group)).collect();
-        let in_use = |set: &str| {
-            let mut users = self.index.with_opening_set(set).filter_map(|name| self.standing(name));
-            users.any(|standing| standing.may_open(self.latest))
-        };
+        let in_use = |set: &str| self.may_open_by(set);
         let mut part = compile::service_part(&self.input(&standings), &ties, &in_use, in_force);
         if self.index.anywhere().into_iter().any(|name| names.contains(name)) {
             self.compile_enclosures(in_force, &mut part);
         }
         part
+    }
+
+    /// True when some service may open by a set of openings.
+    pub(super) fn may_open_by(&self, set: &str) -> bool {
+        let mut users = self.index.with_opening_set(set).filter_map(|name| self.standing(name));
+        users.any(|standing| standing.may_open(self.latest))
     }
 
     pub(super) fn compile_enclosures(&self, in_force: &Ruleset, part: &mut Part) {
@@ -74,6 +82,7 @@ impl World {
             resolution: &resolution,
             resolvers: &[],
             openings: Openings::Never,
+            classes: &Classes::default(),
             cut_at: None,
             ..input
         })
@@ -94,6 +103,7 @@ impl World {
             resolution: &self.resolution,
             now: self.latest,
             openings: self.openings,
+            classes: &self.classes,
             unresolved: Unresolved::Silent,
             cut_at: self.cut_at,
         }

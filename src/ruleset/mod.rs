@@ -187,7 +187,7 @@ pub struct Element {
     /// When the element must be gone: the commit turns it into a timeout, which counts elapsed time.
     pub closes_at: Option<Time>,
     /// For people: what the key is called.
-    pub comment: Option<String>,
+    pub comment: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -325,6 +325,11 @@ pub enum Statement {
     Before(Time),
     /// By the wall clock: `instant <= now`.
     From(Time),
+    /// By the wall clock, read once: `from <= now < to`.
+    Within {
+        from: Time,
+        to: Time,
+    },
     /// Adds the key to a dynamic set, or refreshes it. With a limit (packets a second) the rule goes on only
     /// while the key's packets stay below it.
     Update {

@@ -255,6 +255,9 @@ impl fmt::Display for Statement {
             Self::Fragment(Family::V6) => f.write_str("exthdr frag exists"),
             Self::Before(instant) => write!(f, "meta time < {}", instant.timestamp()),
             Self::From(instant) => write!(f, "meta time >= {}", instant.timestamp()),
+            Self::Within { from, to } => {
+                write!(f, "meta time {}-{}", from.timestamp(), to.timestamp() - 1)
+            }
             Self::Update { set, key, limit } => {
                 write!(f, "update @{set} {{ {}", print_loads(key))?;
                 if let Some(rate) = limit {

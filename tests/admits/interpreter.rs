@@ -154,6 +154,7 @@ impl<'a> Interpreter<'a> {
             Statement::Fragment(family) => yes(packet.fragment && family_of(packet) == *family),
             Statement::Before(instant) => yes(self.now < *instant),
             Statement::From(instant) => yes(*instant <= self.now),
+            Statement::Within { from, to } => yes(*from <= self.now && self.now < *to),
             // A limit is never reached by one packet.
             Statement::Update { set, key, .. } | Statement::UpdateFor { set, key, .. } => {
                 let key = self.key(key, packet)?;

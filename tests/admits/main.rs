@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use interpreter::{Interpreter, Packet};
-use picoseg::compile::{self, Input, Openings, Place, Resolution, Standing, Unresolved};
+use picoseg::compile::{self, Classes, Input, Openings, Place, Resolution, Standing, Unresolved};
 use picoseg::config;
 use picoseg::explain::{self, Explanation};
 use picoseg::model::{
@@ -123,11 +123,33 @@ fn policy() -> impl Strategy<Value = String> {
     )
 }
 
+/// A policy that is told by elements alone, unless others list its addresses.
+fn exact_policy() -> impl Strategy<Value = String> {
+    let subjects = vec![
+        r#"{ cgroup = "/a" }"#,
+        r#"{ cgroup = "/a/inner" }"#,
+        r#"{ unit = "x.service" }"#,
+        r#"{ unit = "absent.service" }"#,
+    ];
+    let addresses = vec!["198.51.100.1", "198.51.100.2", "198.51.100.3", "2001:db8::1", "2001:db8::2"];
+    let addresses = prop::sample::subsequence(addresses, 1..3);
+    (any::<bool>(), prop::sample::select(subjects), addresses).prop_map(|(egress, subject, addresses)| {
+        let (table, key) = if egress { ("egress", "to") } else { ("ingress", "from") };
+        format!(
+            "[[{table}]]\nsubject = {subject}\n{key} = {addresses:?}\nports = [\"443/tcp\", \"22/tcp\"]\n"
+        )
+    })
+}
+
 /// A schedule whose lifetime and windows lie around the instants that are tried.
 fn schedule() -> impl Strategy<Value = String> {
     let state = prop::sample::select(vec!["commissioned", "commissioned", "suspended", "decommissioned"]);
     let window = (0i64..50, 1i64..60);
-    (state, 0i64..40, 60i64..110, window.clone(), window, prop::collection::vec(policy(), 1..4)).prop_map(
+    let policies = prop_oneof![
+        prop::collection::vec(policy(), 1..4).boxed(),
+        prop::collection::vec(exact_policy(), 1..3).boxed(),
+    ];
+    (state, 0i64..40, 60i64..110, window.clone(), window, policies).prop_map(
         |(state, from, to, first, second, policies)| {
             let window = |name: &str, (at, length): (i64, i64)| {
                 let (open, close) = ((from + at).min(to - 1), (from + at + length).min(to));
@@ -226,7 +248,7 @@ fn resolution() -> Resolution {
         (Subject::user("payer").unwrap(), vec![Place::User(PAYER)]),
         (Subject::group("payers").unwrap(), vec![Place::Group(PAYERS)]),
     ];
-    places.into_iter().map(|(subject, places)| (Arc::new(subject), places.into())).collect()
+    places.into_iter().map(|(subject, places)| (Arc::new(subject), Arc::from(places))).collect()
 }
 
 /// True when a process at this place and of this owner belongs to the subject.
@@ -362,6 +384,7 @@ proptest! {
             resolution: &resolution,
             now: instant(compiled_at),
             openings: Openings::Armed,
+            classes: &Classes::default(),
             unresolved: Unresolved::Silent,
             cut_at: None,
         });
@@ -463,6 +486,8 @@ proptest! {
                     prop_assert!(!fate.passed, "{attempt:?} {fate:?}");
                     let owner = owners.owner(&standings, attempt.remote, at);
                     let counted = match owner.is_some() {
+                        // Of a service that is told by elements alone the address tells whose it is.
+                        true if fate.counted.len() == 1 => vec![format!("exact-{way}-{reason}")],
                         true => vec![format!("svc-{service}-{way}-{reason}"), format!("{way}-{reason}")],
                         false => vec![format!("any-{service}-{way}-{reason}")],
                     };

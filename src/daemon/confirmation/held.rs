@@ -4,6 +4,8 @@
 //! service is shut in another way: suspended where its file goes or says `decommissioned`, closed where its lifetime would
 //! end before the confirmation is due. Its connections are cut all the same.
 
+use std::sync::Arc;
+
 use crate::config::Loaded;
 use crate::model::{FileState, Service, Span, Time};
 
@@ -14,7 +16,7 @@ pub fn held(before: &Loaded, mut loaded: Loaded, due: Time) -> Loaded {
             None => shut(old),
             Some(new) => hold(old, new, due),
         };
-        loaded.services.insert(name.clone(), held);
+        loaded.services.insert(name.clone(), Arc::new(held));
     }
     loaded
 }

@@ -169,9 +169,9 @@ impl Engine {
 
     /// Services that files would open are suspended instead, until the ledger works again.
     fn shut(&self, mut loaded: Loaded) -> Loaded {
-        for (name, service) in &mut loaded.services {
-            if self.world.file(name) != Some(service) {
-                *service = shut(service);
+        for (name, service) in loaded.services.clone() {
+            if self.world.file(&name) != Some(&*service) {
+                loaded.services.insert(name, Arc::new(shut(&service)));
             }
         }
         loaded

@@ -154,7 +154,7 @@ fn notes(table: &mut Table, sightings: &[Sighting]) -> Vec<Note> {
         let of_family = |sighting: &Sighting| {
             let target = &sighting.target;
             target.direction == Direction::Egress
-                && target.charged == Charged::ByAddress
+                && matches!(target.charged, Charged::ByAddress | Charged::Exact)
                 && target.remote.is_ipv4() == (family == Family::V4)
         };
         if !sightings.iter().any(of_family) {

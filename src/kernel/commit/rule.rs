@@ -14,7 +14,7 @@ use super::expression::{self as expr, Piece, Register};
 use super::{text, userdata};
 use crate::kernel::ffi::{Element, Expression, Set};
 use crate::model::{Family, Time};
-use crate::ruleset::{Account, Load, Side, Statement, Verdict, protocol};
+use crate::ruleset::{Account, Key, Load, Side, Statement, Verdict, protocol};
 
 /// Codes of verdicts: linux/netfilter.h and `enum nft_verdicts` of nf_tables.h.
 const JUMP: i32 = -3;
@@ -148,6 +148,12 @@ impl Encoder<'_> {
             Statement::Fragment(family) => self.fragment(*family),
             Statement::Before(instant) => self.time(libc::NFT_CMP_LT, *instant),
             Statement::From(instant) => self.time(libc::NFT_CMP_GTE, *instant),
+            Statement::Within { from, to } => {
+                let (low, high) =
+                    (Key::builder().time(*from).build(), Key::builder().time_before(*to).build());
+                self.load(Load::Time, Register::FIRST);
+                self.push_all(expr::within(low.bytes(), high.bytes()));
+            }
             Statement::Update { set, key, limit } => {
                 self.loads(key);
                 self.push(expr::update(&text(set)?, *limit));
@@ -252,7 +258,7 @@ impl Encoder<'_> {
     }
 
     fn time(&mut self, operator: i32, instant: Time) {
-        let key = crate::ruleset::Key::builder().time(instant).build();
+        let key = Key::builder().time(instant).build();
         self.load(Load::Time, Register::FIRST);
         self.push(expr::compare(operator, key.bytes()));
     }

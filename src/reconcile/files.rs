@@ -1,0 +1,88 @@
+//! What a few files among thousands change in the table: chains of their services, and elements of exact maps.
+//!
+//! Ranges, names, host-wide policies and whatever else reaches beyond its own service take the whole table, which is
+//! compiled and compared as ever.
+
+use std::collections::BTreeSet;
+
+use super::World;
+use crate::compile;
+use crate::model::{Policy, Prefix, Service, ServiceName, Subject};
+use crate::owners::Owners;
+use crate::ruleset::{Part, Ruleset, Statement, Verdict};
+
+impl World {
+    /// Returns only what follows these services, of which some came, went or have other files than in the world `before`,
+    /// whose table is in force. `owners`: of this world. `None` when everything has to be compiled.
+    pub fn compile_files(
+        &self,
+        names: &BTreeSet<ServiceName>,
+        before: &Self,
+        owners: &Owners,
+        in_force: &Ruleset,
+    ) -> Option<Part> {
+        let mut singles = BTreeSet::new();
+        for name in names.iter().filter(|name| !self.governs_as(before, name)) {
+            for service in [before.governing(name), self.governing(name)].into_iter().flatten() {
+                if !is_plain(service) || !self.keeps_openings(before, service) {
+                    return None;
+                }
+                singles.extend(service.prefixes());
+            }
+        }
+        let mut part = self.compile_services(names, owners.ties(names), in_force);
+        let listing = |single| owners.listing(single).cloned().collect();
+        let governed = |first, last| owners.is_any_between(first, last);
+        self.add_singles(singles, names, before, (&listing, &governed), &mut part)?;
+        let former = before.compile_services(names, [], in_force).wanted.chains;
+        let gone = former.into_keys().filter(|name| !part.wanted.chains.contains_key(name));
+        part.gone_chains = gone.filter(|chain| !is_led_to(chain, in_force)).collect();
+        Some(part)
+    }
+
+    /// True when a service governs what it governed in the world before, by the same file.
+    fn governs_as(&self, before: &Self, name: &ServiceName) -> bool {
+        match (before.governing(name), self.governing(name)) {
+            (Some(before), Some(now)) => std::ptr::eq(before, now),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
+    fn governing(&self, name: &ServiceName) -> Option<&Service> {
+        self.standing(name).filter(|standing| standing.governs(self.latest)).map(|standing| standing.service)
+    }
+
+    /// True when no set of openings goes that the service asked for.
+    fn keeps_openings(&self, before: &Self, service: &Service) -> bool {
+        let mut sets = compile::opening_sets(service).into_iter();
+        sets.all(|set| self.may_open_by(&set) || !before.may_open_by(&set))
+    }
+}
+
+/// True when all that follows from a service in the table is its own, or stands at single addresses.
+fn is_plain(service: &Service) -> bool {
+    let is_local = |subject: &Subject| match subject {
+        Subject::Unit(_) | Subject::Cgroup(_) | Subject::Exe { .. } => true,
+        Subject::User(_) | Subject::Group(_) | Subject::Container(_) => false,
+    };
+    let is_plain = |policy: &Policy| {
+        !policy.is_any() && !policy.tls && policy.names.is_empty() && is_local(&policy.subject)
+    };
+    service.policies.iter().all(is_plain)
+        && service.prefixes().all(|prefix: Prefix| prefix.address().is_some())
+}
+
+/// True when a chain of several services or policies in force leads to this one. Such chains stay until everything is
+/// compiled.
+fn is_led_to(chain: &str, in_force: &Ruleset) -> bool {
+    let several = ["both-", "tie-"].into_iter().flat_map(|prefix| {
+        let begin = in_force.chains.range(prefix.to_owned()..);
+        begin.take_while(move |(name, _)| name.starts_with(prefix))
+    });
+    let mut statements = several.flat_map(|(_, chain)| chain.rules.iter().flat_map(|rule| rule.iter()));
+    statements.any(|statement| match statement {
+        Statement::Verdict(Verdict::Jump(to) | Verdict::Goto(to)) => **to == *chain,
+        _ => false,
+    })
+}
