@@ -1,11 +1,12 @@
 //! What a packet pays for a table in its way: picoseg, an empty table, rules as an administrator writes them, and any file of
 //! nft rules, beside no firewall, in the same run.
 //!
-//! `sudo cargo bench --bench path [-- [rounds=N] [slice=MS] [modes=A,B] [tsv=FILE] VARIANT ...]`. A variant is `none`, `empty`,
+//! `sudo cargo bench --bench path [-- [rounds=N] [slice=MS] [modes=A,B] VARIANT ...]`. A variant is `none`, `empty`,
 //! `picoseg:N` (N services of one address), `prefix:N` (the measured one lists a /24), `ingress:N`; `linear:N`, `iptables-legacy:N`,
-//! `iptables-nft:N`, `firewalld:N`, `ufw:N`, `opensnitch:N` (peers with N rules or as many as the shape needs); `reference:N` and
-//! `reference-prefix:N` (an early shape of our own, to compare machines by); or `file:NAME:PATH.nft`, whose `@CGROUP@`, `@ADDR@`,
-//! `@ADDR6@` and `@PORT@` are replaced. `micro` alone: the cost of single expressions. Modes are the words in brackets above the tables. `wall4` alone goes by the wall clock.
+//! `iptables-nft:N`, `firewalld:N`, `ufw:N`, `opensnitch:N` (peers with N rules or as many as the shape needs); `least:N` (one
+//! set and nothing else), `reference:N` and `reference-prefix:N` (an early shape of our own, to compare machines by); or `file:NAME:PATH.nft`, whose `@CGROUP@`, `@ADDR@`,
+//! `@ADDR6@` and `@PORT@` are replaced. `micro` alone: the cost of single expressions. Modes are the words in brackets above the tables. `wall4` and `stream4` go
+//! by the wall clock.
 //!
 //! One thread owns the sockets of every namespace and visits the variants in short slices, the order reversed each round. A veth
 //! hands a packet over within the sender's system call, so the thread's CPU time is the whole path, both ends, and what else
@@ -59,7 +60,9 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)).map(str::to_owned);
     let number = |key: &str, default: u64| value(key).map_or(default, |text| text.parse().expect("a number"));
-    let modes = value("modes=").map_or(Mode::ALL.to_vec(), |text| text.split(',').map(Mode::parse).collect());
+    let by_the_cpu = || Mode::ALL.into_iter().filter(|mode| !mode.is_by_the_wall()).collect();
+    let modes: Vec<Mode> =
+        value("modes=").map_or_else(by_the_cpu, |text| text.split(',').map(Mode::parse).collect());
     let mut wanted: Vec<&str> =
         words.iter().map(String::as_str).filter(|word| !word.contains('=') && *word != "none").collect();
     let micro = wanted == ["micro"];
@@ -83,13 +86,7 @@ fn main() {
     if micro {
         return print!("{}", micro::markdown(&plan.measure(&lab, Mode::parse("udp4-free"))));
     }
-    let mut rows = vec![];
     for mode in modes {
-        let measured = plan.measure(&lab, mode);
-        print!("{}", table::markdown(mode, &measured));
-        rows.extend(measured.iter().map(|row| table::tsv(mode, row)));
-    }
-    if let Some(file) = value("tsv=") {
-        std::fs::write(&file, rows.concat()).unwrap_or_else(|error| panic!("{file}: {error}"));
+        print!("{}", table::markdown(mode, &plan.measure(&lab, mode)));
     }
 }

@@ -38,7 +38,7 @@ impl Lab {
         // What the listeners may hold back; room for ports in TIME_WAIT.
         provider.run(|| {
             set("net/core/somaxconn", "4096");
-            set("net/ipv4/ip_local_port_range", "10000 65000");
+            alike();
         });
         let mut setup = String::from("link set lo up\n");
         setup.extend(places::PROVIDER4.iter().map(|address| format!("addr add {address}/32 dev lo\n")));
@@ -81,13 +81,19 @@ fn wire(provider: &Netns, host: &Netns, index: usize) {
          neigh replace {our6} lladdr {ours} dev w{index} nud permanent\n",
         host.name()
     ));
-    host.run(|| set("net/ipv4/ip_local_port_range", "10000 65000"));
+    host.run(alike);
     host.ip(&format!(
         "link set lo up\naddr add {our4}/24 dev w\naddr add {our6}/64 dev w nodad\nlink set w up\n\
          neigh replace {their4} lladdr {theirs} dev w nud permanent\n\
          neigh replace {their6} lladdr {theirs} dev w nud permanent\n\
          route add default via {their4}\nroute add default via {their6}\n"
     ));
+}
+
+/// Ports for many connections, and the congestion control that every kernel has: one that paces (BBR) measures its timers.
+fn alike() {
+    set("net/ipv4/ip_local_port_range", "10000 65000");
+    set("net/ipv4/tcp_congestion_control", "reno");
 }
 
 fn set(key: &str, value: &str) {

@@ -31,14 +31,7 @@ pub fn commit(count: usize, measured: Measured, cgroup: &Cgroup) -> Result<Table
     let settings = Settings::default();
     let now = clock::now();
     let mut world = World::new(settings.clone(), now);
-    world.apply(
-        settings.clone(),
-        services(count, measured, &settings)
-            .into_iter()
-            .map(|(name, service)| (name, std::sync::Arc::new(service)))
-            .collect(),
-        now,
-    );
+    world.apply(settings.clone(), services(count, measured, &settings).collect(), now);
     let subjects: Vec<Subject> = world.subjects().into_iter().cloned().collect();
     for (index, subject) in subjects.into_iter().enumerate() {
         let place = match subject.to_string() {
@@ -52,11 +45,17 @@ pub fn commit(count: usize, measured: Measured, cgroup: &Cgroup) -> Result<Table
     let mut table = Table::open("picoseg", false).map_err(|e| e.to_string())?;
     let wanted = world.compile();
     let changeset = plan::replace(&Inventory::default(), &BTreeMap::new(), &wanted).expect("a first table");
-    table.commit(&changeset, &clock::now).map_err(|e| e.to_string())?;
+    for phase in changeset.phases() {
+        table.commit(&phase, &clock::now).map_err(|e| e.to_string())?;
+    }
     Ok(table)
 }
 
-fn services(count: usize, measured: Measured, settings: &Settings) -> BTreeMap<ServiceName, Service> {
+fn services(
+    count: usize,
+    measured: Measured,
+    settings: &Settings,
+) -> impl Iterator<Item = (ServiceName, Service)> {
     let last = match measured {
         Measured::Exact => vec![
             ("zz-tcp", egress("target", &exact(places::GOVERNED4, places::GOVERNED6), PORT, "tcp")),
@@ -69,13 +68,13 @@ fn services(count: usize, measured: Measured, settings: &Settings) -> BTreeMap<S
     };
     let others = count.saturating_sub(last.len());
     let units = (count / 10).clamp(1, 1_000);
-    let other = |index: usize| {
+    let other = move |index: usize| {
         let to = exact(places::other4(index), places::other6(index));
         (format!("s{index}"), egress(&format!("s{}", index % units), &to, 443, "tcp"))
     };
     let last = last.into_iter().map(|(name, policy)| (name.to_owned(), policy));
     let all = (0..others).map(other).chain(last).enumerate();
-    all.map(|(index, (name, policy))| service(&name, &policy, index, settings)).collect()
+    all.map(move |(index, (name, policy))| service(&name, &policy, index, settings))
 }
 
 fn exact(v4: std::net::Ipv4Addr, v6: std::net::Ipv6Addr) -> String {

@@ -183,6 +183,39 @@ pub fn reference(count: usize, measured: Measured, cgroup: &Cgroup) -> String {
     text + &gates(count) + HOOKS
 }
 
+/// The least that a decision by process, address and port can cost: one set for each family, no clock, no refusal.
+pub fn least(count: usize, cgroup: &Cgroup) -> String {
+    let paths = paths(count, |unit| cgroup.path(unit));
+    let mut text = String::from("table inet t {\n");
+    let mut hooks = [String::new(), String::new()];
+    for (ip, address) in [
+        ("ip", (|entry| entry.v4.to_string()) as fn(&Entry) -> String),
+        ("ip6", |entry| entry.v6.to_string()),
+    ] {
+        let grants = entries(count).map(|entry| {
+            format!(
+                "\"{}\" . {} . tcp . {} timeout 36000s,\n",
+                paths[entry.unit],
+                address(&entry),
+                entry.port
+            )
+        });
+        let grants: String = grants.collect();
+        let key = format!("socket cgroupv2 level 2 . {ip}");
+        let _ = writeln!(
+            text,
+            "set grants_{ip} {{ typeof {key} daddr . meta l4proto . th dport; flags timeout; elements = {{ {grants} }} }}"
+        );
+        let _ = writeln!(hooks[0], "{key} daddr . meta l4proto . th dport @grants_{ip} accept");
+        let _ = writeln!(hooks[1], "{key} saddr . meta l4proto . th sport @grants_{ip} accept");
+    }
+    text + &format!(
+        "chain output {{ type filter hook output priority -10;\n{}}}\n\
+         chain input {{ type filter hook input priority -10;\n{}}}\n}}\n",
+        hooks[0], hooks[1]
+    )
+}
+
 /// The /16s and /32s in which anything is.
 fn gates(count: usize) -> String {
     let four: std::collections::BTreeSet<_> =

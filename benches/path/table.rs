@@ -1,4 +1,4 @@
-//! What was measured, as Markdown and as lines for programs.
+//! What was measured, as Markdown.
 
 use std::fmt::Write as _;
 
@@ -27,18 +27,6 @@ pub fn markdown(mode: Mode, rows: &[Row]) -> String {
         };
     }
     text
-}
-
-/// mode, variant, how many, us, added us, its quartiles; of what cannot run: mode, variant, 0, the reason.
-pub fn tsv(mode: Mode, row: &Row) -> String {
-    let (mode, name) = (mode.name(), &row.name);
-    match &row.result {
-        Ok(figures) => format!(
-            "{mode}\t{name}\t{:.0}\t{:.4}\t{:.4}\t{:.4}\t{:.4}\n",
-            row.count, figures.whole.median, figures.added.median, figures.added.low, figures.added.high
-        ),
-        Err(why) => format!("{mode}\t{name}\t0\t{why}\n"),
-    }
 }
 
 fn spread(added: Spread) -> String {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::io::{Errno, Result, write};
+use rustix::io::{Errno, Result, ioctl_fionbio, write};
 use rustix::net::{
     AddressFamily, RecvFlags, SocketFlags, SocketType, accept_with, bind, connect, listen, recv, socket_with,
     sockopt,
@@ -19,9 +19,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Packets that are sent before they are read.
 const BATCH: usize = 32;
 
-/// One write in bulk: as many whole segments (1,448 bytes, Ethernet with timestamps) as one packet of the kernel's holds. What
-/// does not fill a segment would be a packet of its own here, while a sender ahead of its receiver has it joined to the next.
-const BLOCK: usize = 45 * 1448;
+/// Of one write in bulk.
+const BLOCK: usize = 64 * 1024;
+
+/// Writes of a sender that is ahead of its receiver.
+const AHEAD: usize = 8;
 
 /// Writes after which a stream has its full speed.
 const WARM: f64 = 128.0;
@@ -44,6 +46,8 @@ enum Kind {
     Udp,
     /// 64 KiB of a stream.
     Bulk,
+    /// The same by the wall clock, sent by a thread of its own.
+    Stream,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +58,7 @@ pub struct Mode {
 }
 
 impl Mode {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::new(Kind::Crr, Family::V4, true),
         Self::new(Kind::Crr, Family::V4, false),
         Self::new(Kind::Crr, Family::V6, true),
@@ -68,6 +72,7 @@ impl Mode {
         Self::new(Kind::Bulk, Family::V4, true),
         Self::new(Kind::Bulk, Family::V4, false),
         Self::new(Kind::Wall, Family::V4, true),
+        Self::new(Kind::Stream, Family::V4, true),
     ];
 
     const fn new(kind: Kind, family: Family, governed: bool) -> Self {
@@ -86,6 +91,7 @@ impl Mode {
             Kind::Inward => "in",
             Kind::Udp => "udp",
             Kind::Bulk => "bulk",
+            Kind::Stream => "stream",
         };
         let family = match self.family {
             Family::V4 => "4",
@@ -101,6 +107,7 @@ impl Mode {
             Kind::Inward => "the same, the provider connects to us; per connection",
             Kind::Udp => "a small UDP packet",
             Kind::Bulk => "bulk TCP; per 64 KiB",
+            Kind::Stream => "bulk TCP by the wall clock, two threads; per 64 KiB",
         };
         let family = match self.family {
             Family::V4 => "IPv4",
@@ -119,7 +126,7 @@ impl Mode {
     }
 
     pub fn is_by_the_wall(self) -> bool {
-        self.kind == Kind::Wall
+        matches!(self.kind, Kind::Wall | Kind::Stream)
     }
 
     pub fn is_governed(self) -> bool {
@@ -195,6 +202,8 @@ pub struct Traffic<'a> {
     target: SocketAddr,
     /// Of a datagram or a stream that stays for the slice.
     lasting: Option<(OwnedFd, Option<OwnedFd>)>,
+    /// Of a stream whose sender is a thread of its own.
+    receiver: Option<OwnedFd>,
     /// The host's own listener, when the provider connects.
     listener: Option<OwnedFd>,
     buffer: Vec<u8>,
@@ -209,7 +218,15 @@ impl<'a> Traffic<'a> {
         lab.enter(Some(index));
         let ends = &lab.ends;
         let target = SocketAddr::new(mode.address(), PORT);
-        let mut traffic = Self { mode, ends, target, lasting: None, listener: None, buffer: vec![0; BLOCK] };
+        let mut traffic = Self {
+            mode,
+            ends,
+            target,
+            lasting: None,
+            receiver: None,
+            listener: None,
+            buffer: vec![0; BLOCK],
+        };
         match mode.kind {
             Kind::Crr | Kind::Wall => (),
             Kind::Inward => {
@@ -231,6 +248,22 @@ impl<'a> Traffic<'a> {
                     warm += bulk(&client, &server, &mut traffic.buffer)?;
                 }
                 traffic.lasting = Some((client, Some(server)));
+            }
+            Kind::Stream => {
+                let client = socket(mode.family, SocketType::STREAM)?;
+                start(&client, &target)?;
+                let server = eventually(|| accept_with(&ends.of(mode.family).0, SocketFlags::CLOEXEC))?;
+                eventually(|| write(&client, b"!"))?;
+                ioctl_fionbio(&client, false)?;
+                // It ends when the receiver's socket does.
+                std::thread::spawn(move || {
+                    let block = vec![0; BLOCK];
+                    while write(&client, &block).is_ok() {}
+                });
+                for _ in 0..WARM as usize / AHEAD {
+                    stream(&server, &mut traffic.buffer)?;
+                }
+                traffic.receiver = Some(server);
             }
         }
         Ok(traffic)
@@ -263,6 +296,9 @@ impl<'a> Traffic<'a> {
                 Ok(BATCH as f64)
             }
             (Kind::Bulk, Some((client, Some(server)))) => bulk(client, server, &mut self.buffer),
+            (Kind::Stream, _) => {
+                stream(self.receiver.as_ref().expect("made at the beginning"), &mut self.buffer)
+            }
             (Kind::Udp | Kind::Bulk, _) => unreachable!("made at the beginning"),
         }
     }
@@ -288,13 +324,33 @@ fn exchange(client: &OwnedFd, target: &SocketAddr, listener: &OwnedFd) -> Result
     if end == 0 { Ok(1.0) } else { Err(Errno::PROTO) }
 }
 
+/// What does not fill a segment is joined to the next write, as with any sender that is ahead.
 fn bulk(client: &impl AsFd, server: &impl AsFd, buffer: &mut [u8]) -> Result<f64> {
-    let sent = eventually(|| write(client, buffer))?;
+    let mut sent = 0;
+    for _ in 0..AHEAD {
+        match write(client, buffer) {
+            Ok(bytes) => sent += bytes,
+            Err(Errno::AGAIN) => break,
+            Err(other) => return Err(other),
+        }
+    }
     let mut received = 0;
     while received < sent {
         received += eventually(|| recv(server, &mut *buffer, RecvFlags::empty()))?.1;
     }
-    Ok(received as f64 / 65_536.0)
+    Ok(received as f64 / BLOCK as f64)
+}
+
+/// Reads as much as a sender on another thread sends meanwhile.
+fn stream(server: &impl AsFd, buffer: &mut [u8]) -> Result<f64> {
+    let mut received = 0;
+    while received < AHEAD * BLOCK {
+        match recv(server, &mut *buffer, RecvFlags::empty())?.1 {
+            0 => return Err(Errno::PIPE),
+            bytes => received += bytes,
+        }
+    }
+    Ok(received as f64 / BLOCK as f64)
 }
 
 /// An answer is there as soon as it was asked for; now and then another thread of the kernel brings it.

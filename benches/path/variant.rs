@@ -25,6 +25,7 @@ enum Rules {
     Empty,
     Picoseg(usize, Measured),
     Linear(usize),
+    Least(usize),
     Reference(usize, Measured),
     Iptables(Backend, usize),
     Firewalld(usize),
@@ -58,6 +59,7 @@ impl Variant {
             "prefix" => Rules::Picoseg(count(), Measured::Prefix),
             "ingress" => Rules::Picoseg(count(), Measured::Ingress),
             "linear" => Rules::Linear(count()),
+            "least" => Rules::Least(count()),
             "reference" => Rules::Reference(count(), Measured::Exact),
             "reference-prefix" => Rules::Reference(count(), Measured::Prefix),
             "iptables-legacy" => Rules::Iptables(Backend::Legacy, count()),
@@ -84,6 +86,7 @@ impl Variant {
             Rules::Opensnitch(_) => mode.is_by_the_wall() && mode.is_governed(),
             Rules::Picoseg(_, Measured::Prefix)
             | Rules::Linear(_)
+            | Rules::Least(_)
             | Rules::Reference(..)
             | Rules::Iptables(..)
             | Rules::Firewalld(_)
@@ -104,6 +107,7 @@ impl Variant {
                 Ok(InForce { _table: Some(table), _daemons: vec![] })
             }
             Rules::Linear(count) => nft(&shapes::linear(*count, cgroup)),
+            Rules::Least(count) => nft(&shapes::least(*count, cgroup)),
             Rules::Reference(count, measured) => nft(&shapes::reference(*count, *measured, cgroup)),
             Rules::Iptables(backend, count) => shapes::iptables(*backend, *count, cgroup),
             Rules::Firewalld(count) => peers::firewalld(*count),

@@ -61,7 +61,7 @@ fn key(address: IpAddr) -> (Family, u128) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use proptest::prelude::*;
 
@@ -85,10 +85,10 @@ mod tests {
             );
             let (service, found) =
                 config::parse_service("s.toml".as_ref(), &name, &text, &|_| None, &settings);
-            (name, service.unwrap_or_else(|| panic!("{found:?}")))
+            (name, Arc::new(service.unwrap_or_else(|| panic!("{found:?}"))))
         };
         let mut world = World::new(settings.clone(), now);
-        let services: BTreeMap<_, _> = endpoints.enumerate().map(service).collect();
+        let services = endpoints.enumerate().map(service).collect();
         world.apply(settings, services, now);
         world
     }
