@@ -50,6 +50,7 @@ pub use counts::{
 pub use exact::{Classes, fits as is_exact, follows_time};
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
+pub use shared::DETAILS_TIMEOUT;
 pub use who::{declaration as who_declaration, notes as who_notes};
 pub use windows::CUT_GRACE;
 

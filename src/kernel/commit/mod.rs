@@ -260,7 +260,8 @@ impl Table {
         }
     }
 
-    fn protects(&self) -> bool {
+    /// True when nobody else can write to the table, and it outlasts its owner.
+    pub fn protects(&self) -> bool {
         self.protect && self.features.persist
     }
 
