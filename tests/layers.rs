@@ -18,7 +18,7 @@ const CORE: [(&str, &[&str]); 14] = [
     ("compile", &["model", "ranges", "ruleset", "schedule"]),
     ("owners", &["compile", "model", "ranges", "schedule"]),
     ("explain", &["compile", "model", "schedule"]),
-    ("reconcile", &["compile", "model", "names", "ruleset", "schedule"]),
+    ("reconcile", &["compile", "model", "names", "owners", "ruleset", "schedule"]),
 ];
 
 /// The helper runs with more rights than the rest: it is made of little.

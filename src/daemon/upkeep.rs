@@ -27,7 +27,7 @@ impl Upkeep {
         }
         self.minutes += 1;
         let now = engine.now();
-        if self.minutes % NOTE == 0
+        if self.minutes.is_multiple_of(NOTE)
             && let Err(error) = engine.keeper.store().note_time(now, &clock::reading()).await
         {
             engine.store_broke(error.to_string());

@@ -224,7 +224,7 @@ impl World {
         singles: BTreeSet<Prefix>,
         moved: &BTreeSet<ServiceName>,
         before: &Self,
-        (listing, governed): (&dyn Fn(Prefix) -> Vec<ServiceName>, &dyn Fn(IpAddr, IpAddr) -> bool),
+        (listing, governed): (Lists<'_>, Governed<'_>),
         part: &mut Part,
     ) -> Option<()> {
         for single in singles {
@@ -242,6 +242,12 @@ impl World {
         Some(())
     }
 }
+
+/// Who lists an address by itself.
+type Lists<'a> = &'a dyn Fn(Prefix) -> Vec<ServiceName>;
+
+/// Whether anything is governed, from one address to another.
+type Governed<'a> = &'a dyn Fn(IpAddr, IpAddr) -> bool;
 
 /// The addresses that a service lists otherwise than before; `None` when it differs in more than single addresses.
 fn changed_addresses(before: &Service, now: &Service) -> Option<BTreeSet<Prefix>> {
