@@ -216,7 +216,7 @@ impl Engine {
         next.forget_unused_subjects();
         let hosts = next.forget_unused_hosts();
         let world = self.world.clone();
-        let table = self.put_in_force(next, &BTreeSet::new())?;
+        let table = self.put_files_in_force(next, &outcome)?;
         self.unwritten_hosts.extend(hosts);
         self.hosts.set(self.world.hosts().cloned().collect());
         let accepted = self.accept(&loaded);

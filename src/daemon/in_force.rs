@@ -16,6 +16,15 @@ use crate::reconcile::World;
 use crate::resolvers;
 use crate::ruleset::{Chain, Part, Ruleset};
 
+/// What putting a part in force did.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Put {
+    /// Anything in the table is another.
+    pub changes: bool,
+    /// So is more than what follows the time.
+    pub lasts: bool,
+}
+
 impl Engine {
     pub(super) fn put_in_force(
         &mut self,
@@ -68,10 +77,16 @@ impl Engine {
         Ok(changed)
     }
 
-    pub(super) fn put_part_in_force(&mut self, next: World, mut part: Part) -> Result<bool, CommitError> {
+    pub(super) fn put_part_in_force(&mut self, next: World, part: Part) -> Result<bool, CommitError> {
+        self.put_part(next, part).map(|put| put.changes)
+    }
+
+    pub(super) fn put_part(&mut self, next: World, mut part: Part) -> Result<Put, CommitError> {
         self.keep_part_counts(&mut part);
         let changeset = plan::plan_part(&self.in_force, &part);
-        let changed = changeset.is_some();
+        let lasts =
+            changeset.as_ref().is_some_and(|changeset| changeset.outlasts_time(&compile::follows_time));
+        let put = Put { changes: changeset.is_some(), lasts };
         match changeset.map(|changeset| self.commit(changeset)) {
             Some(Err(CommitError::Vanished { .. })) => {
                 let digest = Digest::begin(&next);
@@ -79,7 +94,7 @@ impl Engine {
                 self.replace(&mut wanted)?;
                 self.take(next);
                 self.adopt(wanted, digest, true);
-                return Ok(true);
+                return Ok(Put { changes: true, lasts: true });
             }
             committed => committed.transpose().map(|_| ())?,
         }
@@ -89,7 +104,7 @@ impl Engine {
         if has_classes {
             self.world.number_classes(&self.in_force);
         }
-        Ok(changed)
+        Ok(put)
     }
 
     pub(super) fn take(&mut self, next: World) {

@@ -61,6 +61,7 @@ mod early;
 mod engine;
 mod extension;
 mod fallback;
+mod filed;
 mod findings;
 mod flows;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use imbl::ordmap::DiffItem;
+
 use super::World;
 use crate::compile;
 use crate::model::{Policy, Prefix, Service, ServiceName, Subject};
@@ -62,6 +64,18 @@ impl World {
             compile::Changed { before: &former, places: &places, is_alone: &is_alone, governed: &governed };
         let in_use = |set: &str| self.may_open_by(set);
         compile::files_part(&self.input(&now), &changed, &in_use, in_force)
+    }
+
+    /// True when a subject that others than these services name, or a segment, is somewhere else than in the world before.
+    pub fn moves_others(&self, before: &Self, names: &BTreeSet<ServiceName>) -> bool {
+        let mut moved = before.resolution.diff(&self.resolution).map(|item| match item {
+            DiffItem::Add(subject, _) | DiffItem::Remove(subject, _) => subject,
+            DiffItem::Update { new: (subject, _), .. } => subject,
+        });
+        moved.any(|subject| {
+            self.enclosures.names(subject)
+                || self.index.with_subject(subject).any(|service| !names.contains(service))
+        })
     }
 
     /// True when a service governs what it governed in the world before, by the same file.
