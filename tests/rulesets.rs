@@ -37,7 +37,7 @@ fn compiled(schedules: Vec<PathBuf>) -> Ruleset {
     // Twice, as at the second start: what was just put in force is not closing.
     for (name, service) in &loaded.services {
         assert!(world.standing(name).is_none());
-        world.remember(service.clone().into(), Default::default(), false);
+        world.remember(service.clone(), Default::default(), false);
     }
     world.apply(loaded.settings, loaded.services, at());
     world.enclose(loaded.segments);

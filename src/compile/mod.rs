@@ -1,16 +1,16 @@
 //! Compiles services into the wanted table: total and deterministic.
 //!
-//! A packet's way: loopback and fail-safe leave, then what no /16 (IPv6: /32) with anything governed contains
-//! (`governed4`). Then the remote address, protocol and port are looked up: `egress4` and `ingress4` hold single
-//! addresses and ports, `egress4-net` and `ingress4-net` ranges. Each leads by *jump* to a chain of one policy,
-//! which asks for the time (`open-DIGEST`: the wall clock lies in a window, whose element also expires by elapsed
-//! time) and then for the process, accepts or returns. What comes back is refused: by address to the service that
-//! owns it, there by time to a reason, whose chain counts, logs and refuses.
+//! A packet's way: what no /16 (IPv6: /32) with anything governed contains leaves after one lookup (`governed4`). What is
+//! open right now for a single address and port is accepted after one more ([`exact`]: most services, by far). Then
+//! loopback and the fail-safe leave, and the rest is judged: services that are told by elements alone by their classes, all
+//! others by maps from remote address, protocol and port to chains, of single addresses (`egress4`, `ingress4`) and of
+//! ranges (`egress4-net`, `ingress4-net`). Each element there leads by *jump* to a chain of one policy, which asks for the
+//! time (`open-DIGEST`: the wall clock lies in a window, whose element also expires by elapsed time) and then for the
+//! process, accepts or returns. What comes back is refused: by address to the class or the service that owns it, there by time
+//! to a reason, whose chain counts, logs and refuses.
 //!
-//! Rejected: the cgroup as part of the big maps' key. It is one lookup less, but a restarted unit would then
-//! replace an element for each of its endpoints; here it replaces the rules of its policies' chains. A window is an
-//! element of a set and not a rule, so that opening and closing are the kernel's alone and each window expires by
-//! elapsed time as well. Services with the same timetable share the set, because the kernel keeps the sets of a
+//! A window is an element of a set and not a rule, so that opening and closing are the kernel's alone and each window expires
+//! by elapsed time as well. Services with the same timetable share the set, because the kernel keeps the sets of a
 //! table in a list.
 
 mod accounts;
@@ -217,8 +217,8 @@ pub fn enclosures(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
     nests::add_part(input, &governing(input, input.services, &NONE), in_force, part);
 }
 
-/// Returns what of the wanted table follows where this subject is; `before`: where it was. The input needs no other
-/// services than those that name it.
+/// Adds what of the wanted table follows where this subject is; `before`: where it was. The input needs no other
+/// services than those that name it. [`finish_subjects`] comes behind the last one.
 pub fn subject_part(
     input: &Input<'_>,
     (subject, before): (&Subject, &[Place]),
@@ -235,9 +235,11 @@ pub fn subject_part(
             grants::add_policy_chains(input, &governing, policy, &mut part.wanted);
         }
     }
-    if input.services.iter().any(|standing| exact::is_in(in_force, standing.service)) {
-        exact::finish(input, in_force, part);
-    }
+}
+
+/// Completes what [`subject_part`] added for all subjects that moved.
+pub fn finish_subjects(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
+    exact::finish(input, in_force, part);
 }
 
 /// Adds the sets of what these segments allow, which follow the addresses of names. The input needs no services.

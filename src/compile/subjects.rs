@@ -1,8 +1,8 @@
 //! Subjects as rules ask for them: by the ids that their cgroups have right now.
 //!
-//! A restarted unit has another id, and the chains of its policies are sent again. Rejected: a set of ids for each
-//! subject. The kernel keeps the sets of a table in a list and walks it for every mention: with 10,000 sets a load
-//! took half a minute. Rejected: the ids in the keys of the big maps; see the header of this module.
+//! A restarted unit has another id, and the chains of its policies are sent again; of services that are told by elements
+//! alone, the elements ([`super::exact`]). Rejected: a set of ids for each subject. The kernel keeps the sets of a table in a
+//! list and walks it for every mention: with 10,000 sets a load took half a minute.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -268,6 +268,24 @@ proptest! {
     }
 }
 
+/// The first leaves a depth where the second arrives, in one change.
+#[test]
+fn units_that_change_places_are_one_change() {
+    let settings = Settings::default();
+    let texts = [(EXACT, 0, 61, 0, false), (EXACT, 0, 61, 3, false)];
+    let services: Vec<_> =
+        texts.iter().enumerate().map(|(index, one)| service(index, &text(*one), &settings)).collect();
+    let mut world = World::new(settings.clone(), at(0));
+    world.apply(settings, services.into_iter().collect(), at(0));
+    let (in_force, owners) = (world.compile(), Owners::new(&world.standings()));
+    let mut host = Host { world, owners, in_force };
+    for moves in [vec![(0, 3 * 2)], vec![(0, 3 * 2 + 4), (3, 3 * 4)]] {
+        host.world.number_classes(&host.in_force);
+        host.happen(Event::Moves(moves));
+        assert_eq!(plan::plan(&host.in_force, &host.world.compile(), &BTreeSet::new()), None);
+    }
+}
+
 /// A service with these minutes as its lifetime, in its world, before it began.
 fn pending(from: i64, to: i64) -> (World, Services, ServiceName) {
     let settings = Settings::default();

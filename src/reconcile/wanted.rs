@@ -39,6 +39,7 @@ impl World {
                 &mut part,
             );
         }
+        compile::finish_subjects(&self.input(&[]), in_force, &mut part);
         part
     }
 
