@@ -8,7 +8,7 @@ pub mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ruleset::{Chain, Element, Hook, Key, Part, Rule, Ruleset, Set, SetKind};
+use crate::ruleset::{Chain, Element, Elements, Hook, Key, Part, Rule, Ruleset, Set, SetKind};
 use repair::Stranger;
 
 /// What one transaction does, in an order that the kernel accepts.
@@ -89,7 +89,7 @@ pub enum Step {
     /// Removes all rules of a chain.
     FlushChain(String),
     AddRule(String, Rule),
-    AddElements(String, Set, Vec<(Key, Element)>),
+    AddElements(String, Set, Elements),
     DeleteChain(String),
     DeleteSet(String),
     DeleteCounter(String),
@@ -175,12 +175,12 @@ pub fn replace(found: &Inventory, held: &BTreeMap<String, Set>, wanted: &Ruleset
 /// The kernel tells how much longer an element lives, not when it closes. The key of a window does: an element that
 /// has the same ends closes at the same time. Other elements that expire are put in anew.
 fn aged(held: &Set, wanted: &Set) -> Set {
-    let mut aged = held.clone();
-    for (key, element) in &mut aged.elements {
+    let aged = |(key, element): (&Key, &Element)| {
         let same = wanted.elements.get(key).filter(|wanted| held.interval && wanted.last == element.last);
-        element.closes_at = same.and_then(|wanted| wanted.closes_at);
-    }
-    aged
+        let closes_at = same.and_then(|wanted| wanted.closes_at);
+        (key.clone(), Element { closes_at, ..element.clone() })
+    };
+    Set { elements: held.elements.iter().map(aged).collect(), ..held.declaration() }
 }
 
 fn is_dynamic(set: &Set) -> bool {
@@ -252,9 +252,8 @@ impl Draft {
     fn add_set(&mut self, name: &str, set: &Set) {
         let declaration = set.declaration();
         self.add_objects.push(Step::AddSet(name.to_owned(), declaration.clone()));
-        let elements: Vec<_> = set.elements.iter().map(|(k, e)| (k.clone(), e.clone())).collect();
-        if !elements.is_empty() {
-            self.add_elements.push(Step::AddElements(name.to_owned(), declaration, elements));
+        if !set.elements.is_empty() {
+            self.add_elements.push(Step::AddElements(name.to_owned(), declaration, set.elements.clone()));
         }
     }
 
@@ -270,7 +269,7 @@ impl Draft {
             .map(|(key, element)| (key.clone(), element.last.clone()))
             .collect();
         let removed: BTreeSet<_> = gone.iter().map(|(key, _)| key).collect();
-        let added: Vec<_> = new
+        let added: Elements = new
             .elements
             .iter()
             .filter(|(key, _)| !old.elements.contains_key(key) || removed.contains(key))
@@ -286,7 +285,7 @@ impl Draft {
     }
 
     fn some_elements(&mut self, name: &str, set: &Set, elements: &BTreeMap<Key, Option<Element>>) {
-        let (mut added, mut gone) = (Vec::new(), Vec::new());
+        let (mut added, mut gone) = (Elements::default(), Vec::new());
         for (key, wanted) in elements {
             let held = set.elements.get(key);
             if let (Some(held), Some(wanted)) = (held, wanted)
@@ -403,7 +402,7 @@ mod tests {
         let steps = changes.unwrap().steps;
         assert_eq!(steps.len(), 2);
         assert!(matches!(&steps[0], Step::DeleteElements(_, _, gone) if gone == &[(key(1), None)]));
-        assert!(matches!(&steps[1], Step::AddElements(_, _, new) if new.len() == 1 && new[0].0 == key(3)));
+        assert!(matches!(&steps[1], Step::AddElements(_, _, new) if new.keys().eq([&key(3)])));
     }
 
     #[test]

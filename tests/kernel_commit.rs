@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use chrono::{TimeDelta, Utc};
 use nix::sched::{CloneFlags, unshare};
 use picoseg::kernel::commit::{CommitError, Table};
-use picoseg::model::{Family, PortRange, Time};
+use picoseg::model::{Family, PortRange, Prefix, Time};
 use picoseg::plan::{Changeset, Step};
 use picoseg::ruleset::{
     Account, Chain, Element, Field, Hook, Key, Load, Rule, Ruleset, Set, Side, Statement, Verdict, protocol,
@@ -107,6 +107,11 @@ fn jump(chain: &str) -> Option<Verdict> {
 fn address4(text: &str) -> Key {
     let number = u32::from(text.parse::<std::net::Ipv4Addr>().unwrap());
     Key::builder().address(Family::V4, number.into()).build()
+}
+
+fn network(text: &str) -> Key {
+    let prefix = Prefix::single(text.parse().unwrap());
+    Key::builder().network(prefix.family(), prefix.first()).build()
 }
 
 fn address6(text: &str) -> Key {
@@ -207,6 +212,14 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
     let (other, other_last) = wide([10, 0, 8, 0], (443, 443));
     let sets = [
         ("gate4", with_elements(Set::plain(&[v4]), [(address4("10.0.0.0"), plain())])),
+        (
+            "roughly4",
+            with_elements(Set::plain(&[Field::Network(Family::V4)]), [(network("10.0.0.0"), plain())]),
+        ),
+        (
+            "roughly6",
+            with_elements(Set::plain(&[Field::Network(Family::V6)]), [(network("fd04:2::"), plain())]),
+        ),
         ("gate6", with_elements(Set::plain(&[v6]), [(address6("fd04:2::"), plain())])),
         (
             "protocols",
@@ -444,8 +457,8 @@ fn every_match() -> Vec<Vec<Statement>> {
         vec![Arriving, drop()],
         vec![lookup(&[to4], "gate4"), drop()],
         vec![Lookup { key: vec![to4], set: "gate4".into(), negated: true }, drop()],
-        vec![lookup(&[Load::Network(Family::V4, Destination)], "gate4"), drop()],
-        vec![lookup(&[Load::Network(Family::V6, Source)], "gate6"), drop()],
+        vec![lookup(&[Load::Network(Family::V4, Destination)], "roughly4"), drop()],
+        vec![lookup(&[Load::Network(Family::V6, Source)], "roughly6"), drop()],
         vec![lookup(&[from6], "gate6"), HopLimit(255), drop()],
         vec![lookup(&[Load::Protocol], "protocols"), drop()],
         vec![lookup(&[Load::Port(Source)], "ports"), drop()],
@@ -678,7 +691,7 @@ fn many_grants(count: u32) -> Vec<(Key, Element)> {
 }
 
 fn add_grants(set: &Set, elements: Vec<(Key, Element)>) -> Step {
-    Step::AddElements("grants4".into(), set.clone(), elements)
+    Step::AddElements("grants4".into(), set.clone(), elements.into())
 }
 
 #[test]
@@ -699,7 +712,7 @@ fn a_bad_step_at_the_end_of_a_megabyte_changes_nothing_and_is_named() {
         let mut bad = good();
         let elements =
             [to("10.0.0.1", jump("there")), to("10.0.0.2", jump("there")), to("10.0.0.3", jump("nowhere"))];
-        bad.push(Step::AddElements("guard".into(), guard.clone(), elements.to_vec()));
+        bad.push(Step::AddElements("guard".into(), guard.clone(), elements.to_vec().into()));
         bad.push(Step::AddRule("there".into(), vec![Statement::Verdict(Verdict::Accept)].into()));
         bad.push(Step::AddRule("there".into(), vec![Statement::Count("absent".into())].into()));
         let error = table.commit(&changeset(bad), &Utc::now).unwrap_err();
@@ -818,11 +831,11 @@ fn replacement(base: &Ruleset) -> Changeset {
             vec![lookup(&[Load::Port(Side::Destination)], "extra"), Statement::Verdict(Verdict::Accept)]
                 .into(),
         ),
-        Step::AddElements("nets4".into(), set("nets4"), vec![(address4("10.0.0.0"), new)]),
+        Step::AddElements("nets4".into(), set("nets4"), [(address4("10.0.0.0"), new)].into()),
         Step::AddElements(
             "extra".into(),
             Set::plain(&[Field::Port]),
-            vec![(Key::builder().port(443).build(), Element::default())],
+            [(Key::builder().port(443).build(), Element::default())].into(),
         ),
         Step::DeleteChain("svc-old".into()),
         Step::DeleteCounter("passed".into()),
@@ -1028,7 +1041,7 @@ fn a_window_is_armed_again_for_longer_and_for_shorter_in_one_transaction() {
                     window_set(),
                     vec![(key.clone(), element.last.clone())],
                 ),
-                Step::AddElements("windows".into(), window_set(), vec![(key, element)]),
+                Step::AddElements("windows".into(), window_set(), [(key, element)].into()),
             ]);
             table.commit(&step, &Utc::now).unwrap();
             assert_eq!(table.verify(&step, &Utc::now).unwrap(), []);
@@ -1061,12 +1074,12 @@ fn a_window_that_is_over_goes_without_its_neighbours() {
             let new = short(Utc::now());
             let step = changeset(vec![
                 Step::DeleteElements("windows".into(), window_set(), vec![(old.0, old.1.last)]),
-                Step::AddElements("windows".into(), window_set(), vec![new.clone()]),
+                Step::AddElements("windows".into(), window_set(), [new.clone()].into()),
             ]);
             table.commit(&step, &Utc::now).unwrap();
             assert_eq!(table.verify(&step, &Utc::now).unwrap(), []);
             let both =
-                changeset(vec![Step::AddElements("windows".into(), window_set(), vec![later.clone()])]);
+                changeset(vec![Step::AddElements("windows".into(), window_set(), [later.clone()].into())]);
             // Only whether it is there: how late its timeout began is known of the last commit only.
             let differences = table.verify(&both, &Utc::now).unwrap();
             assert!(differences.iter().all(|d| !d.to_string().contains("missing")), "{}", listing());
@@ -1099,7 +1112,7 @@ fn elements_of_every_layout_are_armed_again_while_they_live_and_afterwards() {
                 comment: Some("again".into()),
             };
             let add = |milliseconds| {
-                Step::AddElements(name.clone(), set.clone(), vec![(key.clone(), element(milliseconds))])
+                Step::AddElements(name.clone(), set.clone(), [(key.clone(), element(milliseconds))].into())
             };
             let delete =
                 || Step::DeleteElements(name.clone(), set.clone(), vec![(key.clone(), last.clone())]);
@@ -1191,7 +1204,11 @@ fn adjacent_windows_live_and_die_apart() {
         let (key, element) = windows[1].clone();
         let back = changeset(vec![
             Step::DeleteElements("windows".into(), window_set(), vec![(key, element.last)]),
-            Step::AddElements("windows".into(), window_set(), vec![windows[0].clone(), windows[2].clone()]),
+            Step::AddElements(
+                "windows".into(),
+                window_set(),
+                [windows[0].clone(), windows[2].clone()].into(),
+            ),
         ]);
         table.commit(&back, &Utc::now).unwrap();
         assert_eq!(table.verify(&back, &Utc::now).unwrap(), []);

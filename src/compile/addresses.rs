@@ -49,7 +49,7 @@ pub fn add(input: &Input<'_>, listing: &Listing<'_>, governed: bool, part: &mut 
     }
     part.wanted.chains.extend(now.chains);
     part.wanted.counters.extend(now.counters);
-    add_gate(listing.single, governed, part);
+    add_gate(listing.single, &|_, _| governed, part);
     true
 }
 
@@ -80,11 +80,14 @@ fn elements(input: &Input<'_>, services: &[Standing<'_>], single: Prefix) -> Opt
     Some(ruleset)
 }
 
-fn add_gate(single: Prefix, governed: bool, part: &mut Part) {
+/// Adds whether the network of an address is governed, as `governed` says from its first address to its last.
+pub fn add_gate(single: Prefix, governed: &dyn Fn(IpAddr, IpAddr) -> bool, part: &mut Part) {
     let Some(address) = single.address() else { return };
-    let first = Prefix::single(network(address).0);
-    let key = Key::builder().address(first.family(), first.first()).build();
+    let (first, last) = network(address);
+    let is_governed = governed(first, last);
+    let first = Prefix::single(first);
+    let key = Key::builder().network(first.family(), first.first()).build();
     let family: Family = single.family();
     let gate = part.elements.entry(format!("governed{}", names::digit(family))).or_default();
-    gate.insert(key, governed.then(Element::default));
+    gate.insert(key, is_governed.then(Element::default));
 }

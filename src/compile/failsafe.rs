@@ -1,11 +1,11 @@
 //! Local ports that stay reachable whatever the schedules say, except for addresses that a service lists for that
 //! very port: there its schedule rules.
 
-use super::shared::{accept, back, chain, jump, lookup};
+use super::shared::{Rule, accept, back, chain, flags_other_than_first, jump, lookup};
 use super::{Input, names};
 use crate::model::{Direction, Family, Policy, Port, PortRange, Protocol, Settings};
 use crate::ranges;
-use crate::ruleset::{Element, Field, Key, Load, Ruleset, Set, Side, Statement, protocol, tcp};
+use crate::ruleset::{Element, Field, Key, Load, Ruleset, Set, Side, Statement, protocol};
 
 pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
     for family in Family::ALL {
@@ -26,26 +26,25 @@ pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
         }
         chain(ruleset, name, rules);
     }
-    add_to_base_chain(input, ruleset, "input", Side::Destination);
-    add_to_base_chain(input, ruleset, "output", Side::Source);
 }
 
-/// After the loopback rule, before the gate.
-fn add_to_base_chain(input: &Input<'_>, ruleset: &mut Ruleset, base: &str, side: Side) {
-    let Some(base) = ruleset.chains.get_mut(base) else { return };
-    for port in &input.settings.failsafe.ports {
-        let Some(number) = transport(port) else { continue };
-        let mut rule = vec![Statement::Port { protocol: number, side, range: port.range }];
+/// The rules that let fail-safe packets of a way through.
+pub fn rules(settings: &Settings, way: Direction) -> Vec<Rule> {
+    let (side, then) = match way {
+        Direction::Egress => (Side::Source, "failsafe-out"),
+        Direction::Ingress => (Side::Destination, "failsafe-in"),
+    };
+    let numbered = settings.failsafe.ports.iter().filter_map(|port| Some((transport(port)?, port.range)));
+    let rule = |(number, range)| {
+        let mut rule = vec![Statement::Port { protocol: number, side, range }];
         // A process that binds to the port must not connect out from it.
         if side == Side::Source && number == protocol::TCP {
-            rule.push(Statement::TcpFlags { mask: tcp::SYN | tcp::ACK, value: tcp::SYN, negated: true });
+            rule.push(flags_other_than_first());
         }
-        rule.push(match side {
-            Side::Destination => jump("failsafe-in"),
-            Side::Source => jump("failsafe-out"),
-        });
-        base.rules.insert(1, rule.into());
-    }
+        rule.push(jump(then));
+        rule
+    };
+    numbered.map(rule).collect()
 }
 
 /// True when a policy has ports that the fail-safe keeps reachable.

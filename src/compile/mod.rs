@@ -47,9 +47,10 @@ pub use counts::{
     COUNT_SIZE, COUNT_TIMEOUT, Charged, CountSets, Half, count_sets, of_service_counter, service_counter,
     service_counters,
 };
-pub use exact::{Classes, follows_time};
+pub use exact::{Classes, fits as is_exact, follows_time};
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
+pub use shared::DETAILS_TIMEOUT;
 pub use who::{declaration as who_declaration, notes as who_notes};
 pub use windows::CUT_GRACE;
 
@@ -235,7 +236,7 @@ pub fn subject_part(
         }
     }
     if input.services.iter().any(|standing| exact::is_in(in_force, standing.service)) {
-        exact::finish(input.now, in_force, part);
+        exact::finish(input, in_force, part);
     }
 }
 
@@ -273,7 +274,10 @@ pub fn service_part(
         refusal::add_chains_of(input, governing, holds, &mut part.wanted);
     }
     let exact: Vec<_> = services.iter().filter(|governing| governing.exact).collect();
-    exact::add_services(input, &exact, holds, in_force, &mut part);
+    let places = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
+    let former = exact.iter().map(|governing| governing.standing.service).collect();
+    let former = exact::Former { services: former, places: &places };
+    exact::add_services(input, &former, &exact, holds, in_force, &mut part);
     for group in ties {
         refusal::add_tie(input, &governing(input, group, &NONE), holds, &mut part.wanted);
     }
@@ -283,11 +287,65 @@ pub fn service_part(
             counters.filter(|counter| !part.wanted.counters.contains(*counter)).cloned().collect();
         part.gone_counters.extend(unused);
     }
-    let asked: BTreeSet<String> = exact::open_sets(in_force, &part).map(|set| set.to_string()).collect();
-    part.gone.retain(|set| !asked.contains(set));
-    exact::finish(input.now, in_force, &mut part);
-    windows::add_closing(input, in_force, &mut part);
+    finish(input, in_force, &mut part);
     part
+}
+
+/// Completes a part with what follows from all services together.
+fn finish(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
+    let asked: BTreeSet<String> = exact::open_sets(in_force, part).map(|set| set.to_string()).collect();
+    part.gone.retain(|set| !asked.contains(set));
+    exact::finish(input, in_force, part);
+    windows::add_closing(input, in_force, part);
+}
+
+/// Services whose files came, changed or went.
+pub struct Changed<'a> {
+    /// As they were, if they governed.
+    pub before: &'a [Standing<'a>],
+    /// Where subjects were.
+    pub places: &'a dyn Fn(&Subject) -> &'a [Place],
+    /// True when a service lists its addresses alone, now.
+    pub is_alone: &'a dyn Fn(&Service) -> bool,
+    /// Says whether anything is governed from one address to another, now.
+    pub governed: &'a dyn Fn(IpAddr, IpAddr) -> bool,
+}
+
+/// Returns what of the wanted table follows from the files of the input's services, all of which are among `changed`; `None`
+/// when that takes more than elements of shared sets.
+pub fn files_part(
+    input: &Input<'_>,
+    changed: &Changed<'_>,
+    in_use: &dyn Fn(&str) -> bool,
+    in_force: &Ruleset,
+) -> Option<Part> {
+    let before: Vec<&Service> = changed.before.iter().map(|standing| standing.service).collect();
+    let alone = |service: &Service| {
+        exact::fits(service)
+            && (changed.is_alone)(service)
+            && !service.policies.iter().any(|policy| failsafe::shares(input.settings, policy))
+    };
+    let now: Vec<&Service> = input.services.iter().map(|standing| standing.service).collect();
+    if !before.iter().all(|service| exact::is_in(in_force, service))
+        || !now.iter().all(|service| alone(service))
+    {
+        return None;
+    }
+    let mut part = Part::new(&input.settings.enforcement.table);
+    let services = governing(input, input.services, &|_| true);
+    for governing in &services {
+        windows::add_sets_of(input, governing, &mut part.wanted);
+    }
+    let asked = before.iter().chain(&now).flat_map(|service| opening_sets(service));
+    part.gone.extend(asked.filter(|set| !in_use(set) && in_force.sets.contains_key(set)));
+    let exact: Vec<_> = services.iter().collect();
+    for prefix in before.iter().chain(&now).flat_map(|service| service.prefixes()) {
+        addresses::add_gate(prefix, changed.governed, &mut part);
+    }
+    let former = exact::Former { services: before, places: changed.places };
+    exact::add_services(input, &former, &exact, fresh::is_in(in_force), in_force, &mut part);
+    finish(input, in_force, &mut part);
+    Some(part)
 }
 
 impl Standing<'_> {

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::anywhere::{self, Anywhere, Road};
-use super::shared::{Rule, accept, chain, dispatch, goto, jump};
+use super::shared::{Rule, accept, chain, dispatch, goto, jump, loopback, unjudged};
 use super::{Governing, Input, behind, fresh, names, segments};
 use crate::model::{Direction, Segment, Subject};
 use crate::ruleset::{Element, Field, Key, Load, Part, Ruleset, Set, Statement, Verdict};
@@ -83,12 +83,14 @@ fn hook(input: &Input<'_>, ruleset: &mut Ruleset) {
                 *rule = returning.into();
             }
         }
+        let unjudged = unjudged(input.settings, way);
         if strict {
-            // Behind the fail-safe, which stays first: in front of the two gates.
-            base.rules.retain(|rule| rule.first() != Some(&loopback(way)));
-            let at = base.rules.len().saturating_sub(2);
-            base.rules.insert(at, vec![loopback(way), accept()].into());
-            base.rules.insert(at, vec![loopback(way), jump(subjects_chain(way))].into());
+            // Behind the fail-safe, which stays first.
+            let first = unjudged.into_iter().skip(1);
+            let judged = [vec![loopback(way), jump(subjects_chain(way))], vec![loopback(way), accept()]];
+            base.rules.splice(0..0, first.chain(judged).map(Into::into));
+        } else {
+            base.rules.extend(unjudged.into_iter().map(Into::into));
         }
         base.rules.push(vec![goto(subjects_chain(way))].into());
     }
@@ -241,11 +243,4 @@ fn target(
     }
     chain(ruleset, name.clone(), rules);
     name
-}
-
-fn loopback(way: Direction) -> Statement {
-    match way {
-        Direction::Egress => Statement::LeavesByLoopback,
-        Direction::Ingress => Statement::ArrivesByLoopback,
-    }
 }

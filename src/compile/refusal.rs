@@ -66,7 +66,7 @@ fn add_gate(services: &[Governing<'_>], family: Family, ruleset: &mut Ruleset) {
         .flat_map(|prefix| (prefix.first() >> host_bits)..=(prefix.last() >> host_bits))
         .collect();
     if let Some(set) = ruleset.sets.get_mut(&format!("governed{}", names::digit(family))) {
-        let key = |network: u128| Key::builder().address(family, network << host_bits).build();
+        let key = |network: u128| Key::builder().network(family, network << host_bits).build();
         set.elements.extend(networks.into_iter().map(|network| (key(network), Element::default())));
     }
 }

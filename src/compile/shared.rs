@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::counts::{self, Charged, CountSets, DYNAMIC_SIZE};
 use super::flows::flow;
-use super::{Input, exact, fresh, names, who, windows};
-use crate::model::{Direction, Family, Reason, Refusal};
+use super::{Input, exact, failsafe, fresh, names, who, windows};
+use crate::model::{Direction, Family, Reason, Refusal, Settings};
 use crate::ruleset::{Chain, Field, Hook, Load, Name, Ruleset, Set, Side, Statement, Verdict, protocol, tcp};
 
 /// How long an answer to a datagram may take.
@@ -112,7 +112,7 @@ pub fn add_maps(family: Family, ruleset: &mut Ruleset) {
     let digit = names::digit(family);
     let endpoint = [Field::Address(family), Field::Protocol, Field::Port];
     let address = [Field::Address(family)];
-    ruleset.sets.insert(format!("governed{digit}"), Set::plain(&address));
+    ruleset.sets.insert(format!("governed{digit}"), Set::plain(&[Field::Network(family)]));
     for direction in Direction::ALL {
         ruleset.sets.insert(format!("{direction}{digit}"), Set::verdicts(&endpoint));
         ruleset.sets.insert(format!("{direction}{digit}-net"), Set::verdicts(&endpoint).with_intervals());
@@ -147,7 +147,7 @@ fn add_counting(ruleset: &mut Ruleset) {
     }
 }
 
-/// Ungoverned traffic leaves after one lookup of its network. Our own resets to local sockets travel over lo.
+/// Ungoverned traffic leaves after one lookup of its network. What comes first costs every packet of the host.
 fn add_base_chains(input: &Input<'_>, ruleset: &mut Ruleset) {
     let gate = |family, side, then: Statement| {
         vec![lookup(&[Load::Network(family, side)], format!("governed{}", names::digit(family))), then]
@@ -160,12 +160,8 @@ fn add_base_chains(input: &Input<'_>, ruleset: &mut Ruleset) {
     let way = |side, name: &str| -> Vec<Rule> {
         Family::ALL.map(|family| gate(family, side, goto(format!("{name}{}", names::digit(family))))).into()
     };
-    let mut output = vec![vec![Statement::LeavesByLoopback, accept()]];
-    output.extend(way(Side::Destination, "out"));
-    add("output", Hook::Output, output);
-    let mut input_rules = vec![vec![Statement::ArrivesByLoopback, accept()]];
-    input_rules.extend(way(Side::Source, "in"));
-    add("input", Hook::Input, input_rules);
+    add("output", Hook::Output, way(Side::Destination, "out"));
+    add("input", Hook::Input, way(Side::Source, "in"));
     let forward = Family::ALL
         .into_iter()
         .flat_map(|family| {
@@ -179,19 +175,36 @@ fn add_base_chains(input: &Input<'_>, ruleset: &mut Ruleset) {
     add("forward", Hook::Forward, forward);
 }
 
+/// What nobody judges: loopback, over which our own resets come to local sockets, and the fail-safe.
+pub fn unjudged(settings: &Settings, way: Direction) -> Vec<Rule> {
+    let mut rules = vec![vec![loopback(way), accept()]];
+    rules.extend(failsafe::rules(settings, way));
+    rules
+}
+
+pub fn loopback(way: Direction) -> Statement {
+    match way {
+        Direction::Egress => Statement::LeavesByLoopback,
+        Direction::Ingress => Statement::ArrivesByLoopback,
+    }
+}
+
 fn add_dispatch(input: &Input<'_>, family: Family, ruleset: &mut Ruleset) {
     let digit = names::digit(family);
     add_lookups(family, "", &|direction, _| names::endpoints(direction, family), ruleset);
-    for way in ["out", "in"] {
-        chain(ruleset, format!("{way}{digit}"), judging(way, family));
+    for way in Direction::ALL {
+        chain(ruleset, format!("{}{digit}", names::way(way)), judging(input.settings, way, family));
     }
     add_refusal_dispatch(input, family, ruleset);
 }
 
 /// What is not known to be open is asked for, and refused if nothing admits it.
-pub fn judging(way: &str, family: Family) -> Vec<Rule> {
-    let digit = names::digit(family);
-    vec![vec![jump(format!("grants-{way}{digit}"))], vec![goto(format!("refuse-{way}{digit}"))]]
+pub fn judging(settings: &Settings, way: Direction, family: Family) -> Vec<Rule> {
+    let (digit, way_name) = (names::digit(family), names::way(way));
+    let mut rules = unjudged(settings, way);
+    rules.push(vec![jump(format!("grants-{way_name}{digit}"))]);
+    rules.push(vec![goto(format!("refuse-{way_name}{digit}"))]);
+    rules
 }
 
 /// Adds the chains `grants-WAY` and `answers-WAY` behind a prefix. `endpoints` names the map of a direction's policies

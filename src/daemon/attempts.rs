@@ -74,6 +74,9 @@ pub enum Next {
 /// From the loss of counters until the log records of what they had counted are here.
 const ORPHANED: Duration = Duration::from_secs(2);
 
+/// Seconds that a log record takes at most, and the rounding of [`Books::now`].
+const DELIVERY: u32 = 2;
+
 /// How long a quiet target is remembered.
 const QUIET: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 
@@ -107,6 +110,11 @@ impl Attempts {
         self.whois.ask(table);
     }
 
+    /// Nothing was refused until the records came that were read just now: what left its set before that came back as another.
+    pub fn was_silent(&mut self) {
+        self.read_at = self.read_at.max(self.books.now().saturating_sub(DELIVERY));
+    }
+
     fn explain(&mut self, table: &mut Table, now: Time) {
         for seen in self.whois.take() {
             // Taken back where there is no room for it.
@@ -118,6 +126,11 @@ impl Attempts {
     /// True between two rounds.
     pub fn is_idle(&self) -> bool {
         matches!(self.stage, Stage::Idle)
+    }
+
+    /// True while it waits for the log records of what lost counters had counted.
+    pub fn is_bereft(&self) -> bool {
+        self.bereft.is_some()
     }
 
     /// One step of a round. Writes nothing while the store does not work, and stays where it is.

@@ -22,12 +22,17 @@ const LATEST: Duration = Duration::from_secs(2);
 const REST: u32 = 10;
 
 /// Between two looks at the counters when nothing is refused: the log record that tells may be limited away.
-const QUIET: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
+pub const QUIET: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
 
 /// How long a stop takes at most to write down what was counted last.
 const LAST: Duration = Duration::from_secs(5);
 
 impl Engine {
+    /// True when something waits for the counts to be read: sets and counters that are to go, or records of what nobody counted.
+    pub fn wants_counts(&self) -> bool {
+        !self.retiring.is_empty() || !self.retiring_counters.is_empty() || self.attempts.is_bereft()
+    }
+
     /// Does a step of reading and writing counts. Returns when to do the next one, and whether everything is on record.
     pub async fn count(&mut self) -> (Duration, bool) {
         if self.store_error.is_some() {

@@ -319,8 +319,10 @@ impl Engine {
         match needed {
             true => {
                 let namespaces = self.subjects.namespaces();
+                // First what somebody waits for, and what has a proof.
+                let proofs = teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await;
                 isolation::sweep(&self.world, &self.hierarchy).await;
-                teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await
+                proofs
             }
             false => Proofs::new(),
         }

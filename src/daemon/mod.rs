@@ -27,6 +27,7 @@
 //! | `tally` | pure: kernel counts and log records to rows |
 //! | `whois` | who it was: subjects and processes of records |
 //! | `attempts` | reads counts and records, writes rows |
+//! | `rhythm` | pure: when counts are looked at |
 //! | `journald` | what the journal is told, with fields |
 //! | `notify` | tells a command of new sources after a decommission |
 //! | `closing` | pure: what was in flight at a close, and what came later |
@@ -40,6 +41,7 @@
 //! | `metrics` | what metrics and dashboard are made of |
 //! | `rows` | rows of attempts for the API |
 //! | `retention` | has old attempts removed beside the loop |
+//! | `upkeep` | what is done every few minutes |
 //! | `manager` | the service manager: signs of life, and the socket that it keeps |
 //! | `run` | the loop |
 
@@ -82,6 +84,7 @@ mod recall;
 mod record;
 mod report;
 mod retention;
+mod rhythm;
 mod rows;
 mod run;
 mod sealing;
@@ -93,6 +96,7 @@ mod start;
 mod subjects;
 mod tally;
 mod teardown;
+mod upkeep;
 mod whois;
 
 use std::path::PathBuf;

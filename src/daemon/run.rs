@@ -9,40 +9,48 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::engine::Engine;
 use super::manager::{self, Watchdog};
-use super::retention::Retention;
+use super::names::Heard;
+use super::rhythm::Rhythm;
 use super::settle::Settling;
 use super::start::{self, StartError};
-use super::{Options as Arguments, answer, counts, metrics as measured, record};
+use super::upkeep::Upkeep;
+use super::{Options as Arguments, answer, metrics as measured, record};
 use crate::api::ask::{Ask, Asked};
 use crate::api::server;
 use crate::files::SettingsFile;
+use crate::kernel::beat::Beat;
 use crate::kernel::clock::{self, ClockWatch, Tick};
 use crate::kernel::nflog::{Options, Reader};
 use crate::kernel::wait::Waiting;
 use crate::metrics::{self, Scraper};
-use crate::model::{HostName, Time};
-use crate::names::News;
+use crate::model::Time;
 use crate::store::LedgerKind;
 
 /// Requests that may wait for the loop.
 const WAITING: usize = 64;
 
-/// How often the latest time is remembered, old attempts go, and a broken store is tried again.
-const UPKEEP: Duration = Duration::from_secs(60);
+/// How often everything is looked at that something else should have told of; what is due at about that time is done then, too: a
+/// daemon at rest wakes once for all of it.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How often a broken store is tried again.
 const HEAL: Duration = Duration::from_secs(2);
 
-/// How often we look for other resolvers.
-const RESOLVERS: Duration = Duration::from_secs(2);
+/// How often we look whether the table is there where others can write to it.
+const LOOK: Duration = Duration::from_secs(2);
 /// How often answers of name servers are read in one turn, each time sixteen of them.
 const BATCHES: usize = 32;
 
-/// How often names lose what they had for long enough, and what they have is written down.
+/// How soon names lose what they had for long enough, and what they have is written down.
 const AGEING: Duration = Duration::from_secs(2);
 
 /// The inputs of the loop that have a file descriptor.
 struct Inputs {
     clock: Waiting<ClockWatch>,
+    minute: Waiting<Beat>,
     log: Option<Waiting<Reader>>,
+    /// Whether records can be read.
+    log_tells: bool,
     answers: Option<Waiting<Reader>>,
     hangup: Signal,
     terminate: Signal,
@@ -80,7 +88,8 @@ pub async fn run(options: &Arguments) -> Result<(), StartError> {
 fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
     let failed = |what| move |source| StartError::Io { what, source };
     let clock = ClockWatch::new().and_then(Waiting::new).map_err(failed("watch the wall clock"))?;
-    let log = match Reader::open(engine.world.settings().attempts.log_group) {
+    let minute = Beat::every(MINUTE).and_then(Waiting::new).map_err(failed("wait for a minute"))?;
+    let log: Option<Waiting<Reader>> = match Reader::open(engine.world.settings().attempts.log_group) {
         Ok(reader) => Some(Waiting::new(reader).map_err(failed("wait for log records"))?),
         Err(error) => {
             tracing::error!(%error, "attempts are counted without details");
@@ -102,6 +111,8 @@ fn inputs(engine: &mut Engine) -> Result<Inputs, StartError> {
     let signal = |kind| signal(kind).map_err(failed("wait for signals"));
     Ok(Inputs {
         clock,
+        minute,
+        log_tells: log.is_some(),
         log,
         answers,
         hangup: signal(SignalKind::hangup())?,
@@ -118,7 +129,7 @@ enum Woken {
     /// An opening ended by elapsed time.
     Elapsed(Time),
     Subjects,
-    Names(Vec<(HostName, News)>),
+    Hosts(Heard),
     Ageing,
     /// Processes were answered by name servers.
     Answers,
@@ -132,12 +143,41 @@ enum Woken {
     Hangup,
     Stop,
     Counts,
-    Upkeep,
+    Minute,
     Heal,
-    Resolvers,
+    Look,
     Seal,
     /// Time for a sign of life.
     Watched,
+}
+
+impl Woken {
+    /// What names have, and who asks for them, may be different afterwards. Also after a change of files or of the time.
+    fn may_touch_names(&self) -> bool {
+        match self {
+            Self::Clock
+            | Self::Elapsed(_)
+            | Self::Hosts(Heard::Names(_))
+            | Self::Answers
+            | Self::Asked(_)
+            | Self::Unconfirmed
+            | Self::Hangup
+            | Self::Heal => true,
+            Self::Rules
+            | Self::Subjects
+            | Self::Ageing
+            | Self::Log
+            | Self::Measured(_)
+            | Self::Settling
+            | Self::Stop
+            | Self::Counts
+            | Self::Minute
+            | Self::Hosts(Heard::Resolvers)
+            | Self::Look
+            | Self::Seal
+            | Self::Watched => false,
+        }
+    }
 }
 
 async fn turn(
@@ -147,20 +187,18 @@ async fn turn(
     mut measuring: mpsc::Receiver<metrics::facts::Ask>,
     settings: &SettingsFile,
 ) {
-    // Nothing was to be read when it was last looked.
-    let (mut counts_at, mut quiet) = (Instant::now(), false);
+    let mut rhythm = Rhythm::new(Instant::now().into());
     let mut settling = Settling::default();
     let mut watchdog = Watchdog::start();
     let mut seal_at = Instant::now();
-    let mut retention = Retention::default();
-    let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
+    let mut upkeep = Upkeep::default();
     let mut heal = interval_at(Instant::now() + HEAL, HEAL);
-    let mut resolvers = interval_at(Instant::now() + RESOLVERS, RESOLVERS);
-    resolvers.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut ageing = interval_at(Instant::now() + AGEING, AGEING);
-    ageing.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval_at(Instant::now() + LOOK, LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let shared = !engine.table.protects();
+    // `None`: nothing is due within a minute.
+    let mut ageing_at = Some(Instant::now() + AGEING);
     loop {
         watchdog.turned();
         engine.heal_table().await;
@@ -171,7 +209,10 @@ async fn turn(
         let confirmation_due = engine.confirmation_due();
         let elapsed = engine.elapsed_deadline();
         if let Some(due) = engine.closing_due() {
-            counts_at = counts_at.min(due.into());
+            rhythm.by(due);
+        }
+        if engine.wants_counts() {
+            rhythm.wanted(Instant::now().into());
         }
         let woken = tokio::select! {
             biased;
@@ -181,23 +222,27 @@ async fn turn(
             () = engine.drift.changed() => Woken::Rules,
             () = logged(&mut inputs.answers) => Woken::Answers,
             () = engine.subjects.changed() => Woken::Subjects,
-            news = engine.hosts.next() => Woken::Names(news),
+            heard = engine.hosts.next() => Woken::Hosts(heard),
             at = reached(elapsed) => Woken::Elapsed(at),
             _ = inputs.hangup.recv() => Woken::Hangup,
             Some(asked) = asked.recv() => Woken::Asked(asked),
             Some(ask) = measuring.recv() => Woken::Measured(ask),
             () = passed(confirmation_due) => Woken::Unconfirmed,
             () = settling.due() => Woken::Settling,
-            () = sleep_until(counts_at) => Woken::Counts,
+            () = at(rhythm.due().map(Instant::from)) => Woken::Counts,
             () = logged(&mut inputs.log) => Woken::Log,
-            _ = ageing.tick() => Woken::Ageing,
+            () = at(ageing_at) => Woken::Ageing,
             _ = heal.tick(), if engine.store_error.is_some() => Woken::Heal,
-            _ = upkeep.tick() => Woken::Upkeep,
-            _ = resolvers.tick() => Woken::Resolvers,
+            _ = look.tick(), if shared => Woken::Look,
+            _ = inputs.minute.readable() => Woken::Minute,
             () = sleep_until(seal_at), if engine.store_error.is_none() => Woken::Seal,
             () = watchdog.due() => Woken::Watched,
         };
         engine.drift.awake();
+        if woken.may_touch_names() {
+            let soon = Instant::now() + AGEING;
+            ageing_at = Some(ageing_at.map_or(soon, |at| at.min(soon)));
+        }
         match woken {
             Woken::Stop => return,
             Woken::Watched => {}
@@ -206,42 +251,49 @@ async fn turn(
             Woken::Clock => on_clock(engine, inputs).await,
             Woken::Elapsed(at) => tick(engine, at, false).await,
             Woken::Subjects => on_subjects(engine),
-            Woken::Names(news) => engine.on_names(&news).await,
+            Woken::Hosts(Heard::Names(news)) => engine.on_names(&news).await,
+            Woken::Hosts(Heard::Resolvers) => on_resolvers(engine),
             Woken::Answers => on_answers(engine, inputs).await,
-            Woken::Ageing => {
-                on_answers(engine, inputs).await;
-                engine.on_ageing().await;
-            }
+            Woken::Ageing => ageing_at = on_ageing(engine, inputs).await,
             Woken::Hangup => reload(engine, settings).await,
             Woken::Asked(Asked { ask: Ask::Settle(place), reply }) => {
                 settling.add(place, reply);
                 look_at_subjects(engine);
             }
-            Woken::Asked(asked) => answer::reply(engine, asked, settings).await,
-            Woken::Measured(ask) => measured::tell(engine, ask),
+            Woken::Asked(asked) => {
+                rhythm.wanted(Instant::now().into());
+                answer::reply(engine, asked, settings).await;
+            }
+            Woken::Measured(ask) => {
+                rhythm.wanted(Instant::now().into());
+                measured::tell(engine, ask);
+            }
             // Looked at above, whatever woke the loop.
             Woken::Unconfirmed => {}
             Woken::Settling => look_at_subjects(engine),
             Woken::Log => {
                 on_log(engine, inputs);
-                if quiet {
-                    quiet = false;
-                    counts_at = counts_at.min(Instant::now() + counts::SOON);
+                if rhythm.logged(Instant::now().into()) {
+                    engine.attempts.was_silent();
                 }
             }
             Woken::Counts => {
                 // Records explain what is put on record now.
                 on_log(engine, inputs);
-                let after;
-                (after, quiet) = engine.count().await;
-                counts_at = Instant::now() + after;
+                let (after, quiet) = engine.count().await;
+                rhythm.looked(Instant::now().into(), after, quiet, inputs.log_tells);
             }
             Woken::Heal => engine.heal().await,
-            Woken::Upkeep => on_upkeep(engine, &mut retention).await,
-            Woken::Resolvers => {
-                engine.look_for_drift();
+            Woken::Minute => {
+                inputs.minute.get_mut().went_off();
+                rhythm.wanted(Instant::now().into());
                 on_resolvers(engine);
+                engine.hosts.look();
+                engine.look_for_drift();
+                ageing_at = on_ageing(engine, inputs).await;
+                upkeep.minute(engine).await;
             }
+            Woken::Look => engine.look_for_drift(),
             Woken::Seal => seal_at = Instant::now() + engine.seal().await,
         }
     }
@@ -253,6 +305,14 @@ async fn logged(log: &mut Option<Waiting<Reader>>) {
             // An error shows again when the reader is read.
             let _ = reader.readable().await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// Never without an instant.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
     }
 }
@@ -313,7 +373,7 @@ fn on_subjects(engine: &mut Engine) {
 }
 
 /// Reads what has happened to subjects, also what failed before.
-fn look_at_subjects(engine: &mut Engine) {
+pub(super) fn look_at_subjects(engine: &mut Engine) {
     on_subjects(engine);
     if let Err(error) = engine.catch_up() {
         tracing::error!(%error, "a subject's new place is not in the table: its grants stay refused, its segment does not hold it yet");
@@ -329,6 +389,7 @@ async fn reload(engine: &mut Engine, settings: &SettingsFile) {
 fn on_log(engine: &mut Engine, inputs: &mut Inputs) {
     let Some(reader) = inputs.log.as_mut().map(Waiting::get_mut) else { return };
     let mut records = Vec::new();
+    inputs.log_tells = true;
     loop {
         match reader.read_batch(&mut records) {
             Ok(batch) => {
@@ -341,6 +402,7 @@ fn on_log(engine: &mut Engine, inputs: &mut Inputs) {
             }
             Err(error) => {
                 tracing::error!(%error, "cannot read log records");
+                inputs.log_tells = false;
                 return;
             }
         }
@@ -364,18 +426,15 @@ async fn on_answers(engine: &mut Engine, inputs: &mut Inputs) {
     engine.on_answers(&records).await;
 }
 
-async fn on_upkeep(engine: &mut Engine, retention: &mut Retention) {
-    look_at_subjects(engine);
-    if engine.store_error.is_some() {
-        return;
-    }
-    let now = engine.world.now().max(clock::now());
-    let retain = engine.world.settings().attempts.retain;
-    if let Err(error) = engine.keeper.store().note_time(now, &clock::reading()).await {
-        engine.store_broke(error.to_string());
-        return;
-    }
-    retention.begin(engine.keeper.store(), now - retain);
+/// Returns when to come again, if that is before the next minute.
+async fn on_ageing(engine: &mut Engine, inputs: &mut Inputs) -> Option<Instant> {
+    on_answers(engine, inputs).await;
+    engine.on_ageing().await;
+    let left = match engine.unwritten_hosts.is_empty() {
+        true => (engine.world.ageing_due()? - engine.now()).to_std().unwrap_or_default(),
+        false => Duration::ZERO,
+    };
+    (left < MINUTE).then(|| Instant::now() + left.max(AGEING))
 }
 
 fn on_resolvers(engine: &mut Engine) {

@@ -95,8 +95,7 @@ fn elements(
 ) -> Result<HashMap<Packed, Element>, CommitError> {
     let kind = SetKind::Dynamic { size: 0, timeout: None, counted: true };
     let fields = sets.fields(half);
-    let declaration =
-        Set { fields, kind, interval: false, expires: false, elements: std::collections::BTreeMap::new() };
+    let declaration = Set { fields, kind, interval: false, expires: false, elements: Default::default() };
     let set = match half {
         Half::Hosts => &sets.hosts,
         Half::Ports => &sets.ports,

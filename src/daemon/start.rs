@@ -344,9 +344,9 @@ fn weaker(table: &Table, settings: &Settings) -> Vec<String> {
 impl Engine {
     /// Tears down what ended while no daemon ran, and records the start.
     async fn started(&mut self, outcome: &Outcome, fell_back: Option<&Note>, stepped: Option<Time>) {
-        super::isolation::sweep(&self.world, &self.hierarchy).await;
         let namespaces = self.subjects.namespaces();
         let proofs = super::teardown::sweep(&self.world, &self.owners, &self.hierarchy, &namespaces).await;
+        super::isolation::sweep(&self.world, &self.hierarchy).await;
         self.watch_decommissions(outcome);
         let head = json!({ "version": env!("CARGO_PKG_VERSION"), "config_error": self.config_error });
         let now = self.world.now();

@@ -3,11 +3,12 @@
 //! The kernel refuses by itself from the close on. For two seconds it drops outgoing segments silently, so that the
 //! resets that come with destroying a socket reach the provider before our own refusal kills the socket quietly.
 
+mod concerned;
+mod paths;
 pub mod through;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::api::body::Teardown;
@@ -19,6 +20,9 @@ use crate::kernel::sockets::{self, Socket, SocketTable, TcpState, TimeWait};
 use crate::model::{Direction, Mode, Policy, Protocol, Service, ServiceName, Subject};
 use crate::owners::Owners;
 use crate::reconcile::World;
+use concerned::Concerned;
+use paths::Paths;
+pub use paths::cgroup_paths;
 
 /// The longest that a teardown looks for what is left. An order returns within two seconds.
 pub const LIMIT: Duration = Duration::from_millis(1200);
@@ -39,18 +43,30 @@ pub async fn sweep(
 ) -> Proofs {
     let mut proofs = Proofs::new();
     let mut containers = through::open(namespaces);
-    let deadline = Instant::now() + LIMIT;
+    let (began, mut looks) = (Instant::now(), 0);
     loop {
         let mut left = round(world, owners, hierarchy, &mut proofs);
         left.extend(through::round(world, owners, &mut containers, &mut proofs));
-        let done = left.is_empty() || Instant::now() >= deadline;
+        looks += 1;
+        let done = left.is_empty() || began.elapsed() >= LIMIT;
         if done {
             for (service, residue) in left {
                 proofs.entry(service).or_default().residue.push(residue);
             }
+            tell(&proofs, looks, began);
             return proofs;
         }
-        tokio::time::sleep(PAUSE).await;
+        // What was destroyed is gone at once: the first look after it is the proof, as a rule.
+        if looks > 1 {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+fn tell(proofs: &Proofs, looks: u32, began: Instant) {
+    let closed: u64 = proofs.values().map(|proof| proof.sockets_closed).sum();
+    if closed > 0 {
+        tracing::info!(sockets = closed, looks, took_ms = began.elapsed().as_millis(), "connections cut");
     }
 }
 
@@ -107,33 +123,34 @@ pub fn doomed(
     let services = world.standings();
     let governs_anywhere =
         services.iter().any(|standing| standing.service.policies.iter().any(Policy::is_any));
-    let mut paths = None;
     // Between two addresses of this host packets travel over lo, which is not governed.
     let ours: HashSet<IpAddr> = sockets.iter().map(|socket| socket.local.ip()).collect();
-    sockets
-        .into_iter()
-        .filter(|socket| is_connected(socket) && !ours.contains(&socket.remote.ip()))
-        .filter(|socket| {
-            let known = governs_anywhere && socket.cgroup.is_some();
-            known || owners.is_listed(socket.remote.ip())
-        })
-        .filter_map(|socket| {
-            let paths = paths.get_or_insert_with(|| cgroup_paths(hierarchy.mount()));
-            let path = socket.cgroup.and_then(|id| paths.get(&id)).map(String::as_str);
-            // A half-open connection has no cgroup yet: any grant for its endpoint may be the one.
-            let is = |subject: &Subject| socket.cgroup.is_none() || is_subject(world, subject, &socket, path);
-            let packets = packets(&socket);
-            let kept = packets.iter().any(|packet| explain::failsafe(world.settings(), &services, packet));
-            if kept || is_admitted(world, &services, &packets, &is) {
-                return None;
-            }
-            let service = match owners.owner(&services, socket.remote.ip(), world.now()) {
-                Some(owner) => services.get(owner.index)?.service,
-                None => refused_anywhere(world, &services, &packets, &socket, path)?.service,
-            };
-            is_enforced(world, service).then(|| (service.name.clone(), socket))
-        })
-        .collect()
+    let is_governed = |socket: &Socket| {
+        let known = governs_anywhere && socket.cgroup.is_some();
+        is_connected(socket)
+            && !ours.contains(&socket.remote.ip())
+            && (known || owners.is_listed(socket.remote.ip()))
+    };
+    let governed: Vec<Socket> = sockets.into_iter().filter(is_governed).collect();
+    let concerned = Concerned::new(&services, governed.iter().map(|socket| socket.remote.ip()));
+    let mut paths = Paths::new(hierarchy.mount(), world, concerned.services());
+    let mut whose = |socket: &Socket| {
+        let about = concerned.about(socket.remote.ip());
+        let path = socket.cgroup.and_then(|id| paths.get(id));
+        // A half-open connection has no cgroup yet: any grant for its endpoint may be the one.
+        let is = |subject: &Subject| socket.cgroup.is_none() || is_subject(world, subject, socket, path);
+        let packets = packets(socket);
+        let kept = packets.iter().any(|packet| explain::failsafe(world.settings(), about, packet));
+        if kept || is_admitted(world, about, &packets, &is) {
+            return None;
+        }
+        let service = match owners.owner(&services, socket.remote.ip(), world.now()) {
+            Some(owner) => services.get(owner.index)?.service,
+            None => refused_anywhere(world, about, &packets, socket, path)?.service,
+        };
+        is_enforced(world, service).then(|| service.name.clone())
+    };
+    governed.into_iter().filter_map(|socket| Some((whose(&socket)?, socket))).collect()
 }
 
 fn is_admitted(
@@ -207,26 +224,4 @@ pub fn is_subject(world: &World, subject: &Subject, socket: &Socket, path: Optio
             Place::Group(_) => true,
             Place::Address(_) | Place::Former(_) => false,
         })
-}
-
-/// Every cgroup's path, as nft names it, by id.
-pub fn cgroup_paths(mount: &Path) -> HashMap<u64, String> {
-    use std::os::unix::fs::MetadataExt;
-    let base = Path::new("/sys/fs/cgroup");
-    let mut paths = HashMap::new();
-    let mut directories = vec![mount.to_owned()];
-    while let Some(directory) = directories.pop() {
-        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
-        for entry in entries.flatten() {
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            let path = entry.path();
-            if let (Ok(metadata), Ok(name)) = (entry.metadata(), path.strip_prefix(base)) {
-                paths.insert(metadata.ino(), name.to_string_lossy().into_owned());
-            }
-            directories.push(path);
-        }
-    }
-    paths
 }

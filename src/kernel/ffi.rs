@@ -88,7 +88,6 @@ setters!(Table, u32 nftnl_table_set_u32, str nftnl_table_set_str);
 setters!(Chain, u32 nftnl_chain_set_u32, str nftnl_chain_set_str);
 setters!(Rule, str nftnl_rule_set_str);
 setters!(Set, u32 nftnl_set_set_u32, u64 nftnl_set_set_u64, str nftnl_set_set_str);
-setters!(Element, u32 nftnl_set_elem_set_u32, u64 nftnl_set_elem_set_u64, str nftnl_set_elem_set_str);
 setters!(Flowtable, str nftnl_flowtable_set_str);
 setters!(Object, u32 nftnl_obj_set_u32, str nftnl_obj_set_str);
 setters!(Expression, u32 nftnl_expr_set_u32, u64 nftnl_expr_set_u64, str nftnl_expr_set_str);
@@ -406,6 +405,13 @@ impl Messages {
             std::slice::from_raw_parts(buffer.cast::<u8>(), length)
         };
         self.bytes.extend_from_slice(written);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self.sequence += 1;
+    }
+
+    /// Adds a message that `write` appends, with this number, aligned and padded as all are.
+    pub fn add_written(&mut self, write: impl FnOnce(&mut Vec<u8>, u32)) {
+        write(&mut self.bytes, self.sequence);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self.sequence += 1;
     }

@@ -14,12 +14,15 @@
 //! | [`fanotify`] | holds executions of marked files |
 //! | [`accounts`] | the numbers of users and groups |
 //! | [`clock`] | the wall clock, and when it is stepped |
+//! | [`beat`] | a timer that goes off again and again |
+//! | [`file_watch`] | when files may have another content |
 //! | [`unprivileged`] | runs programs without capabilities |
 //! | [`wait`] | waits for these readers in the daemon's loop |
 //!
 //! Deliberately absent: any decision. The core says what is wanted; nothing here knows a service or a schedule.
 
 pub mod accounts;
+pub mod beat;
 pub mod cgroups;
 pub mod clock;
 pub mod commit;
@@ -27,6 +30,7 @@ pub mod conntrack;
 pub mod containers;
 pub mod fanotify;
 mod ffi;
+pub mod file_watch;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 pub mod holders;

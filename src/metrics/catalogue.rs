@@ -101,7 +101,7 @@ metrics! {
     DRIFT_LAST: Gauge, "drift_last_timestamp", SECONDS, [], "When that was last seen; no sample when never.";
     CLOCK_STEPS: Counter, "clock_steps", None, [], "How often the wall clock was stepped, since the daemon started.";
     STORE_LAST_SYNC: Gauge, "store_last_sync_timestamp", SECONDS, [],
-        "When the store last had decisions on the disk; every minute while it works.";
+        "When the store last had decisions on the disk; every five minutes while it works.";
     LEDGER_HEAD_SEQ: Gauge, "ledger_head_seq", None, [], "The number of the ledger's last entry.";
     LEDGER_HEAD: Gauge, "ledger_head_timestamp", SECONDS, [], "When the ledger's last entry was made.";
     UNRESOLVED_SUBJECTS: Gauge, "unresolved_subjects", None, [],

@@ -145,11 +145,17 @@ impl Name {
 
     /// True when [`Name::pass`] changes something.
     pub fn is_due(&self, now: Time) -> bool {
-        let is_due = |held: &Held| match held.left {
-            Some(left) => left.kept_until.is_some_and(|until| until <= now),
-            None => !held.resolved && held.learned_until.is_none_or(|until| until <= now),
+        self.due().is_some_and(|due| due <= now)
+    }
+
+    /// When [`Name::pass`] next changes something.
+    pub fn due(&self) -> Option<Time> {
+        let due = |held: &Held| match held.left {
+            Some(left) => left.kept_until,
+            None if held.resolved => None,
+            None => Some(held.learned_until.unwrap_or(Time::MIN_UTC)),
         };
-        self.addresses.values().any(is_due)
+        self.addresses.values().filter_map(due).min()
     }
 
     /// Addresses whose grace is over, and that somebody may still be connected to.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Changeset, Draft, Step};
-use crate::ruleset::{Element, Key, Name, Ruleset, Set, SetKind, Statement, Verdict};
+use crate::ruleset::{Element, Elements, Key, Name, Ruleset, Set, SetKind, Statement, Verdict};
 
 /// Where the kernel's table differs from the one in force.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -188,14 +188,14 @@ impl Draft {
                     self.add_elements.push(Step::AddElements(
                         name.to_owned(),
                         set.declaration(),
-                        lost.clone(),
+                        lost.clone().into(),
                     ));
                 }
             }
             (SetDamage::Elements { wrong, missing }, Some(set)) => {
                 self.delete_wrong(name, set, wrong);
                 let elements = set.elements.iter().filter(|(key, _)| missing.contains(*key));
-                let elements: Vec<_> =
+                let elements: Elements =
                     elements.map(|(key, element)| (key.clone(), element.clone())).collect();
                 if !elements.is_empty() {
                     self.add_elements.push(Step::AddElements(name.to_owned(), set.declaration(), elements));

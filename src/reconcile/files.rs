@@ -21,10 +21,14 @@ impl World {
         owners: &Owners,
         in_force: &Ruleset,
     ) -> Option<Part> {
+        if let Some(part) = self.compile_exact(names, before, owners, in_force) {
+            return Some(part);
+        }
         let mut singles = BTreeSet::new();
         for name in names.iter().filter(|name| !self.governs_as(before, name)) {
             for service in [before.governing(name), self.governing(name)].into_iter().flatten() {
-                if !is_plain(service) || !self.keeps_openings(before, service) {
+                // Others may be told by elements alone now, or not any more.
+                if compile::is_exact(service) || !is_plain(service) || !self.keeps_openings(before, service) {
                     return None;
                 }
                 singles.extend(service.prefixes());
@@ -38,6 +42,26 @@ impl World {
         let gone = former.into_keys().filter(|name| !part.wanted.chains.contains_key(name));
         part.gone_chains = gone.filter(|chain| !is_led_to(chain, in_force)).collect();
         Some(part)
+    }
+
+    /// The same where all of them are told by elements alone, before and now.
+    fn compile_exact(
+        &self,
+        names: &BTreeSet<ServiceName>,
+        before: &Self,
+        owners: &Owners,
+        in_force: &Ruleset,
+    ) -> Option<Part> {
+        let former = before.standings_of(names);
+        let now = self.standings_of(names);
+        let is_alone =
+            |service: &Service| service.prefixes().all(|prefix| owners.listing(prefix).nth(1).is_none());
+        let places = |subject: &Subject| before.places(subject);
+        let governed = |first, last| owners.is_any_between(first, last);
+        let changed =
+            compile::Changed { before: &former, places: &places, is_alone: &is_alone, governed: &governed };
+        let in_use = |set: &str| self.may_open_by(set);
+        compile::files_part(&self.input(&now), &changed, &in_use, in_force)
     }
 
     /// True when a service governs what it governed in the world before, by the same file.

@@ -96,6 +96,12 @@ impl World {
         changed
     }
 
+    /// When [`World::age_hosts`] next changes something.
+    pub fn ageing_due(&self) -> Option<Time> {
+        let names = self.all_hosts().into_iter().filter_map(|host| self.names.get(host));
+        names.filter_map(|name| name.due()).min()
+    }
+
     /// The addresses that the next [`World::age_hosts`] at this time would drop if nobody uses them.
     pub fn leaving(&self, now: Time) -> BTreeSet<IpAddr> {
         let names = self.all_hosts().into_iter().filter_map(|host| self.names.get(host));

@@ -2,20 +2,33 @@
 //!
 //! Every field begins on a multiple of 4 bytes and is padded with zeros, as `nft_payload` and `nft_lookup` do it.
 
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Field;
 use crate::model::{Family, Time};
 
-/// A key as the kernel compares it. Orders by its bytes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Box<[u8]>);
+/// A key as the kernel compares it. Orders by its bytes. Most are short and need no memory of their own.
+#[derive(Clone)]
+pub struct Key(Bytes);
+
+/// As many as fit beside the length and the mark in three words: cgroup, IPv4 address, protocol and port.
+const SHORT: usize = 22;
+
+#[derive(Clone)]
+enum Bytes {
+    Short { length: u8, bytes: [u8; SHORT] },
+    Long(Box<[u8]>),
+}
 
 /// One field of a key, decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value {
     Cgroup(u64),
     Address(IpAddr),
+    Network(u32),
     Protocol(u8),
     Port(u16),
     /// Nanoseconds since 1970.
@@ -30,16 +43,26 @@ impl Key {
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        let mut short = [0; SHORT];
+        Self(match (short.get_mut(..bytes.len()), u8::try_from(bytes.len())) {
+            (Some(room), Ok(length)) => {
+                room.copy_from_slice(bytes);
+                Bytes::Short { length, bytes: short }
+            }
+            (_, _) => Bytes::Long(bytes.into()),
+        })
     }
 
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Bytes::Short { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or(bytes),
+            Bytes::Long(bytes) => bytes,
+        }
     }
 
     /// The fields' values; `None` when the key is too short for them.
     pub fn decode(&self, fields: &[Field]) -> Option<Vec<Value>> {
-        let mut rest = &*self.0;
+        let mut rest = self.bytes();
         fields
             .iter()
             .map(|field| {
@@ -51,15 +74,47 @@ impl Key {
     }
 }
 
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes().cmp(other.bytes())
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes().hash(state);
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:?})", self.bytes())
+    }
+}
+
 impl Field {
     /// Bytes that the kernel compares.
     pub fn length(self) -> usize {
         match self {
             Self::Cgroup | Self::Time => 8,
-            Self::Address(Family::V4) | Self::Number => 4,
+            Self::Address(Family::V4) | Self::Network(Family::V6) | Self::Number => 4,
             Self::Address(Family::V6) => 16,
             Self::Protocol => 1,
-            Self::Port | Self::EchoId(_) => 2,
+            Self::Network(Family::V4) | Self::Port | Self::EchoId(_) => 2,
         }
     }
 
@@ -82,6 +137,8 @@ fn decode_field(field: Field, bytes: &[u8]) -> Option<Value> {
             let octets: [u8; 16] = exact.try_into().ok()?;
             Value::Address(Ipv6Addr::from(octets).into())
         }
+        Field::Network(Family::V4) => Value::Network(u16::from_be_bytes(exact.try_into().ok()?).into()),
+        Field::Network(Family::V6) => Value::Network(u32::from_be_bytes(exact.try_into().ok()?)),
         Field::Protocol => Value::Protocol(*exact.first()?),
         Field::Port => Value::Port(u16::from_be_bytes(exact.try_into().ok()?)),
         Field::EchoId(_) => Value::EchoId(u16::from_be_bytes(exact.try_into().ok()?)),
@@ -104,6 +161,14 @@ impl KeyBuilder {
             // The model keeps IPv4 numbers in the low 32 bits.
             Family::V4 => self.push(&(number as u32).to_be_bytes()),
             Family::V6 => self.push(&number.to_be_bytes()),
+        }
+    }
+
+    /// The network of an address that is given as a number.
+    pub fn network(self, family: Family, number: u128) -> Self {
+        match family {
+            Family::V4 => self.push(&((number >> 16) as u16).to_be_bytes()),
+            Family::V6 => self.push(&((number >> 96) as u32).to_be_bytes()),
         }
     }
 
@@ -132,7 +197,7 @@ impl KeyBuilder {
     }
 
     pub fn build(self) -> Key {
-        Key(self.0.into_boxed_slice())
+        Key::from_bytes(&self.0)
     }
 
     fn push(mut self, bytes: &[u8]) -> Self {
@@ -162,5 +227,17 @@ mod tests {
             ]
         );
         assert_eq!(key.decode(&[Field::Address(Family::V6), Field::Time]), None);
+    }
+
+    #[test]
+    fn keys_order_by_their_bytes_whether_short_or_long() {
+        let long = [1; SHORT + 1];
+        for bytes in [&[][..], &[2], &[1, 2, 3], &long[..SHORT], &long] {
+            assert_eq!(Key::from_bytes(bytes).bytes(), bytes);
+            for other in [&[][..], &[1], &long[..SHORT], &long] {
+                assert_eq!(Key::from_bytes(bytes).cmp(&Key::from_bytes(other)), bytes.cmp(other));
+            }
+        }
+        assert_eq!(size_of::<Key>(), 24);
     }
 }

@@ -3,6 +3,7 @@
 //! The vocabulary is what our rules need and no more; `print` writes it as nft syntax, `kernel::commit` sends it
 //! as netlink messages. Knows [`crate::model`] only. Deliberately absent: handles, the kernel, time as a clock.
 
+mod elements;
 mod key;
 mod print;
 
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use elements::Elements;
 pub use key::{Key, KeyBuilder, Value};
 
 use crate::model::{Family, PortRange, Time};
@@ -80,8 +82,8 @@ impl Ruleset {
             let Some(set) = self.sets.get_mut(&name) else { continue };
             for (key, element) in elements {
                 match element {
-                    Some(element) => drop(set.elements.insert(key, element)),
-                    None => drop(set.elements.remove(&key)),
+                    Some(element) => set.elements.insert(key, element),
+                    None => set.elements.remove(&key),
                 }
             }
         }
@@ -117,7 +119,7 @@ pub struct Set {
     pub interval: bool,
     /// Elements expire.
     pub expires: bool,
-    pub elements: BTreeMap<Key, Element>,
+    pub elements: Elements,
 }
 
 impl Set {
@@ -134,7 +136,7 @@ impl Set {
     }
 
     fn new(fields: &[Field], kind: SetKind) -> Self {
-        Self { fields: fields.to_vec(), kind, interval: false, expires: false, elements: BTreeMap::new() }
+        Self { fields: fields.to_vec(), kind, interval: false, expires: false, elements: Elements::default() }
     }
 
     pub fn with_intervals(mut self) -> Self {
@@ -149,7 +151,7 @@ impl Set {
 
     /// The same set without its elements.
     pub fn declaration(&self) -> Self {
-        Self { fields: self.fields.clone(), elements: BTreeMap::new(), ..*self }
+        Self { fields: self.fields.clone(), elements: Elements::default(), ..*self }
     }
 
     /// True when both could be the same set in the kernel: all but the elements is equal.
@@ -167,6 +169,8 @@ pub enum Field {
     /// 8 bytes, the host's byte order.
     Cgroup,
     Address(Family),
+    /// The first bits of an address, by which what is governed is told roughly: 16, for IPv6 32.
+    Network(Family),
     /// The number of the transport protocol, 1 byte.
     Protocol,
     Port,
@@ -236,7 +240,7 @@ pub enum Load {
         level: u32,
     },
     Address(Family, Side),
-    /// The network that contains the address: /16 for IPv4, /32 for IPv6.
+    /// The network that contains the address: its first 16 bits, for IPv6 32.
     Network(Family, Side),
     Protocol,
     /// The port at its place in a TCP or UDP header, whatever the protocol is.

@@ -209,11 +209,7 @@ impl<'a> Interpreter<'a> {
             }
             Load::Network(family, side) => {
                 let number = Prefix::single(address(packet, side)).first();
-                let bits = match family {
-                    Family::V4 => 16,
-                    Family::V6 => 96,
-                };
-                same(family).then(|| key.address(family, number >> bits << bits))?
+                same(family).then(|| key.network(family, number))?
             }
             Load::Protocol => key.protocol(packet.protocol),
             Load::Port(side) => (!packet.fragment).then(|| key.port(port(packet, side)))?,

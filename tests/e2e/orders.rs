@@ -129,3 +129,28 @@ fn a_state_in_the_file_is_obeyed() {
         lab.expect_attempts(1, &[("service", state), ("reason", reason)]);
     }
 }
+
+#[test]
+fn three_hundred_connections_take_no_more_looks_than_ten() {
+    let Some(lab) = Lab::new() else { return };
+    let payments = lab.unit("payments");
+    let services = [("few", lab.provider4(0), 10), ("many", lab.provider4(1), 300)];
+    for (name, remote, _) in services {
+        lab.write(name, &schedule(Lifetime::open(), &[egress(&payments, remote, "443/tcp")]));
+    }
+    let daemon = lab.daemon();
+    let (ours, theirs) = (lab.process(&payments), lab.provider());
+    for (name, remote, count) in services {
+        let listener = theirs.listen(at(remote, 443), Manner::Keep);
+        let connect = || {
+            let connection = ours.connect(listener.local()).expect("admitted");
+            (connection, listener.accept().expect("admitted"))
+        };
+        let _connections: Vec<_> = (0..count).map(|_| connect()).collect();
+        lab.picoseg(&["decommission", name, "--reason", "contract ended"]).ok();
+        // One look that finds them, and one that finds nothing.
+        let told = format!("connections cut sockets={count} looks=2");
+        assert!(daemon.said().contains(&told), "{}", daemon.said());
+        assert_eq!(lab.sockets_to(remote), Vec::<String>::new());
+    }
+}

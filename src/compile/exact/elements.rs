@@ -45,6 +45,8 @@ pub fn collect<'a>(
     sets: &mut BTreeMap<String, Placed>,
 ) {
     if let Some(number) = number {
+        // For people: the chains of a class name no service.
+        let name: Arc<str> = service.name.as_str().into();
         for prefix in service.prefixes() {
             let family = prefix.family();
             let key = address(prefix);
@@ -57,7 +59,8 @@ pub fn collect<'a>(
                     Element::default(),
                 );
             }
-            put(sets, ways::address_set(family), || addresses(family), key, Element::default());
+            let element = Element { comment: Some(Arc::clone(&name)), ..Element::default() };
+            put(sets, ways::address_set(family), || addresses(family), key, element);
         }
     }
     if !granted {
@@ -105,9 +108,13 @@ pub fn collect<'a>(
     }
 }
 
-/// Adds the addresses of a service to all sets of digits: for what is to be taken out.
-pub fn of_no_class(service: &Service, in_force: &Ruleset, sets: &mut BTreeMap<String, Placed>) {
+/// Adds the addresses of a service to all sets of addresses: for what is to be taken out.
+pub fn of_any_class(service: &Service, in_force: &Ruleset, sets: &mut BTreeMap<String, Placed>) {
     for family in Family::ALL {
+        let all = ways::address_set(family);
+        for prefix in service.prefixes().filter(|prefix| prefix.family() == family) {
+            put(sets, all.clone(), || addresses(family), address(prefix), Element::default());
+        }
         let prefix = classes::digit_sets(family);
         let names = in_force.sets.range(prefix.clone()..).map(|(name, _)| name);
         for name in names.take_while(|name| name.starts_with(&prefix)) {

@@ -109,12 +109,19 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], holds: bool, ruleset: 
     classes::add_trees(&classes, None, ruleset);
     let within = windows::within(&ruleset.sets, input.now);
     let shapes = [Kind::Now, Kind::Armed].map(|kind| ways::shape(kind, ruleset.sets.keys()));
-    ways::add(&shapes, within, ruleset);
+    ways::add(input.settings, &shapes, within, ruleset);
 }
 
-/// Adds what changes with the state of these services to a part; their endpoints and processes are those in force.
+/// Services as the table in force has them, and where their subjects are in it.
+pub struct Former<'a> {
+    pub services: Vec<&'a Service>,
+    pub places: &'a dyn Fn(&Subject) -> &'a [Place],
+}
+
+/// Adds these services as they are now to a part, in place of what they were.
 pub fn add_services(
     input: &Input<'_>,
+    former: &Former<'_>,
     services: &[&Governing<'_>],
     holds: bool,
     in_force: &Ruleset,
@@ -123,8 +130,13 @@ pub fn add_services(
     let mut classes = Classes::of(in_force);
     let digests: Vec<String> =
         services.iter().map(|governing| classes::digest(input, governing, holds)).collect();
-    let touched: Vec<&Service> = services.iter().map(|governing| governing.standing.service).collect();
-    let mut anew = classes::leave(&mut classes, &touched, &digests, in_force, part);
+    let mut anew = classes::leave(&mut classes, &former.services, &digests, in_force, part);
+    let mut before = BTreeMap::new();
+    for service in &former.services {
+        elements::collect(service, None, true, Some(input.now), former.places, &mut before);
+        elements::of_any_class(service, in_force, &mut before);
+    }
+    let mut wanted = BTreeMap::new();
     for (governing, digest) in services.iter().zip(&digests) {
         let (number, is_new) = classes.number(digest);
         if is_new {
@@ -135,29 +147,15 @@ pub fn add_services(
                 part.gone.remove(&set);
             }
         }
-        add_elements(input, governing, number, in_force, part);
+        let open = set_of(&governing.open, in_force, part).and_then(|set| windows::closes_at(set, input.now));
+        let places = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
+        let granted = governing.shut.is_none();
+        elements::collect(governing.standing.service, Some(number), granted, open, &places, &mut wanted);
     }
     if anew {
         classes::add_trees(&classes, Some(in_force), &mut part.wanted);
         classes::prune_trees(in_force, part);
     }
-}
-
-fn add_elements(
-    input: &Input<'_>,
-    governing: &Governing<'_>,
-    number: u32,
-    in_force: &Ruleset,
-    part: &mut Part,
-) {
-    let service = governing.standing.service;
-    let open = set_of(&governing.open, in_force, part).and_then(|set| windows::closes_at(set, input.now));
-    let places = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
-    let mut wanted = BTreeMap::new();
-    elements::collect(service, Some(number), governing.shut.is_none(), open, &places, &mut wanted);
-    let mut before = BTreeMap::new();
-    elements::collect(service, None, true, Some(input.now), &places, &mut before);
-    elements::of_no_class(service, in_force, &mut before);
     change(&before, wanted, in_force, part);
 }
 
@@ -181,7 +179,7 @@ pub fn move_subject(
 }
 
 /// Completes a part with the rules that follow from what it does to the sets.
-pub fn finish(now: crate::model::Time, in_force: &Ruleset, part: &mut Part) {
+pub fn finish(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
     for name in emptied(in_force, part) {
         part.elements.remove(&name);
         part.gone.insert(name);
@@ -189,9 +187,9 @@ pub fn finish(now: crate::model::Time, in_force: &Ruleset, part: &mut Part) {
     let stay = in_force.sets.iter();
     let stay = stay.filter(|(name, _)| !part.wanted.sets.contains_key(*name) && !part.gone.contains(*name));
     let all: BTreeMap<&String, &Set> = stay.chain(part.wanted.sets.iter()).collect();
-    let within = windows::within_of(all.iter().map(|(name, set)| (*name, *set)), now);
+    let within = windows::within_of(all.iter().map(|(name, set)| (*name, *set)), input.now);
     let shapes = [Kind::Now, Kind::Armed].map(|kind| ways::shape(kind, all.keys().copied()));
-    ways::add(&shapes, within, &mut part.wanted);
+    ways::add(input.settings, &shapes, within, &mut part.wanted);
 }
 
 /// The sets of grants of which nothing is left.

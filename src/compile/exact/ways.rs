@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::names;
 use super::super::shared::{Rule, accept, chain, flags_other_than_first, judging, jump, lookup};
-use crate::model::{Direction, Family, Time};
+use crate::model::{Direction, Family, Settings, Time};
 use crate::ruleset::{Load, Ruleset, Side, Statement, protocol};
 
 /// A set of cgroup, remote address and port.
@@ -101,7 +101,12 @@ fn questions(way: Direction) -> [Question; 2] {
 }
 
 /// Adds the rules of the hooks and of the long way. `within`: how long all that is open now stays as it is.
-pub fn add([now, armed]: &[Shape; 2], within: Option<(Time, Time)>, ruleset: &mut Ruleset) {
+pub fn add(
+    settings: &Settings,
+    [now, armed]: &[Shape; 2],
+    within: Option<(Time, Time)>,
+    ruleset: &mut Ruleset,
+) {
     for way in Direction::ALL {
         let name = names::way(way);
         let mut long = Vec::new();
@@ -130,7 +135,7 @@ pub fn add([now, armed]: &[Shape; 2], within: Option<(Time, Time)>, ruleset: &mu
                     long.push(vec![question.is, known, jump(format!("remnant-{}", question.direction))]);
                 }
             }
-            rules.extend(judging(name, family));
+            rules.extend(judging(settings, way, family));
             chain(ruleset, format!("{name}{}", names::digit(family)), rules);
         }
         chain(ruleset, grants_chain(name), long);

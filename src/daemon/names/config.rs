@@ -1,18 +1,63 @@
 //! The host's resolvers: `/etc/resolv.conf` and `/etc/hosts`, followed as they change.
+//!
+//! inotify tells at once. Where it cannot, the files are looked at every second.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolveHosts;
 use hickory_resolver::net::NetError;
 
+use crate::kernel::file_watch::FileWatch;
+use crate::kernel::wait::Waiting;
+
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
 /// What tells one content of the files from another: device, inode, time of change and size.
 type Stamp = [Option<(u64, u64, i64, i64, u64)>; 2];
+
+/// How often the files are looked at while nobody tells of their changes.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Tells when the files may have changed.
+pub struct Signs {
+    watch: Option<Waiting<FileWatch>>,
+}
+
+impl Signs {
+    pub fn new() -> Self {
+        let watch = Self::watch()
+            .inspect_err(|error| tracing::warn!(%error, "cannot watch the resolvers of this host"));
+        Self { watch: watch.ok() }
+    }
+
+    fn watch() -> io::Result<Waiting<FileWatch>> {
+        FileWatch::new(&FILES).and_then(Waiting::new)
+    }
+
+    /// Returns when the files may have changed. Safe in `select!`.
+    pub async fn changed(&mut self) {
+        let Some(watch) = &mut self.watch else {
+            tokio::time::sleep(LOOK).await;
+            // There is a limit to the watches of a user's programs together, which others may have reached for a moment.
+            self.watch = Self::watch().ok();
+            return;
+        };
+        if !watch.get_mut().is_complete() {
+            // In a second it may be.
+            tokio::time::sleep(LOOK).await;
+            watch.get_mut().watch();
+            return;
+        }
+        // An error is no reason not to look.
+        while watch.readable().await.is_ok_and(|files| !files.changed()) {}
+    }
+}
 
 /// A client of the resolvers that the files named when they were last read.
 pub struct Resolvers {

@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::sleep_until;
 
-use super::config::Resolvers;
+use super::config::{Resolvers, Signs};
 use super::schedule::{Asked, Schedule};
 use crate::model::{Family, HostName};
 use crate::names::News;
@@ -20,27 +21,25 @@ use crate::names::News;
 /// Names that are asked for at the same time: a resolver is not flooded at a start with a thousand of them.
 const AT_ONCE: usize = 16;
 
-/// How often the files that name the resolvers are looked at.
-const FOLLOW: Duration = Duration::from_secs(1);
-
 /// A question that takes longer has failed, whatever resolv.conf says.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// An answer and how long it holds.
 type Answer = Result<(News, Duration), String>;
 
-/// Runs until nobody listens.
+/// Runs until nobody listens. `look`: at the files of resolvers, whatever the signs are.
 pub async fn run(
     mut wanted: watch::Receiver<BTreeSet<HostName>>,
     news: mpsc::Sender<(HostName, News)>,
     known: watch::Sender<BTreeSet<IpAddr>>,
+    look: Arc<Notify>,
 ) {
+    // Before they are read: what changes in between shows.
+    let mut signs = Signs::new();
     let mut resolvers = Resolvers::read();
     known.send_replace(resolvers.addresses());
     let mut schedule = Schedule::default();
     let mut asking: JoinSet<(HostName, Answer)> = JoinSet::new();
-    let mut follow = interval(FOLLOW);
-    follow.set_missed_tick_behavior(MissedTickBehavior::Delay);
     schedule.set(&names(&wanted.borrow_and_update()), Instant::now());
     loop {
         while asking.len() < AT_ONCE
@@ -68,11 +67,13 @@ pub async fn run(
                 }
             }
             () = reached(first) => {}
-            _ = follow.tick() => if resolvers.follow() {
-                tracing::info!("the resolvers of this host changed");
-                known.send_replace(resolvers.addresses());
-                schedule.all_at(Instant::now());
-            },
+            () = signs.changed() => {}
+            () = look.notified() => {}
+        }
+        if resolvers.follow() {
+            tracing::info!("the resolvers of this host changed");
+            known.send_replace(resolvers.addresses());
+            schedule.all_at(Instant::now());
         }
     }
 }

@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use super::concerned::Concerned;
 use super::{Proofs, is_admitted, is_connected, is_enforced, packets_between};
-use crate::compile::Place;
+use crate::compile::{Place, Standing};
 use crate::kernel::conntrack::{self, Flow};
 use crate::kernel::sockets::{Protocol, Socket, SocketTable, TimeWait};
 use crate::model::{ServiceName, Subject};
@@ -76,14 +77,17 @@ fn cut_sockets(
 /// The connections of a container that no grant admits, each with its service.
 fn doomed(world: &World, owners: &Owners, container: &mut Container) -> Vec<(ServiceName, Socket)> {
     let sockets = container.connected();
-    let whose = |socket: &Socket| whose(world, owners, socket.protocol, socket.local, socket.remote);
+    let judge = Judge::new(world, owners, sockets.iter().map(|socket| socket.remote.ip()));
+    let whose = |socket: &Socket| judge.whose(socket.protocol, socket.local, socket.remote);
     sockets.into_iter().filter_map(|socket| Some((whose(&socket)?, socket))).collect()
 }
 
 /// Removes what connection tracking knows of flows that no grant admits any more.
 fn untrack(world: &World, owners: &Owners, proofs: &mut Proofs) {
-    for flow in tracked(world) {
-        let whose = whose(world, owners, flow.protocol(), flow.source(), flow.destination());
+    let flows = tracked(world);
+    let judge = Judge::new(world, owners, flows.iter().map(|flow| flow.destination().ip()));
+    for flow in flows {
+        let whose = judge.whose(flow.protocol(), flow.source(), flow.destination());
         let Some(service) = whose else { continue };
         match conntrack::delete(&[flow]) {
             Ok(removed) => proofs.entry(service).or_default().flows_removed += removed as u64,
@@ -122,7 +126,8 @@ pub fn connections(world: &World, namespaces: &[(Subject, u32)]) -> Vec<Connecti
 impl Connection {
     /// The service to which it belongs where no grant admits it.
     pub fn refused_by(&self, world: &World, owners: &Owners) -> Option<ServiceName> {
-        whose(world, owners, self.protocol, self.local, self.remote)
+        let judge = Judge::new(world, owners, std::iter::once(self.remote.ip()));
+        judge.whose(self.protocol, self.local, self.remote)
     }
 
     /// The container of its address.
@@ -150,23 +155,31 @@ fn addresses(world: &World) -> impl Iterator<Item = IpAddr> {
     })
 }
 
-/// The service to which a flow of a container belongs that no grant admits.
-fn whose(
-    world: &World,
-    owners: &Owners,
-    protocol: Protocol,
-    local: SocketAddr,
-    remote: SocketAddr,
-) -> Option<ServiceName> {
-    if !owners.is_listed(remote.ip()) {
-        return None;
+/// Tells to which services connections of containers belong.
+struct Judge<'w> {
+    world: &'w World,
+    owners: &'w Owners,
+    services: Vec<Standing<'w>>,
+    concerned: Concerned<'w>,
+}
+
+impl<'w> Judge<'w> {
+    fn new(world: &'w World, owners: &'w Owners, remotes: impl Iterator<Item = IpAddr>) -> Self {
+        let mut remotes = remotes.filter(|remote| owners.is_listed(*remote)).peekable();
+        let services = if remotes.peek().is_some() { world.standings() } else { Vec::new() };
+        let concerned = Concerned::new(&services, remotes);
+        Self { world, owners, services, concerned }
     }
-    let services = world.standings();
-    let is = |subject: &Subject| world.places(subject).contains(&Place::Address(local.ip()));
-    if is_admitted(world, &services, &packets_between(protocol, local, remote), &is) {
-        return None;
+
+    /// The service to which a connection belongs that no grant admits. Its remote address is one of those given at first.
+    fn whose(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Option<ServiceName> {
+        let about = self.concerned.about(remote.ip());
+        let is = |subject: &Subject| self.world.places(subject).contains(&Place::Address(local.ip()));
+        if is_admitted(self.world, about, &packets_between(protocol, local, remote), &is) {
+            return None;
+        }
+        let owner = self.owners.owner(&self.services, remote.ip(), self.world.now())?;
+        let service = self.services.get(owner.index)?.service;
+        is_enforced(self.world, service).then(|| service.name.clone())
     }
-    let owner = owners.owner(&services, remote.ip(), world.now())?;
-    let service = services.get(owner.index)?.service;
-    is_enforced(world, service).then(|| service.name.clone())
 }

@@ -12,6 +12,8 @@ const MOST: usize = 65_536;
 /// Between two looks for an id that is not known, and between two in any case, so that names are known before they are asked for.
 const SOONEST: Duration = Duration::from_millis(200);
 const USUAL: Duration = Duration::from_secs(5);
+/// Between two when nobody asked for so long.
+const AT_REST: Duration = Duration::from_secs(60);
 /// Looks take at most one part in so many of the time.
 const SHARE: u32 = 100;
 
@@ -28,15 +30,17 @@ pub struct Paths {
     known: HashMap<u64, Known>,
     looked: Option<Instant>,
     took: Duration,
+    asked: Instant,
 }
 
 impl Paths {
     pub fn new(hierarchy: Option<Hierarchy>) -> Self {
-        Self { hierarchy, known: HashMap::new(), looked: None, took: Duration::ZERO }
+        Self { hierarchy, known: HashMap::new(), looked: None, took: Duration::ZERO, asked: Instant::now() }
     }
 
     /// The cgroup of an id; looks again for one that is not known. An id is never given again (kernfs).
     pub fn find(&mut self, id: u64) -> Option<Known> {
+        self.asked = Instant::now();
         if !self.known.contains_key(&id) && self.may_look(SOONEST) {
             self.look();
         }
@@ -45,14 +49,18 @@ impl Paths {
 
     /// How long until the usual look is due.
     pub fn due_in(&self) -> Duration {
-        self.pause(USUAL).saturating_sub(self.looked.map_or(Duration::MAX, |at| at.elapsed()))
+        self.pause(self.usual()).saturating_sub(self.looked.map_or(Duration::MAX, |at| at.elapsed()))
     }
 
     /// Learns which cgroups there are, where that is due.
     pub fn learn(&mut self) {
-        if self.may_look(USUAL) {
+        if self.may_look(self.usual()) {
             self.look();
         }
+    }
+
+    fn usual(&self) -> Duration {
+        if self.asked.elapsed() < AT_REST { USUAL } else { AT_REST }
     }
 
     fn pause(&self, least: Duration) -> Duration {

@@ -8,7 +8,7 @@ pub const PREAMBLE: usize = HEADER + 4;
 /// NLA_TYPE_MASK, linux/netlink.h: without NLA_F_NESTED and NLA_F_NET_BYTEORDER.
 const TYPE_MASK: u16 = 0x3fff;
 /// NLA_F_NESTED, linux/netlink.h.
-const NESTED: u16 = 0x8000;
+pub const NESTED: u16 = 0x8000;
 
 /// One attribute and where its value begins in the slice that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

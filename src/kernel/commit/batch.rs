@@ -6,6 +6,7 @@ use mnl::NlMessages;
 use nftnl::{Batch, nftnl_sys as sys};
 
 use super::attributes::{Attributes, Header};
+use super::elements::{self, About};
 use super::error::{CommitError, Failure};
 use super::expression::OBJECT_COUNTER;
 use super::socket::Answer;
@@ -120,8 +121,10 @@ impl Transaction {
             }
             Step::AddRule(chain, rule) => self.rule(table, chain, rule),
             Step::AddElements(name, set, elements) => {
-                let (carrier, numbers) = set::elements_to_add(table, name, set, elements, self.built_at)?;
-                self.elements(name, &carrier, numbers, libc::NFT_MSG_NEWSETELEM, CREATE);
+                let (kind, flags) = (libc::NFT_MSG_NEWSETELEM, CREATE);
+                let about = About { table, set: name, kind, flags };
+                let added = elements::add(&mut self.batch, about, set, elements, self.built_at)?;
+                self.elements(name, added);
                 Ok(())
             }
             Step::DeleteElements(name, set, keys) => {
@@ -129,8 +132,9 @@ impl Transaction {
                 // collects it, the end of the next range (6.12, 6.18): that one would never close.
                 let destroy = self.destroy && !set.expires;
                 let kind = if destroy { DESTROY_ELEMENTS } else { libc::NFT_MSG_DELSETELEM };
-                let (carrier, numbers) = set::elements_to_delete(table, name, set, keys)?;
-                self.elements(name, &carrier, numbers, kind, 0);
+                let about = About { table, set: name, kind, flags: 0 };
+                let added = elements::delete(&mut self.batch, about, set, keys);
+                self.elements(name, added);
                 Ok(())
             }
         }
@@ -202,14 +206,11 @@ impl Transaction {
         Ok(())
     }
 
-    /// `numbers`: which of the step's elements each one of the carrier's is.
-    fn elements(&mut self, set: &str, carrier: &ffi::Set, numbers: Vec<usize>, kind: i32, flags: i32) {
-        if numbers.is_empty() {
-            return;
-        }
-        let messages = ElementMessages::new(carrier, kind as u16, flags as u16).add_to(&mut self.batch);
+    /// Notes so many messages with elements. `numbers`: which of the step's elements each one of theirs is.
+    fn elements(&mut self, set: &str, (messages, numbers): (usize, Vec<usize>)) {
         let set = set.to_owned();
-        self.subjects.push(Subject::Elements { set, numbers });
+        let first = (messages > 0).then_some(Subject::Elements { set, numbers });
+        self.subjects.extend(first);
         self.subjects.extend((1..messages).map(|_| Subject::MoreElements));
     }
 
@@ -334,7 +335,7 @@ impl Datagram {
                 Subject::Elements { set: name, numbers: all } => (set, numbers) = (name, all),
                 Subject::MoreElements => {}
             }
-            let (here, rest) = numbers.split_at(elements(message).count().min(numbers.len()));
+            let (here, rest) = numbers.split_at(elements_in(message).count().min(numbers.len()));
             if refused {
                 return describe(set, here, answer.offset.and_then(|at| element_at(message, at)));
             }
@@ -358,7 +359,7 @@ fn messages(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The elements in a message, each with where it begins in the message.
-fn elements(message: &[u8]) -> impl Iterator<Item = (usize, Attributes<'_>)> {
+fn elements_in(message: &[u8]) -> impl Iterator<Item = (usize, Attributes<'_>)> {
     Attributes::of_message(message)
         .filter(|attribute| attribute.kind == LIST_ELEMENTS)
         .flat_map(|list| list.inside().map(move |element| (list.offset + element.offset, element.inside())))
@@ -367,7 +368,7 @@ fn elements(message: &[u8]) -> impl Iterator<Item = (usize, Attributes<'_>)> {
 /// Which element of a message holds the byte at this offset.
 fn element_at(message: &[u8], offset: usize) -> Option<usize> {
     // The kernel points at an attribute's header, 4 bytes before its content.
-    elements(message).take_while(|(begin, _)| begin - 4 <= offset).count().checked_sub(1)
+    elements_in(message).take_while(|(begin, _)| begin - 4 <= offset).count().checked_sub(1)
 }
 
 /// Where in a datagram the timeouts of elements are.
@@ -377,7 +378,7 @@ fn timeouts(datagram: &[u8]) -> Vec<usize> {
     let mut begin = 0;
     for message in messages(datagram) {
         if Header::of(message).is_some_and(|header| header.kind == kind) {
-            for (at, attributes) in elements(message) {
+            for (at, attributes) in elements_in(message) {
                 let timeout = attributes.into_iter().find(|attribute| attribute.kind == ELEMENT_TIMEOUT);
                 found.extend(timeout.map(|timeout| begin + at + timeout.offset));
             }

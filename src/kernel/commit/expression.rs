@@ -102,6 +102,19 @@ impl Piece {
         }
     }
 
+    /// The first bits of an address.
+    pub const fn network_of(family: Family, side: Side) -> Self {
+        let length = match family {
+            Family::V4 => 2,
+            Family::V6 => 4,
+        };
+        Self { length, ..Self::address(family, side) }
+    }
+
+    pub const fn length(self) -> usize {
+        self.length as usize
+    }
+
     pub const fn port(side: Side) -> Self {
         match side {
             Side::Source => Self::transport(0, 2),

@@ -8,6 +8,7 @@
 mod attributes;
 mod batch;
 mod damage;
+mod elements;
 mod error;
 mod expression;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -259,7 +260,8 @@ impl Table {
         }
     }
 
-    fn protects(&self) -> bool {
+    /// True when nobody else can write to the table, and it outlasts its owner.
+    pub fn protects(&self) -> bool {
         self.protect && self.features.persist
     }
 
@@ -463,7 +465,7 @@ mod tests {
             let elements = vec![(key(1), until(50)), (key(2), until(60_000))];
             let added = vec![
                 Step::AddSet("ports".into(), set.clone()),
-                Step::AddElements("ports".into(), set.clone(), elements),
+                Step::AddElements("ports".into(), set.clone(), elements.into()),
             ];
             commit(&mut table, added);
             std::thread::sleep(Duration::from_millis(80));

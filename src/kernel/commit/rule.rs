@@ -296,9 +296,9 @@ impl Encoder<'_> {
             }
             Load::Address(family, side) => self.address(family, side, to),
             Load::Network(family, side) => {
-                let length = self.address(family, side, to);
-                self.push(expr::mask(network_mask(family), to));
-                length
+                let piece = Piece::network_of(family, side);
+                self.push(expr::payload(piece, to));
+                piece.length()
             }
             Load::Protocol => {
                 self.push(expr::meta(libc::NFT_META_L4PROTO as u32, to));
@@ -331,8 +331,9 @@ impl Encoder<'_> {
     }
 
     fn address(&mut self, family: Family, side: Side, to: Register) -> usize {
-        self.push(expr::payload(Piece::address(family, side), to));
-        network_mask(family).len()
+        let piece = Piece::address(family, side);
+        self.push(expr::payload(piece, to));
+        piece.length()
     }
 
     fn need_network(&mut self, family: Family) {
@@ -398,14 +399,6 @@ impl Encoder<'_> {
 
     fn push_all(&mut self, expressions: [Expression; 2]) {
         self.done.expressions.extend(expressions);
-    }
-}
-
-/// /16 for IPv4, /32 for IPv6.
-fn network_mask(family: Family) -> &'static [u8] {
-    match family {
-        Family::V4 => &[255, 255, 0, 0],
-        Family::V6 => &[255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     }
 }
 

@@ -3,11 +3,10 @@
 use nftnl::nftnl_sys as sys;
 
 use super::error::CommitError;
-use super::rule::verdict_parts;
 use super::{expression, text, userdata};
 use crate::kernel::ffi;
 use crate::model::{Family, Time};
-use crate::ruleset::{Element, Field, Key, Set, SetKind, Verdict};
+use crate::ruleset::{Field, Key, Set, SetKind};
 
 /// NFT_SET_CONCAT, nf_tables.h (kernel 5.6): ranges in several fields.
 const CONCAT: i32 = 0x80;
@@ -130,7 +129,7 @@ fn key_type(fields: &[Field]) -> u32 {
             // See the user data for the reason.
             Field::Cgroup => vec![datatype::MARK, datatype::MARK],
             Field::Number => vec![datatype::MARK],
-            Field::EchoId(_) => vec![datatype::INTEGER],
+            Field::EchoId(_) | Field::Network(_) => vec![datatype::INTEGER],
             Field::Address(Family::V4) => vec![datatype::IPV4],
             Field::Address(Family::V6) => vec![datatype::IPV6],
             Field::Protocol => vec![datatype::PROTOCOL],
@@ -156,81 +155,6 @@ fn field_lengths(fields: &[Field]) -> Vec<u8> {
 pub fn timeout_ms(closes_at: Time, now: Time) -> Option<u64> {
     let left = (closes_at - now).num_milliseconds();
     (closes_at > now).then(|| left.max(0).unsigned_abs() + MARGIN_MS)
-}
-
-/// A set that carries elements to add; those that are over are left out. Returns their numbers, from 1.
-pub fn elements_to_add(
-    table: &str,
-    name: &str,
-    set: &Set,
-    elements: &[(Key, Element)],
-    now: Time,
-) -> Result<(ffi::Set, Vec<usize>), CommitError> {
-    let mut carrier = carrier(table, name)?;
-    let mut numbers = Vec::new();
-    for (number, (key, element)) in (1..).zip(elements) {
-        let timeout = match element.closes_at.map(|closes_at| timeout_ms(closes_at, now)) {
-            Some(None) => continue,
-            Some(some) => some,
-            None => None,
-        };
-        let ends = Ends::of(set, key, element.last.as_ref());
-        carrier.add(element_to_add(&ends, element, timeout)?);
-        numbers.push(number);
-        if let Some(end) = ends.end_element() {
-            carrier.add(end);
-            numbers.push(number);
-        }
-    }
-    Ok((carrier, numbers))
-}
-
-/// A set that carries elements to delete, and their numbers, from 1.
-pub fn elements_to_delete(
-    table: &str,
-    name: &str,
-    set: &Set,
-    keys: &[(Key, Option<Key>)],
-) -> Result<(ffi::Set, Vec<usize>), CommitError> {
-    let mut carrier = carrier(table, name)?;
-    let mut numbers = Vec::new();
-    for (number, (key, last)) in (1..).zip(keys) {
-        let ends = Ends::of(set, key, last.as_ref());
-        carrier.add(ends.element());
-        numbers.push(number);
-        if let Some(end) = ends.end_element() {
-            carrier.add(end);
-            numbers.push(number);
-        }
-    }
-    Ok((carrier, numbers))
-}
-
-fn carrier(table: &str, name: &str) -> Result<ffi::Set, CommitError> {
-    Ok(ffi::Set::new().str(sys::NFTNL_SET_TABLE, &text(table)?).str(sys::NFTNL_SET_NAME, &text(name)?))
-}
-
-fn element_to_add(ends: &Ends, element: &Element, timeout: Option<u64>) -> Result<ffi::Element, CommitError> {
-    let mut encoded = ends.element();
-    if let Some(timeout) = timeout {
-        encoded = encoded.u64(sys::NFTNL_SET_ELEM_TIMEOUT, timeout);
-    }
-    if let Some(verdict) = &element.verdict {
-        encoded = with_verdict(encoded, verdict)?;
-    }
-    if let Some(data) = userdata::of_element(element.comment.as_deref(), ends.open()) {
-        encoded = encoded.bytes(sys::NFTNL_SET_ELEM_USERDATA, &data);
-    }
-    Ok(encoded)
-}
-
-fn with_verdict(element: ffi::Element, verdict: &Verdict) -> Result<ffi::Element, CommitError> {
-    let (code, chain) = verdict_parts(verdict)?;
-    let element = element.u32(sys::NFTNL_SET_ELEM_VERDICT, code as u32);
-    Ok(match chain {
-        Some(chain) => element.str(sys::NFTNL_SET_ELEM_CHAIN, &chain),
-        None => element,
-    })
 }
 
 /// The keys by which the kernel knows an element.
@@ -259,30 +183,8 @@ impl Ends {
         }
     }
 
-    fn element(&self) -> ffi::Element {
-        match self {
-            Self::Single(first) | Self::Tree { first, .. } => {
-                ffi::Element::new().bytes(sys::NFTNL_SET_ELEM_KEY, first.bytes())
-            }
-            Self::Range { first, last } => ffi::Element::new()
-                .bytes(sys::NFTNL_SET_ELEM_KEY, first.bytes())
-                .bytes(sys::NFTNL_SET_ELEM_KEY_END, last.bytes()),
-        }
-    }
-
-    /// The element that ends a range: it takes neither timeout nor verdict nor comment.
-    fn end_element(&self) -> Option<ffi::Element> {
-        match self {
-            Self::Tree { behind: Some(end), .. } => Some(
-                ffi::Element::new()
-                    .bytes(sys::NFTNL_SET_ELEM_KEY, end.bytes())
-                    .u32(sys::NFTNL_SET_ELEM_FLAGS, libc::NFT_SET_ELEM_INTERVAL_END as u32),
-            ),
-            Self::Tree { behind: None, .. } | Self::Single(_) | Self::Range { .. } => None,
-        }
-    }
-
-    fn open(&self) -> bool {
+    /// True for a range of a tree without an end.
+    pub fn open(&self) -> bool {
         matches!(self, Self::Tree { behind: None, .. })
     }
 }

@@ -142,6 +142,8 @@ fn typeof_field(field: Field) -> Vec<Vec<u8>> {
         Field::Cgroup => vec![meta(libc::NFT_META_MARK as u32); 2],
         Field::Address(Family::V4) => vec![payload(12, 12, None)],
         Field::Address(Family::V6) => vec![payload(13, 9, None)],
+        Field::Network(Family::V4) => vec![raw(128, 16)],
+        Field::Network(Family::V6) => vec![raw(192, 32)],
         Field::Protocol => vec![meta(libc::NFT_META_L4PROTO as u32)],
         Field::Port => vec![payload(11, 2, None)],
         Field::Time => vec![meta(super::expression::META_TIME_NS)],
@@ -162,6 +164,14 @@ fn icmp(family: Family) -> u32 {
 fn payload(protocol: u32, field: u32, length: Option<u32>) -> Vec<u8> {
     let mut data = [number(0, protocol), number(1, field)].concat();
     data.extend(length.into_iter().flat_map(|length| number(4, length)));
+    expression(kind::PAYLOAD, &data)
+}
+
+/// Bits of the network header that are no field of their own: NFTNL_UDATA_SET_KEY_PAYLOAD_{DESC,TYPE,BASE,OFFSET,LEN}.
+fn raw(offset: u32, length: u32) -> Vec<u8> {
+    /// PROTO_BASE_NETWORK_HDR, nft's proto.h.
+    const BASE: u32 = 2;
+    let data = [number(0, 0), number(1, 0), number(2, BASE), number(3, offset), number(4, length)].concat();
     expression(kind::PAYLOAD, &data)
 }
 

@@ -50,7 +50,33 @@ type ByEnds<'a> = BTreeMap<(&'a Key, &'a Key), Option<&'a Element>>;
 
 struct Elements<'a> {
     set: &'a Set,
+    /// What one step adds, as long as no other is about the set: a whole set needs no list of its own.
+    added: Option<&'a crate::ruleset::Elements>,
     by_ends: ByEnds<'a>,
+}
+
+impl<'a> Elements<'a> {
+    fn spread_out(&mut self) -> &mut ByEnds<'a> {
+        if let Some(added) = self.added.take() {
+            self.by_ends.extend(wanted(self.set, added));
+        }
+        &mut self.by_ends
+    }
+
+    /// Evenly spread ones, at most so many as a look takes.
+    fn sample(&self) -> Vec<Sampled<'a>> {
+        let all = self.added.map_or(self.by_ends.len(), crate::ruleset::Elements::len);
+        let step = all.div_ceil(SAMPLE).max(1);
+        let added = self.added.into_iter().flat_map(|added| wanted(self.set, added));
+        added.chain(self.by_ends.iter().map(|(ends, element)| (*ends, *element))).step_by(step).collect()
+    }
+}
+
+fn wanted<'a>(
+    set: &'a Set,
+    elements: &'a crate::ruleset::Elements,
+) -> impl Iterator<Item = Sampled<'a>> + use<'a> {
+    elements.iter().map(|(key, element)| (both_ends(set, key, element.last.as_ref()), Some(element)))
 }
 
 impl<'a> Expected<'a> {
@@ -91,12 +117,12 @@ impl<'a> Expected<'a> {
             Step::AddElements(_, set, _) | Step::DeleteElements(_, set, _)
                 if matches!(set.kind, SetKind::Dynamic { .. }) => {}
             Step::AddElements(name, set, elements) => {
-                let known = self.elements_of(name, set);
-                known.extend(
-                    elements
-                        .iter()
-                        .map(|(key, element)| (both_ends(set, key, element.last.as_ref()), Some(element))),
-                );
+                if self.elements.contains_key(name.as_str()) {
+                    self.elements_of(name, set).extend(wanted(set, elements));
+                } else {
+                    let added = Some(elements);
+                    self.elements.insert(name, Elements { set, added, by_ends: ByEnds::new() });
+                }
             }
             Step::DeleteElements(name, set, keys) => {
                 let known = self.elements_of(name, set);
@@ -106,9 +132,8 @@ impl<'a> Expected<'a> {
     }
 
     fn elements_of(&mut self, name: &'a str, set: &'a Set) -> &mut ByEnds<'a> {
-        let elements =
-            self.elements.entry(name).or_insert_with(|| Elements { set, by_ends: BTreeMap::new() });
-        &mut elements.by_ends
+        let new = || Elements { set, added: None, by_ends: ByEnds::new() };
+        self.elements.entry(name).or_insert_with(new).spread_out()
     }
 }
 
@@ -239,7 +264,7 @@ impl Table {
         clock: &dyn Fn() -> Time,
         differences: &mut Vec<Difference>,
     ) -> Result<(), CommitError> {
-        let sample = spread(&elements.by_ends);
+        let sample = elements.sample();
         let ends: Vec<_> =
             sample.iter().map(|((key, last), _)| Ends::of(elements.set, key, Some(last))).collect();
         let before = clock();
@@ -284,12 +309,6 @@ pub(super) fn comparable(texts: &[String]) -> Vec<String> {
 }
 
 type Sampled<'a> = ((&'a Key, &'a Key), Option<&'a Element>);
-
-fn spread<'a>(elements: &ByEnds<'a>) -> Vec<Sampled<'a>> {
-    let step = elements.len().div_ceil(SAMPLE).max(1);
-    let all = elements.iter().map(|(ends, element)| (*ends, *element));
-    all.step_by(step).collect()
-}
 
 /// The times around a reading, and how late the timeouts of the commit may have begun.
 pub(super) struct Times {
