@@ -1,12 +1,16 @@
 //! What a packet pays for a table in its way: picoseg, an empty table, rules as an administrator writes them, and any file of
 //! nft rules, beside no firewall, in the same run.
 //!
-//! `sudo cargo bench --bench path [-- [rounds=N] [slice=MS] [modes=A,B] VARIANT ...]`. A variant is `none`, `empty`,
-//! `picoseg:N` (N services of one address), `prefix:N` (the measured one lists a /24), `ingress:N`; `linear:N`, `iptables-legacy:N`,
-//! `iptables-nft:N`, `firewalld:N`, `ufw:N`, `opensnitch:N` (peers with N rules or as many as the shape needs); `least:N` (one
-//! set and nothing else), `reference:N` and `reference-prefix:N` (an early shape of our own, to compare machines by); or `file:NAME:PATH.nft`, whose `@CGROUP@`, `@ADDR@`,
-//! `@ADDR6@` and `@PORT@` are replaced. `micro` alone: the cost of single expressions. Modes are the words in brackets above the tables. `wall4` and `stream4` go
-//! by the wall clock.
+//! `sudo cargo bench --bench path [-- [rounds=N] [slice=MS] [modes=A,B] VARIANT ...]`. The modes are the words in brackets above
+//! the tables; `wall4` and `stream4` go by the wall clock. The variants:
+//!
+//! - `none`, which is always there, and `empty`, two empty chains;
+//! - `picoseg:N`: N services of one address; `levels:N`: their units at three depths; `prefix:N`: the measured one lists a /24;
+//!   `ingress:N`: the provider connects;
+//! - peers with N rules: `linear:N`, `iptables-legacy:N`, `iptables-nft:N`, `firewalld:N`, `ufw:N`, `opensnitch:N`;
+//! - `least:N`: one set and nothing else; `reference:N`, `reference-prefix:N`: an early shape of our own, to compare machines by;
+//! - `file:NAME:PATH.nft`, whose `@CGROUP@`, `@ADDR@`, `@ADDR6@` and `@PORT@` are replaced;
+//! - `micro` alone: what single expressions cost.
 //!
 //! One thread owns the sockets of every namespace and visits the variants in short slices, the order reversed each round. A veth
 //! hands a packet over within the sender's system call, so the thread's CPU time is the whole path, both ends, and what else
@@ -16,7 +20,6 @@
 use std::time::Duration;
 
 #[path = "../tests/e2e/lab/netns.rs"]
-#[expect(dead_code, reason = "the tests' module has more than is needed here")]
 mod netns;
 
 #[path = "path/lab.rs"]

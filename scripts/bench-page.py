@@ -165,7 +165,7 @@ def path_targets(path):
         if len(found) > 1:
             mean = sum(found.values()) / len(found)
             off = max(abs(value - mean) for value in found.values()) / mean * 100
-            label = f"the same for {min(found):,} to {max(found):,} services, {what}"
+            label = f"connection, governed, exact, {what}, {min(found):,} to {max(found):,} services"
             rows.append((label, "within 5 % of flat", f"within {off:.1f} %", off <= 5))
     bulk = {name: row[4] for name, row in path.get("bulk4", {}).items() if name.startswith("picoseg:")}
     if bulk:

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::netns::Netns;
+use crate::netns::{self, Netns};
 use crate::places;
 use crate::traffic::{Ends, Family};
 use crate::variant::{InForce, Variant};
@@ -32,6 +32,7 @@ impl Lab {
     /// # Errors
     /// The reason in words: no permission, no cgroup2, no `ip`.
     pub fn new(variants: Vec<Variant>) -> Result<Self, String> {
+        sweep();
         let id = std::process::id();
         let cgroup = Cgroup::enter(&format!("picopath{id}"))?;
         let provider = Netns::add(&format!("picopath{id}p"))?;
@@ -68,6 +69,36 @@ impl Lab {
         let place = fs::File::open(format!("/run/netns/{}", netns.name())).expect("the namespace has a name");
         setns(place, CloneFlags::CLONE_NEWNET).expect("root enters a network namespace");
     }
+}
+
+/// Removes what runs left behind that were killed.
+fn sweep() {
+    let is_of_the_dead = |name: &str| {
+        let id =
+            name.strip_prefix("picopath").and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        id.is_some_and(|id| !id.is_empty() && !Path::new("/proc").join(id).exists())
+    };
+    netns::sweep(is_of_the_dead);
+    for entry in root().and_then(|root| fs::read_dir(root).ok()).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_of_the_dead) {
+            remove(&entry.path()).unwrap_or_else(|why| eprintln!("left behind: {why}"));
+        }
+    }
+}
+
+/// Where cgroup2 is.
+fn root() -> Option<PathBuf> {
+    let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+    places.into_iter().find(|path| path.join("cgroup.controllers").exists())
+}
+
+/// Removes a cgroup and those in it.
+fn remove(slice: &Path) -> Result<(), String> {
+    let units = fs::read_dir(slice).into_iter().flatten().flatten().map(|entry| entry.path());
+    for dir in units.filter(|path| path.is_dir()).chain([slice.to_owned()]) {
+        fs::remove_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    }
+    Ok(())
 }
 
 /// Neighbours are written down: nobody asks for them while it is measured.
@@ -109,9 +140,7 @@ pub struct Cgroup {
 
 impl Cgroup {
     fn enter(name: &str) -> Result<Self, String> {
-        let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
-        let root = root.into_iter().find(|path| path.join("cgroup.controllers").exists());
-        let root = root.ok_or("no cgroup2 file system is mounted")?;
+        let root = root().ok_or("no cgroup2 file system is mounted")?;
         let own = fs::read_to_string("/proc/self/cgroup").map_err(|e| e.to_string())?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().to_owned();
         let made = Self { before: root.join(own), root, name: name.to_owned() };
@@ -150,17 +179,9 @@ fn join(dir: &Path) -> Result<(), String> {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let slice = self.root.join(&self.name);
-        let removed = join(&self.before).and_then(|()| {
-            for entry in fs::read_dir(&slice).into_iter().flatten().flatten() {
-                if entry.path().is_dir() {
-                    fs::remove_dir(entry.path()).map_err(|e| e.to_string())?;
-                }
-            }
-            fs::remove_dir(&slice).map_err(|e| e.to_string())
-        });
-        if let Err(why) = removed {
-            eprintln!("left behind: {}: {why}", slice.display());
+        let left = join(&self.before).and_then(|()| remove(&self.root.join(&self.name)));
+        if let Err(why) = left {
+            eprintln!("left behind: {why}");
         }
     }
 }

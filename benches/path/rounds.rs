@@ -22,11 +22,13 @@ pub struct Row {
     pub result: Result<Figures, String>,
 }
 
-/// Microseconds of CPU.
 pub struct Figures {
+    /// Microseconds.
     pub whole: Spread,
-    /// Beyond no firewall, by round.
+    /// Microseconds beyond no firewall, by round.
     pub added: Spread,
+    /// The part of no firewall's throughput, by round.
+    pub share: Spread,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -104,9 +106,13 @@ impl Turn {
     }
 
     fn row(&self, name: &str, none: &[f64]) -> Row {
+        let paired = |of: fn(f64, f64) -> f64| {
+            Spread::of(self.each.iter().zip(none).map(|(one, none)| of(*one, *none)).collect())
+        };
         let figures = || Figures {
             whole: Spread::of(self.each.clone()),
-            added: Spread::of(self.each.iter().zip(none).map(|(one, none)| one - none).collect()),
+            added: paired(|one, none| one - none),
+            share: paired(|one, none| none / one),
         };
         let result = match &self.failed {
             Some(why) => Err(why.clone()),

@@ -19,6 +19,8 @@ const SCHEDULES: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measured {
     Exact,
+    /// The same, the other services' units at three depths.
+    Levels,
     Prefix,
     Ingress,
 }
@@ -38,7 +40,7 @@ pub fn commit(count: usize, measured: Measured, cgroup: &Cgroup) -> Result<Table
             text if text.contains("target") => {
                 Place::cgroup(cgroup.id("target"), 2, cgroup.below_root("target"))
             }
-            _ => Place::cgroup(1 << 40 | index as u64, 2, format!("other/s{index}")),
+            _ => Place::cgroup(1 << 40 | index as u64, level(index, measured), format!("other/s{index}")),
         };
         world.resolve(subject, vec![place]);
     }
@@ -51,13 +53,21 @@ pub fn commit(count: usize, measured: Measured, cgroup: &Cgroup) -> Result<Table
     Ok(table)
 }
 
+/// The depth of another service's unit.
+fn level(index: usize, measured: Measured) -> u32 {
+    match measured {
+        Measured::Levels => 2 + (index % 3) as u32,
+        Measured::Exact | Measured::Prefix | Measured::Ingress => 2,
+    }
+}
+
 fn services(
     count: usize,
     measured: Measured,
     settings: &Settings,
 ) -> impl Iterator<Item = (ServiceName, Service)> {
     let last = match measured {
-        Measured::Exact => vec![
+        Measured::Exact | Measured::Levels => vec![
             ("zz-tcp", egress("target", &exact(places::GOVERNED4, places::GOVERNED6), PORT, "tcp")),
             ("zz-udp", egress("target", &exact(places::GOVERNED_UDP4, places::GOVERNED_UDP6), PORT, "udp")),
         ],

@@ -11,7 +11,6 @@ pub fn markdown(mode: Mode, rows: &[Row]) -> String {
         mode.title(),
         mode.name()
     );
-    let none = rows.first().and_then(|row| row.result.as_ref().ok()).map_or(f64::NAN, |f| f.whole.median);
     for row in rows {
         let _ = match &row.result {
             Ok(figures) => writeln!(
@@ -20,7 +19,7 @@ pub fn markdown(mode: Mode, rows: &[Row]) -> String {
                 row.name,
                 number(figures.whole.median),
                 spread(figures.added),
-                none / figures.whole.median * 100.0,
+                figures.share.median * 100.0,
                 row.count
             ),
             Err(why) => writeln!(text, "| {} | not measured: {why} | | | |", row.name),

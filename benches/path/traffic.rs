@@ -14,7 +14,7 @@ use crate::lab::Lab;
 use crate::places::{self, PORT};
 
 /// How long an answer may take before the traffic counts as refused.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Packets that are sent before they are read.
 const BATCH: usize = 32;
@@ -103,8 +103,8 @@ impl Mode {
     pub fn title(self) -> String {
         let what = match self.kind {
             Kind::Crr => "connect, request, response, close; per connection",
-            Kind::Wall => "the same by the wall clock; per connection",
-            Kind::Inward => "the same, the provider connects to us; per connection",
+            Kind::Wall => "connect, request, response, close by the wall clock; per connection",
+            Kind::Inward => "the provider connects, request, response, close; per connection",
             Kind::Udp => "a small UDP packet",
             Kind::Bulk => "bulk TCP; per 64 KiB",
             Kind::Stream => "bulk TCP by the wall clock, two threads; per 64 KiB",

@@ -56,6 +56,7 @@ impl Variant {
             "none" => Rules::None,
             "empty" => Rules::Empty,
             "picoseg" => Rules::Picoseg(count(), Measured::Exact),
+            "levels" => Rules::Picoseg(count(), Measured::Levels),
             "prefix" => Rules::Picoseg(count(), Measured::Prefix),
             "ingress" => Rules::Picoseg(count(), Measured::Ingress),
             "linear" => Rules::Linear(count()),
@@ -82,7 +83,7 @@ impl Variant {
         match self.rules {
             Rules::None | Rules::Empty | Rules::Micro(_) | Rules::File(_) => true,
             Rules::Picoseg(_, Measured::Ingress) => mode.is_ingress() || !mode.is_governed(),
-            Rules::Picoseg(_, Measured::Exact) => !mode.is_ingress(),
+            Rules::Picoseg(_, Measured::Exact | Measured::Levels) => !mode.is_ingress(),
             Rules::Opensnitch(_) => mode.is_by_the_wall() && mode.is_governed(),
             Rules::Picoseg(_, Measured::Prefix)
             | Rules::Linear(_)
