@@ -22,7 +22,7 @@ impl Upkeep {
     /// To be called once a minute.
     pub async fn minute(&mut self, engine: &mut Engine) {
         look_at_subjects(engine);
-        if engine.store_error.is_some() {
+        if engine.store_error.is_some() || engine.attempts.is_writing() {
             return;
         }
         self.minutes += 1;
