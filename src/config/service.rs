@@ -143,7 +143,7 @@ fn read_text(
         required_text(&root, "provider", "name the third party, for example provider = \"Stripe, Inc.\"");
     let owner =
         required_text(&root, "owner", "say who answers for it, for example owner = \"payments@example.com\"");
-    let service = Service {
+    let mut service = Service {
         name: name.clone(),
         provider: provider.unwrap_or_default(),
         owner: owner.unwrap_or_default(),
@@ -162,6 +162,7 @@ fn read_text(
             None => return (None, endpoints),
         },
     };
+    service.shrink_to_fit();
     (Some(service), endpoints)
 }
 

@@ -20,12 +20,18 @@ use crate::kernel::clock;
 use crate::model::{OrderKind, ServiceName};
 use crate::store::Store;
 
+/// How long a question waits for attempts on their way into the store; its asker waits ten seconds.
+const WRITTEN: Duration = Duration::from_secs(3);
+
 /// Answers one question or carries one order out. What takes long goes on beside the loop.
 pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     let Asked { ask, reply } = asked;
     if let Ask::Attempts(filter) = ask {
-        let store = Arc::clone(engine.keeper.store());
-        tokio::spawn(async move { reply.send(rows::answer(&store, &filter).await) });
+        let (store, settled) = (Arc::clone(engine.keeper.store()), engine.attempts.settled());
+        tokio::spawn(async move {
+            written(settled).await;
+            reply.send(rows::answer(&store, &filter).await)
+        });
         return;
     }
     if let Ask::Audit(question) = ask {
@@ -48,7 +54,9 @@ pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
     if let Ask::Report(name) = &ask
         && let Some(draft) = report::draft(engine, name).await
     {
+        let settled = engine.attempts.settled();
         tokio::spawn(async move {
+            written(settled).await;
             let _ = reply.send(draft.complete().await);
         });
         return;
@@ -73,6 +81,14 @@ pub async fn reply(engine: &mut Engine, asked: Asked, settings: &SettingsFile) {
         answer.body["findings_error"] = json!(found.error);
         let _ = reply.send(answer);
     });
+}
+
+/// Waits a while until what was read of the kernel's counts is on record.
+async fn written(settled: Option<impl Future<Output = ()>>) {
+    if let Some(settled) = settled {
+        // Where it takes longer the answer is that of before.
+        let _ = tokio::time::timeout(WRITTEN, settled).await;
+    }
 }
 
 async fn answer(engine: &mut Engine, ask: Ask, settings: &SettingsFile) -> Answer {

@@ -5,6 +5,7 @@
 //! is in the store. It goes in steps, between which the loop does other things. `docs/attempts.md` says what is exact.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attributed::{Owned, Rows};
@@ -14,6 +15,7 @@ use super::settling::{Settling, Standing};
 use super::sources::{Pair, Read};
 use super::tally::{Changes, Detail, Tally, Target};
 use super::whois::{Sighting, Whois};
+use super::writing::{Batch, Lost, Writing};
 use crate::compile::{self, Charged, CountSets};
 use crate::kernel::clock;
 use crate::kernel::commit::{CommitError, Table};
@@ -34,6 +36,8 @@ pub struct Attempts {
     /// How each pair stood when it was last settled, by the name of its counter.
     pub(super) standings: HashMap<String, Standing>,
     stage: Stage,
+    /// Rows on their way into the store: nothing is read before they are there.
+    writing: Option<Writing>,
     /// When the counters were last read, by the books' clock: nothing that they had then is new.
     read_at: u32,
     /// Spent on this round so far.
@@ -54,8 +58,30 @@ pub struct Attempts {
 /// Where a round stands.
 enum Stage {
     Idle,
-    Reading { left: VecDeque<(Pair, u64)>, read: VecDeque<(Pair, u64, Read)> },
-    Settling { left: VecDeque<(Pair, u64, Read)>, now: Option<Box<Settling>> },
+    Reading {
+        left: VecDeque<(Pair, u64)>,
+        read: VecDeque<(Pair, u64, Read)>,
+    },
+    Settling {
+        left: VecDeque<(Pair, u64, Read)>,
+        now: Option<Box<Settling>>,
+    },
+    /// All that was read is on record.
+    Settled,
+    /// There was nothing to read.
+    Tidying(Tidying),
+}
+
+/// What comes next where there was nothing to read.
+#[derive(Debug, Clone, Copy)]
+enum Tidying {
+    /// What log records tell of counters that were lost.
+    Orphans,
+    /// Records that came late.
+    Late,
+    /// Elements that left their sets.
+    Gone,
+    End,
 }
 
 /// What to do next.
@@ -65,6 +91,8 @@ pub enum Next {
     Step,
     /// The next step when the log records are here.
     Settle,
+    /// The next step when rows are in the store: [`Attempts::ended`].
+    Written,
     /// Another round: there is something that is not on record yet.
     Round,
     /// Nothing: everything is on record.
@@ -90,6 +118,7 @@ impl Attempts {
             books: Books::new(baselines, found),
             standings: HashMap::new(),
             stage: Stage::Idle,
+            writing: None,
             read_at: 0,
             spent: Duration::ZERO,
             counted: 0,
@@ -133,41 +162,87 @@ impl Attempts {
         self.bereft.is_some()
     }
 
-    /// One step of a round. Writes nothing while the store does not work, and stays where it is.
-    pub async fn step(
+    /// True while rows are on their way into the store.
+    pub fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Waits until they are there, or cannot be written; then [`Attempts::written`]. For ever where none are on their way.
+    pub async fn ended(&self) {
+        match self.settled() {
+            Some(ended) => ended.await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The same for whoever has to wait elsewhere.
+    pub fn settled(&self) -> Option<impl Future<Output = ()> + use<>> {
+        self.writing.as_ref().map(Writing::ended)
+    }
+
+    /// Takes over what ended; `None` where nothing did.
+    pub fn written(&mut self) -> Option<Result<(), StoreError>> {
+        let writing = self.writing.take_if(|writing| writing.has_ended())?;
+        Some(match writing.settle(&mut self.books) {
+            Ok(written) => {
+                self.new_sources.extend(written.new_sources);
+                self.counted += written.packets;
+                Ok(())
+            }
+            Err(error) => {
+                self.give_up();
+                Err(error)
+            }
+        })
+    }
+
+    /// What was settled last may not be written, and is read again.
+    fn give_up(&mut self) {
+        self.stage = Stage::Idle;
+        self.tally.clear();
+        self.closings.give_up();
+    }
+
+    /// One step of a round. What it has to write goes on beside it, and the next step comes after that.
+    pub fn step(
         &mut self,
         table: &mut Table,
         in_force: &Ruleset,
         world: &World,
         owners: &Owners,
-        store: &Store,
-    ) -> Result<Next, StepError> {
+        store: &Arc<Store>,
+    ) -> Result<Next, CommitError> {
+        if self.is_writing() {
+            return Ok(Next::Written);
+        }
         self.explain(table, time(world));
         let outcome = match std::mem::replace(&mut self.stage, Stage::Idle) {
-            Stage::Idle => self.look(table, in_force, world, owners, store).await,
+            Stage::Idle => self.look(table, in_force, world, owners, store),
             Stage::Reading { left, read } => self.read_next(table, left, read),
             Stage::Settling { left, now } => {
-                self.settle_next(table, in_force, world, owners, store, left, now).await
+                self.settle_next(table, in_force, world, owners, store, left, now)
             }
+            Stage::Settled => Ok(self.end_round(world)),
+            Stage::Tidying(tidying) => Ok(self.tidy(tidying, world, owners, store)),
         };
         if outcome.is_err() {
-            // What was settled last may not be written, and is read again.
-            self.stage = Stage::Idle;
-            self.tally.clear();
-            self.closings.give_up();
+            self.give_up();
         }
-        outcome
+        match outcome {
+            Ok(_) if self.is_writing() => Ok(Next::Written),
+            other => other,
+        }
     }
 
     /// Looks which counters moved; where none did, tidies up.
-    async fn look(
+    fn look(
         &mut self,
         table: &mut Table,
         in_force: &Ruleset,
         world: &World,
         owners: &Owners,
-        store: &Store,
-    ) -> Result<Next, StepError> {
+        store: &Arc<Store>,
+    ) -> Result<Next, CommitError> {
         let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
         for sets in compile::count_sets(in_force) {
             pairs.entry(sets.total.clone()).or_insert_with(|| Pair { sets: Vec::new() }).sets.push(sets);
@@ -190,21 +265,53 @@ impl Attempts {
         }
         if left.is_empty() {
             self.read_at = read_at;
-            self.rescue(world, owners, store).await?;
-            self.tidy(store, time(world)).await?;
-            self.closings.end_round();
-            return Ok(if self.whois.is_busy() { Next::Round } else { Next::Quiet });
+            return Ok(self.tidy(Tidying::Orphans, world, owners, store));
         }
         self.stage = Stage::Reading { left, read: VecDeque::new() };
         Ok(Next::Step)
     }
 
+    /// Everything that is counted is on record. Goes as far as there is nothing to write.
+    fn tidy(&mut self, tidying: Tidying, world: &World, owners: &Owners, store: &Arc<Store>) -> Next {
+        let now = time(world);
+        let mut next = tidying;
+        loop {
+            next = match next {
+                Tidying::Orphans => {
+                    let changes = self.orphans(world, owners);
+                    let packets: i64 = changes.values().map(|change| change.count).sum();
+                    self.write(store, changes, Vec::new(), packets.max(0).unsigned_abs(), now);
+                    Tidying::Late
+                }
+                Tidying::Late => {
+                    let late = self.tally.settle_late();
+                    self.write(store, late, Vec::new(), 0, now);
+                    Tidying::Gone
+                }
+                Tidying::Gone => {
+                    self.tally.forget(now - QUIET);
+                    let gone = self.books.gone();
+                    self.begin(store, Batch { gone, ..Batch::default() }, now);
+                    Tidying::End
+                }
+                Tidying::End => {
+                    self.closings.end_round();
+                    return if self.whois.is_busy() { Next::Round } else { Next::Quiet };
+                }
+            };
+            if self.is_writing() {
+                self.stage = Stage::Tidying(next);
+                return Next::Written;
+            }
+        }
+    }
+
     /// Counts by their log records the packets that lost counters had counted: every packet has one as long as the limits of
     /// the log are not reached. Everything that is counted is on record now, so that what records still wait for is that.
-    async fn rescue(&mut self, world: &World, owners: &Owners, store: &Store) -> Result<(), StoreError> {
+    fn orphans(&mut self, world: &World, owners: &Owners) -> Changes {
         let is_due = self.bereft.is_some_and(|at| at.elapsed() > ORPHANED);
         if !is_due || self.whois.is_busy() {
-            return Ok(());
+            return Changes::new();
         }
         self.bereft = None;
         let (standings, now) = (world.standings(), time(world));
@@ -215,23 +322,7 @@ impl Attempts {
             let owned = owner.map(|owner| Owned { service: name(owner.index), also: owner.also });
             Some(rows.row(target, &owned.unwrap_or_default()))
         };
-        let changes = self.tally.rescue(&row, now);
-        let packets: i64 = changes.values().map(|change| change.count).sum();
-        self.write(store, changes, Vec::new(), now).await?;
-        self.counted += packets.max(0).unsigned_abs();
-        Ok(())
-    }
-
-    async fn tidy(&mut self, store: &Store, now: Time) -> Result<(), StoreError> {
-        let late = self.tally.settle_late();
-        self.write(store, late, Vec::new(), now).await?;
-        self.tally.forget(now - QUIET);
-        let gone = self.books.gone();
-        if !gone.is_empty() {
-            store.add_counts(&[], &gone, now).await?;
-            self.books.forgotten(&gone);
-        }
-        Ok(())
+        self.tally.rescue(&row, now)
     }
 
     fn read_next(
@@ -239,7 +330,7 @@ impl Attempts {
         table: &mut Table,
         mut left: VecDeque<(Pair, u64)>,
         mut read: VecDeque<(Pair, u64, Read)>,
-    ) -> Result<Next, StepError> {
+    ) -> Result<Next, CommitError> {
         let now = self.books.now();
         if let Some((pair, total)) = left.pop_front() {
             let sources = pair.read(table, &mut self.books, self.read_at)?;
@@ -255,29 +346,24 @@ impl Attempts {
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a step needs, and where it stands")]
-    async fn settle_next(
+    fn settle_next(
         &mut self,
         table: &mut Table,
         in_force: &Ruleset,
         world: &World,
         owners: &Owners,
-        store: &Store,
+        store: &Arc<Store>,
         mut left: VecDeque<(Pair, u64, Read)>,
         now: Option<Box<Settling>>,
-    ) -> Result<Next, StepError> {
+    ) -> Result<Next, CommitError> {
         let standings = world.standings();
         match now {
+            Some(settling) if settling.is_done() => settling.finish(self),
             Some(mut settling) => {
                 let (changes, lines, packets) = settling.next(self, world, &standings);
-                self.write(store, changes, lines, time(world)).await?;
-                self.counted += packets;
-                match settling.is_done() {
-                    true => settling.finish(self),
-                    false => {
-                        self.stage = Stage::Settling { left, now: Some(settling) };
-                        return Ok(Next::Step);
-                    }
-                }
+                self.write(store, changes, lines, packets, time(world));
+                self.stage = Stage::Settling { left, now: Some(settling) };
+                return Ok(Next::Step);
             }
             None => {
                 if let Some((pair, total, read)) = left.pop_front() {
@@ -300,48 +386,56 @@ impl Attempts {
             return Ok(Next::Step);
         }
         let late = self.tally.settle_late();
-        self.write(store, late, Vec::new(), time(world)).await?;
+        self.write(store, late, Vec::new(), 0, time(world));
+        self.stage = Stage::Settled;
+        Ok(Next::Step)
+    }
+
+    fn end_round(&mut self, world: &World) -> Next {
         self.tally.forget(time(world) - QUIET);
         // The records may be of packets that were counted after the read: then this is too little, never too much.
         self.lost = self.lost.max(self.counted.saturating_sub(self.recorded));
         self.closings.end_round();
-        Ok(Next::Round)
+        Next::Round
     }
 
-    /// Writes rows together with the counters they come from.
-    async fn write(
-        &mut self,
-        store: &Store,
-        changes: Changes,
-        lines: Vec<Line>,
-        now: Time,
-    ) -> Result<(), StoreError> {
-        if changes.is_empty() && lines.is_empty() {
-            return Ok(());
-        }
+    /// Begins to write rows together with the counters they come from.
+    fn write(&mut self, store: &Arc<Store>, changes: Changes, lines: Vec<Line>, packets: u64, now: Time) {
         let mut changes = changes;
         self.closings.book(&mut changes);
-        let changes: Vec<_> = changes.into_iter().collect();
-        let baselines: Vec<Baseline> = lines.iter().map(Line::baseline).collect();
-        self.new_sources.extend(store.add_counts(&changes, &baselines, now).await?);
-        self.books.note(lines);
-        Ok(())
+        let changes = changes.into_iter().collect();
+        self.begin(store, Batch { changes, lines, packets, ..Batch::default() }, now);
+    }
+
+    fn begin(&mut self, store: &Arc<Store>, batch: Batch, now: Time) {
+        match batch.is_empty() {
+            true => self.counted += batch.packets,
+            false => self.writing = Some(Writing::begin(store, batch, now)),
+        }
+    }
+
+    /// These count from zero from now on.
+    fn lose(&mut self, lost: Lost) {
+        lost.drop_from(&mut self.books);
+        if let Some(writing) = &mut self.writing {
+            writing.lose(lost);
+        }
     }
 
     /// Forgets what was read of sets and counters that are gone: should they come back, they count from zero.
     pub fn forget(&mut self, sets: &[CountSets], counters: &[String]) {
         for sets in sets {
             self.standings.remove(&sets.total);
-            self.books.drop_all(&[sets.hosts.clone(), sets.ports.clone(), sets.total.clone()]);
+            self.lose(Lost::Names(vec![sets.hosts.clone(), sets.ports.clone(), sets.total.clone()]));
         }
-        self.books.drop_all(counters);
+        self.lose(Lost::Names(counters.to_vec()));
     }
 
     /// The whole table is a new one: all counts from zero.
     pub fn begin_anew(&mut self) {
         self.stage = Stage::Idle;
         self.standings.clear();
-        self.books.drop_everything();
+        self.lose(Lost::Everything);
     }
 
     /// The same, and what the former one had counted and nobody had read is lost with it.
@@ -352,7 +446,7 @@ impl Attempts {
 
     /// Elements of a set are new ones.
     pub fn count_elements_anew(&mut self, set: &str, keys: &[Key]) {
-        self.books.drop_keys(set, keys);
+        self.lose(Lost::Keys(set.to_owned(), keys.to_vec()));
     }
 
     /// These counters and sets are new ones: they count from zero.
@@ -363,7 +457,7 @@ impl Attempts {
         for name in names {
             self.standings.remove(name);
         }
-        self.books.drop_all(names);
+        self.lose(Lost::Names(names.to_vec()));
     }
 
     /// The table of a pair began anew, and all that belongs to it.
@@ -375,15 +469,6 @@ impl Attempts {
         let counters: Vec<String> = all.cloned().collect();
         self.forget(&pair.sets, &counters);
     }
-}
-
-/// Why a step did not do what it should. Nothing is lost: it is read again.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    #[error("cannot read the kernel's counts: {0}")]
-    Kernel(#[from] CommitError),
-    #[error("attempts are not on record yet: {0}")]
-    Store(#[from] StoreError),
 }
 
 /// When something is counted: by the wall clock, which the world looks at only when something is due, but never before what

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::attempts::{Next, StepError};
+use super::attempts::Next;
 use super::engine::Engine;
 use crate::compile::{self, CountSets, Half};
 use crate::kernel::commit::CommitError;
@@ -24,6 +24,9 @@ const REST: u32 = 10;
 /// Between two looks at the counters when nothing is refused: the log record that tells may be limited away.
 pub const QUIET: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
 
+/// How long a decision waits for what is written before it.
+const WHILE: Duration = Duration::from_secs(1);
+
 /// How long a stop takes at most to write down what was counted last.
 const LAST: Duration = Duration::from_secs(5);
 
@@ -40,21 +43,17 @@ impl Engine {
         }
         let began = Instant::now();
         let store = self.keeper.store();
-        let step =
-            self.attempts.step(&mut self.table, &self.in_force, &self.world, &self.owners, store).await;
+        let step = self.attempts.step(&mut self.table, &self.in_force, &self.world, &self.owners, store);
         self.attempts.spent += began.elapsed();
-        let new = std::mem::take(&mut self.attempts.new_sources);
-        self.tell(&new);
         if matches!(step, Ok(Next::Round | Next::Quiet)) {
             self.write_closings().await;
         }
-        self.watched.table_error = match &step {
-            Err(StepError::Kernel(error)) => Some(error.to_string()),
-            Ok(_) | Err(StepError::Store(_)) => None,
-        };
+        self.watched.table_error = step.as_ref().err().map(ToString::to_string);
         match step {
             Ok(Next::Step) => (Duration::ZERO, false),
             Ok(Next::Settle) => (SOON, false),
+            // Its end wakes the loop.
+            Ok(Next::Written) => (LATEST, false),
             Ok(Next::Round) => {
                 let spent = std::mem::take(&mut self.attempts.spent);
                 ((spent * REST).clamp(SOON, LATEST), false)
@@ -68,12 +67,36 @@ impl Engine {
             }
             Err(error) => {
                 self.attempts.spent = Duration::ZERO;
-                match error {
-                    StepError::Store(error) => self.attempts_not_written(&error),
-                    StepError::Kernel(error) => tracing::error!(%error, "cannot read the kernel's counts"),
-                }
+                tracing::error!(%error, "cannot read the kernel's counts");
                 (LATEST, false)
             }
+        }
+    }
+
+    /// Takes over that attempts are on record, or why they are not. Returns when to do the next step.
+    pub fn attempts_written(&mut self) -> Duration {
+        match self.attempts.written() {
+            Some(Ok(())) => {
+                let new = std::mem::take(&mut self.attempts.new_sources);
+                self.tell(&new);
+                Duration::ZERO
+            }
+            Some(Err(error)) => {
+                self.attempts.spent = Duration::ZERO;
+                self.attempts_not_written(&error);
+                LATEST
+            }
+            None => LATEST,
+        }
+    }
+
+    /// Waits a while until attempts that are on their way into the store are there, and repairs meanwhile what others do: what is
+    /// written behind them has a whole while of its own then. Where it takes longer the store queues.
+    pub(super) async fn let_attempts_be_written(&mut self) {
+        if let Some(ended) = self.attempts.settled() {
+            // Whether or not they are: it shows.
+            let _ = self.mending(tokio::time::timeout(WHILE, ended)).await;
+            self.attempts_written();
         }
     }
 
@@ -83,11 +106,13 @@ impl Engine {
         let mut rounds = 0;
         while Instant::now() < until && self.store_error.is_none() {
             let (_, quiet) = self.count().await;
+            self.let_attempts_be_written().await;
             rounds += u32::from(self.attempts.is_idle());
             if quiet || rounds > 3 {
                 return;
             }
         }
+        self.let_attempts_be_written().await;
     }
 
     /// Keeps the count sets and counters of the table in force that the wanted one lacks.

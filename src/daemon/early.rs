@@ -26,7 +26,7 @@ use crate::store::{Keeper, Opened};
 /// Neither the accepted files nor those that are there can be read, or the kernel refuses the table.
 pub async fn early(options: &Options) -> Result<(), StartError> {
     let wanted = files::load(&start::settings_file(options));
-    let (loaded, before) = match last(&start::state_directory(options, &wanted)) {
+    let (mut loaded, before) = match last(&start::state_directory(options, &wanted)) {
         Some((loaded, accepted)) => (loaded, Some(accepted)),
         None => (wanted.map_err(StartError::Invalid)?, None),
     };
@@ -38,7 +38,7 @@ pub async fn early(options: &Options) -> Result<(), StartError> {
     if table.inventory()?.is_some() {
         return stays();
     }
-    let mut world = world(&loaded, before.as_ref()).await;
+    let mut world = world(&mut loaded, before.as_ref()).await;
     resolve(&mut world);
     put_in_force(&mut table, &world)?;
     let closed = world.openings() == Openings::Never;
@@ -65,7 +65,7 @@ fn last(directory: &Path) -> Option<(Loaded, Accepted)> {
 }
 
 /// The world that is compiled. Windows open only where both the accepted files and the store are there.
-async fn world(loaded: &Loaded, before: Option<&Accepted>) -> World {
+async fn world(loaded: &mut Loaded, before: Option<&Accepted>) -> World {
     let paths = &loaded.settings.paths;
     let mut opened = Keeper::open(&paths.state, &paths.runtime, clock::now()).await;
     if let Err(error) = &opened.store {

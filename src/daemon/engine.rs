@@ -78,6 +78,8 @@ pub struct Engine {
     /// Counts of what is no longer in force: their sets go when they are on record.
     pub(super) retiring: Vec<CountSets>,
     pub(super) retiring_counters: BTreeSet<String>,
+    /// What the last changes took to be made can be given back.
+    pub(super) untidy: bool,
 }
 
 /// Whom the engine tells of what it put on record.
@@ -183,6 +185,7 @@ impl Engine {
             watched: Watched::default(),
             retiring: Vec::new(),
             retiring_counters: BTreeSet::new(),
+            untidy: true,
         }
     }
 
@@ -198,7 +201,7 @@ impl Engine {
     /// Takes over files, already parsed and permitted.
     pub(super) async fn take_over(
         &mut self,
-        loaded: Loaded,
+        mut loaded: Loaded,
         terms: Terms<'_>,
     ) -> Result<Changed, ChangeError> {
         let Terms { by, detail, forget, put_back } = terms;
@@ -206,7 +209,8 @@ impl Engine {
         let forget = forget.into_iter();
         let forgotten: Vec<_> = forget.filter_map(|name| Some((next.forget(&name)?, name))).collect();
         put_back.into_iter().for_each(|service| next.put_back_departed(service));
-        let outcome = next.apply(loaded.settings.clone(), loaded.services.clone(), clock::now());
+        let services = std::mem::take(&mut loaded.services);
+        let outcome = next.apply(loaded.settings.clone(), services, clock::now());
         next.enclose(loaded.segments.clone());
         next.set_resolvers(resolvers::read());
         let subjects: Vec<Subject> = next.subjects().into_iter().cloned().collect();

@@ -35,7 +35,7 @@ impl Engine {
 
     /// Writes down what changed, for a daemon that starts without a resolver.
     pub async fn write_hosts(&mut self) {
-        if self.unwritten_hosts.is_empty() || self.store_error.is_some() {
+        if self.unwritten_hosts.is_empty() || self.store_error.is_some() || self.attempts.is_writing() {
             return;
         }
         // Nothing is written of a name that is forgotten.

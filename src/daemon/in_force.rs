@@ -120,6 +120,7 @@ impl Engine {
         }
         self.owners = Owners::new(&self.world.standings());
         self.digest = digest;
+        self.untidy = true;
     }
 
     /// Brings whatever is in the kernel to the wanted table, in one transaction and without a packet's gap.

@@ -28,6 +28,7 @@
 //! | `whois` | who it was: subjects and processes of records |
 //! | `attempts` | reads counts and records, writes rows |
 //! | `rhythm` | pure: when counts are looked at |
+//! | `writing` | rows on their way into the store, beside the loop |
 //! | `journald` | what the journal is told, with fields |
 //! | `notify` | tells a command of new sources after a decommission |
 //! | `closing` | pure: what was in flight at a close, and what came later |
@@ -99,6 +100,7 @@ mod tally;
 mod teardown;
 mod upkeep;
 mod whois;
+mod writing;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -70,6 +70,8 @@ impl Engine {
 
     /// Puts facts on record; false while they wait for the store.
     pub async fn keep(&mut self, facts: Vec<Fact>) -> bool {
+        // What was refused before a decision is on record before it.
+        self.let_attempts_be_written().await;
         let mut facts = facts.into_iter();
         let mut seqs = Vec::new();
         loop {

@@ -143,6 +143,8 @@ enum Woken {
     Hangup,
     Stop,
     Counts,
+    /// Attempts are on record, or cannot be put there.
+    Written,
     Minute,
     Heal,
     Look,
@@ -171,6 +173,7 @@ impl Woken {
             | Self::Settling
             | Self::Stop
             | Self::Counts
+            | Self::Written
             | Self::Minute
             | Self::Hosts(Heard::Resolvers)
             | Self::Look
@@ -229,6 +232,7 @@ async fn turn(
             Some(ask) = measuring.recv() => Woken::Measured(ask),
             () = passed(confirmation_due) => Woken::Unconfirmed,
             () = settling.due() => Woken::Settling,
+            () = engine.attempts.ended() => Woken::Written,
             () = at(rhythm.due().map(Instant::from)) => Woken::Counts,
             () = logged(&mut inputs.log) => Woken::Log,
             () = at(ageing_at) => Woken::Ageing,
@@ -282,6 +286,10 @@ async fn turn(
                 on_log(engine, inputs);
                 let (after, quiet) = engine.count().await;
                 rhythm.looked(Instant::now().into(), after, quiet, inputs.log_tells);
+            }
+            Woken::Written => {
+                let after = engine.attempts_written();
+                rhythm.by((Instant::now() + after).into());
             }
             Woken::Heal => engine.heal().await,
             Woken::Minute => {

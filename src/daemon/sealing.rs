@@ -23,6 +23,9 @@ const AT_STOP: usize = 100;
 impl Engine {
     /// Seals what one entry takes, or signs a checkpoint when nothing is left; returns when to come again.
     pub async fn seal(&mut self) -> Duration {
+        if self.attempts.is_writing() {
+            return NEXT;
+        }
         let (store, now) = (Arc::clone(self.keeper.store()), self.now());
         match self.mending(store.seal(now)).await {
             Ok(Sealed::Entry(seq)) => {

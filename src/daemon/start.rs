@@ -155,7 +155,8 @@ pub async fn start(mut files: Files) -> Result<Engine, StartError> {
     let (records, store_error) = recall::records(&mut keeper, files.before.as_ref(), broken).await;
     let (now, stepped) = now(&keeper).await;
     let broken = store_error.is_some();
-    let (world, outcome) = world(&files.loaded, files.before.as_ref(), records, &keeper, broken, now).await;
+    let (world, outcome) =
+        world(&mut files.loaded, files.before.as_ref(), records, &keeper, broken, now).await;
     let fell_back = files.fell_back.take();
     let mut engine = assemble(files, hierarchy, table, keeper, store_error, world).await?;
     engine.first()?;
@@ -257,9 +258,9 @@ fn choose(wanted: Result<Loaded, Vec<Diagnostic>>, before: Option<Accepted>) -> 
     Ok(Files::of(loaded, before, Some(error)))
 }
 
-/// What the former daemon knew, then the files of now on top.
+/// What the former daemon knew, then the files of now on top. Takes the services out of these.
 pub(super) async fn world(
-    loaded: &Loaded,
+    loaded: &mut Loaded,
     before: Option<&Accepted>,
     records: BTreeMap<ServiceName, Record>,
     keeper: &Keeper,
@@ -289,7 +290,7 @@ pub(super) async fn world(
     if broken {
         world.set_openings(Openings::Never);
     }
-    let outcome = world.apply(loaded.settings.clone(), loaded.services.clone(), now);
+    let outcome = world.apply(loaded.settings.clone(), std::mem::take(&mut loaded.services), now);
     world.enclose(loaded.segments.clone());
     world.set_resolvers(resolvers::read());
     (world, outcome)

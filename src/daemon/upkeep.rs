@@ -3,7 +3,7 @@
 use super::engine::Engine;
 use super::retention::Retention;
 use super::run::look_at_subjects;
-use crate::kernel::clock;
+use crate::kernel::{clock, give_back_memory};
 
 /// After so many minutes the latest time is remembered, and after so many old attempts go. Each decision remembers the time as
 /// well, and during a boot elapsed time tells how late it is: this is for what is open when the power fails and the clock
@@ -22,7 +22,10 @@ impl Upkeep {
     /// To be called once a minute.
     pub async fn minute(&mut self, engine: &mut Engine) {
         look_at_subjects(engine);
-        if engine.store_error.is_some() {
+        if std::mem::take(&mut engine.untidy) {
+            give_back_memory();
+        }
+        if engine.store_error.is_some() || engine.attempts.is_writing() {
             return;
         }
         self.minutes += 1;

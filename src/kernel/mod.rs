@@ -41,4 +41,4 @@ pub mod sockets;
 pub mod unprivileged;
 pub mod wait;
 
-pub use ffi::inherited;
+pub use ffi::{give_back_memory, inherited};

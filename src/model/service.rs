@@ -98,6 +98,20 @@ impl Service {
         (self.name.clone(), Arc::new(self))
     }
 
+    /// Gives back what its lists have room for: ten thousand services are kept, and lists that were read have room for four.
+    pub fn shrink_to_fit(&mut self) {
+        self.compliance.shrink_to_fit();
+        self.windows.shrink_to_fit();
+        self.exceptions.shrink_to_fit();
+        self.policies.shrink_to_fit();
+        for policy in &mut self.policies {
+            policy.endpoints.shrink_to_fit();
+            policy.prefixes.shrink_to_fit();
+            policy.names.shrink_to_fit();
+            policy.ports.shrink_to_fit();
+        }
+    }
+
     /// Every prefix that any policy lists, and what is watched: what the service governs.
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
         let listed = self.policies.iter().flat_map(|policy| &policy.prefixes);

@@ -54,6 +54,7 @@ mod segments;
 mod settle;
 mod shipped;
 mod soak;
+mod stall;
 mod startup;
 mod tcp_cases;
 mod tls;
