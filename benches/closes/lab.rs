@@ -28,7 +28,9 @@ const RESTING: u64 = 2;
 const REST: Duration = Duration::from_secs(1);
 
 pub struct Lab {
-    pub slice: Slice,
+    slice: Slice,
+    /// Of the daemon.
+    room: Unit,
     pub host: Netns,
     pub provider: Netns,
     id: String,
@@ -43,8 +45,10 @@ impl Lab {
         static LABS: AtomicU32 = AtomicU32::new(0);
         sweep();
         let id = format!("{}n{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let slice = Slice::create(&format!("{NETNS}{id}.slice"))?;
         let lab = Self {
-            slice: Slice::create(&format!("{NETNS}{id}.slice"))?,
+            room: slice.unit("daemon.scope"),
+            slice,
             host: Netns::add(&format!("{NETNS}{id}h"))?,
             provider: Netns::add(&format!("{NETNS}{id}p"))?,
             home: own_cgroup()?,
@@ -115,7 +119,10 @@ impl Lab {
         let mut command = Command::new(program("picosegd"));
         command.arg("--config").arg(self.config()).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a file of ours")).stderr(log);
+        // Where the next run finds it, should nobody end it.
+        self.enter(&self.room);
         let child = self.host.run(|| command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")));
+        self.leave();
         let mut daemon = Daemon(child);
         let end = Instant::now() + READY_WITHIN;
         while self.picoseg(&["--json", "status"]).is_none() {
@@ -264,13 +271,24 @@ fn own_cgroup() -> Result<PathBuf, String> {
     Ok(hierarchy.mount().join(path))
 }
 
-/// Removes what runs left behind that were killed.
+/// Ends and removes what runs left behind that were killed.
 fn sweep() {
     let is_dead = |name: &str| {
         let id = name.strip_prefix(NETNS).and_then(|id| id.split_once('n'));
         let pid = id.and_then(|(pid, _)| pid.parse::<u32>().ok());
         pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
     };
+    let end = |name: &str| {
+        if let Ok(hierarchy) = picoseg::kernel::cgroups::Hierarchy::find() {
+            // Linux 5.14; without it a cgroup that is in use stays.
+            let _ = fs::write(hierarchy.mount().join(name).join("cgroup.kill"), "1");
+        }
+    };
+    cgroup::sweep(|name| {
+        is_dead(name) && {
+            end(name);
+            true
+        }
+    });
     netns::sweep(is_dead);
-    cgroup::sweep(is_dead);
 }
