@@ -1,7 +1,7 @@
 //! Pure: which services can have a say about a connection.
 //!
-//! [`crate::explain`] looks at every service it is given. For each of a thousand connections at each of ten thousand
-//! services that took two seconds, and nothing was cut meanwhile.
+//! [`crate::explain`] looks at every service it is given: a thousand connections beside ten thousand services are ten million
+//! looks, before which nothing is cut.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
