@@ -247,10 +247,10 @@ pub fn add_lookups(
     };
     let mut grants_out: Vec<Rule> = vec![fragment()];
     grants_out.extend(exact("out", destination));
-    grants_out.push(map(egress, destination, destination, ""));
+    // Ranges, too: most of what is sent belongs to connections that this host opened.
+    grants_out.extend(["", "-net"].map(|net| map(egress, destination, destination, net)));
     grants_out.push(answers("out"));
     grants_out.extend(datagrams("out"));
-    grants_out.push(map(egress, destination, destination, "-net"));
     let answers_out = vec![map(ingress, destination, source, ""), map(ingress, destination, source, "-net")];
     let mut grants_in: Vec<Rule> = vec![fragment()];
     grants_in.extend(exact("in", source));

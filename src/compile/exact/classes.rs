@@ -227,29 +227,31 @@ pub fn digit_sets_of(number: u32) -> impl Iterator<Item = String> {
 
 /// Adds the ways from addresses to the chains of their classes, and the sets that they ask and that are not there yet.
 pub fn add_trees(classes: &Classes, in_force: Option<&Ruleset>, ruleset: &mut Ruleset) {
-    let mut all: Vec<(u32, &str)> =
-        classes.numbers.iter().map(|(digest, number)| (*number, digest.as_str())).collect();
+    let mut all: Vec<(u32, Name)> =
+        classes.numbers.iter().map(|(digest, number)| (*number, chain(*number, digest).into())).collect();
     all.sort_unstable();
+    // The ways that refuse, by family and direction, lead to chains that both families share.
+    let refusing = Direction::ALL.map(|way| {
+        let name = |chain: &Name| format!("{chain}-{}", names::way(way)).into();
+        all.iter().map(|(number, chain)| (*number, name(chain))).collect::<Vec<(u32, Name)>>()
+    });
     for family in Family::ALL {
-        for (number, _) in &all {
-            for (place, digit) in digits(*number) {
-                let name = digit_set(family, place, digit);
+        let mut sets = BTreeMap::new();
+        for place_and_digit in all.iter().flat_map(|(number, _)| digits(*number)) {
+            sets.entry(place_and_digit).or_insert_with(|| {
+                let name = digit_set(family, place_and_digit.0, place_and_digit.1);
                 if in_force.is_none_or(|in_force| !in_force.sets.contains_key(&name)) {
-                    ruleset.sets.entry(name).or_insert_with(|| elements::addresses(family));
+                    ruleset.sets.entry(name.clone()).or_insert_with(|| elements::addresses(family));
                 }
-            }
+                Name::from(name)
+            });
         }
-        for way in Direction::ALL {
-            let name = names::way(way);
+        for (way, refusing) in Direction::ALL.into_iter().zip(&refusing) {
             let address = Load::Address(family, Side::remote(way));
-            for purpose in PURPOSES {
-                let leaf = |(number, digest): (u32, &str)| match purpose {
-                    "grants" => goto(chain(number, digest)),
-                    _ => goto(format!("{}-{name}", chain(number, digest))),
-                };
-                let tree = Tree { entry: entry(purpose, name, family), family, address, leaf: &leaf };
-                let rules = tree.rules(u32::BITS.div_ceil(BITS), &all, ruleset);
-                add_chain(ruleset, tree.entry.clone(), rules);
+            for (purpose, leaves) in PURPOSES.into_iter().zip([&all, refusing]) {
+                let tree = Tree { entry: entry(purpose, names::way(way), family), sets: &sets, address };
+                let rules = tree.rules(u32::BITS.div_ceil(BITS), leaves, ruleset);
+                add_chain(ruleset, tree.entry, rules);
             }
         }
     }
@@ -257,47 +259,45 @@ pub fn add_trees(classes: &Classes, in_force: Option<&Ruleset>, ruleset: &mut Ru
 
 struct Tree<'a> {
     entry: String,
-    family: Family,
+    /// The sets of digits, by place and digit.
+    sets: &'a BTreeMap<(u32, u32), Name>,
     address: Load,
-    leaf: &'a dyn Fn((u32, &str)) -> Statement,
 }
 
 impl Tree<'_> {
-    /// The rules that tell these classes apart, which differ in the places below this one only.
-    fn rules(&self, places: u32, classes: &[(u32, &str)], ruleset: &mut Ruleset) -> Vec<Rule> {
-        match classes {
+    /// The rules that tell these leaves apart, whose numbers differ in the places below this one only.
+    fn rules(&self, places: u32, leaves: &[(u32, Name)], ruleset: &mut Ruleset) -> Vec<Rule> {
+        match leaves {
             [] => return vec![],
-            [only] => return vec![vec![(self.leaf)(*only)]],
+            [(_, only)] => return vec![vec![goto(Name::clone(only))]],
             _ => {}
         }
         let place = places.saturating_sub(1);
-        let groups: Vec<_> =
-            classes.chunk_by(|(a, _), (b, _)| digit(*a, place) == digit(*b, place)).collect();
+        let groups: Vec<_> = leaves.chunk_by(|(a, _), (b, _)| digit(*a, place) == digit(*b, place)).collect();
         if groups.len() == 1 && place > 0 {
-            return self.rules(place, classes, ruleset);
+            return self.rules(place, leaves, ruleset);
         }
-        let mut rules = Vec::new();
+        // Who is in no set has a zero: everybody here has some class.
+        let mut zero = None;
+        let mut rules = Vec::with_capacity(groups.len());
         for group in groups {
-            let Some((number, digest)) = group.first() else { continue };
+            let Some((number, leaf)) = group.first() else { continue };
             let then = match group {
-                [_] => (self.leaf)((*number, digest)),
+                [_] => goto(Name::clone(leaf)),
                 _ => {
-                    let child =
-                        format!("{}-{place}-{}", self.entry, number.checked_shr(place * BITS).unwrap_or(0));
+                    let prefix = number.checked_shr(place * BITS).unwrap_or(0);
+                    let child = format!("{}-{place}-{prefix}", self.entry);
                     let below = self.rules(place, group, ruleset);
                     add_chain(ruleset, child.clone(), below);
                     goto(child)
                 }
             };
-            match digit(*number, place) {
-                // Who is in none of the others: everybody here has some class.
-                0 => rules.push(vec![then]),
-                digit => {
-                    let set = digit_set(self.family, place, digit);
-                    rules.insert(0, vec![lookup(&[self.address], set), then]);
-                }
+            match self.sets.get(&(place, digit(*number, place))) {
+                Some(set) => rules.push(vec![lookup(&[self.address], Name::clone(set)), then]),
+                None => zero = Some(vec![then]),
             }
         }
+        rules.extend(zero);
         rules
     }
 }
