@@ -322,13 +322,13 @@ pub fn files_part(
     in_force: &Ruleset,
 ) -> Option<Part> {
     let before: Vec<&Service> = changed.before.iter().map(|standing| standing.service).collect();
-    let alone = |service: &Service| {
-        exact::fits(service)
-            && (changed.is_alone)(service)
-            && !service.policies.iter().any(|policy| failsafe::shares(input.settings, policy))
-    };
     let now: Vec<&Service> = input.services.iter().map(|standing| standing.service).collect();
-    if !before.iter().all(|service| exact::is_in(in_force, service))
+    // The fail-safe knows what services list for its ports.
+    let is_safe =
+        |service: &Service| service.policies.iter().any(|policy| failsafe::shares(input.settings, policy));
+    let alone = |service: &Service| exact::fits(service) && (changed.is_alone)(service);
+    if before.iter().chain(&now).any(|service| is_safe(service))
+        || !before.iter().all(|service| exact::is_in(in_force, service))
         || !now.iter().all(|service| alone(service))
     {
         return None;
