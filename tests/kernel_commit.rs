@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use chrono::{TimeDelta, Utc};
 use nix::sched::{CloneFlags, unshare};
 use picoseg::kernel::commit::{CommitError, Table};
-use picoseg::model::{Family, PortRange, Time};
+use picoseg::model::{Family, PortRange, Prefix, Time};
 use picoseg::plan::{Changeset, Step};
 use picoseg::ruleset::{
     Account, Chain, Element, Field, Hook, Key, Load, Rule, Ruleset, Set, Side, Statement, Verdict, protocol,
@@ -107,6 +107,11 @@ fn jump(chain: &str) -> Option<Verdict> {
 fn address4(text: &str) -> Key {
     let number = u32::from(text.parse::<std::net::Ipv4Addr>().unwrap());
     Key::builder().address(Family::V4, number.into()).build()
+}
+
+fn network(text: &str) -> Key {
+    let prefix = Prefix::single(text.parse().unwrap());
+    Key::builder().network(prefix.family(), prefix.first()).build()
 }
 
 fn address6(text: &str) -> Key {
@@ -207,6 +212,14 @@ fn every_set(ruleset: &mut Ruleset, cgroup: &Cgroup) {
     let (other, other_last) = wide([10, 0, 8, 0], (443, 443));
     let sets = [
         ("gate4", with_elements(Set::plain(&[v4]), [(address4("10.0.0.0"), plain())])),
+        (
+            "roughly4",
+            with_elements(Set::plain(&[Field::Network(Family::V4)]), [(network("10.0.0.0"), plain())]),
+        ),
+        (
+            "roughly6",
+            with_elements(Set::plain(&[Field::Network(Family::V6)]), [(network("fd04:2::"), plain())]),
+        ),
         ("gate6", with_elements(Set::plain(&[v6]), [(address6("fd04:2::"), plain())])),
         (
             "protocols",
@@ -444,8 +457,8 @@ fn every_match() -> Vec<Vec<Statement>> {
         vec![Arriving, drop()],
         vec![lookup(&[to4], "gate4"), drop()],
         vec![Lookup { key: vec![to4], set: "gate4".into(), negated: true }, drop()],
-        vec![lookup(&[Load::Network(Family::V4, Destination)], "gate4"), drop()],
-        vec![lookup(&[Load::Network(Family::V6, Source)], "gate6"), drop()],
+        vec![lookup(&[Load::Network(Family::V4, Destination)], "roughly4"), drop()],
+        vec![lookup(&[Load::Network(Family::V6, Source)], "roughly6"), drop()],
         vec![lookup(&[from6], "gate6"), HopLimit(255), drop()],
         vec![lookup(&[Load::Protocol], "protocols"), drop()],
         vec![lookup(&[Load::Port(Source)], "ports"), drop()],

@@ -199,7 +199,7 @@ fn live_together(protect: bool, with_guest: bool, rules: &dyn Fn(&Lab, Option<&G
         }
         // Where the kernel has no flag `persist`, nothing is protected.
         let protect = protect && !lab.status()["weaker"].to_string().contains("persist");
-        until("our table is there", MOMENT, || ours(&lab).contains("svc-stripe"));
+        until("our table is there", MOMENT, || ours(&lab).contains("comment \"stripe\""));
         settles(&lab);
         let (before, mine) = (theirs(&lab), ours(&lab));
         assert!(!before.is_empty());

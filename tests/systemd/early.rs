@@ -68,7 +68,7 @@ fn what_was_in_force_last_is_in_force_before_the_network() {
         machine.reboot(|_| {});
         assert_eq!(machine.property(EARLY, "ActiveState"), "active", "{}", machine.journal(EARLY));
         let (table, answered) = seen(&machine);
-        assert!(table.contains("svc-pay") && table.contains("hook output"), "{table}");
+        assert!(table.contains("comment \"pay\"") && table.contains("hook output"), "{table}");
         assert_eq!(answered, [false, true], "the unit's provider, everybody's");
         // The daemon takes the table over with what it has counted.
         assert_eq!(machine.status()["ruleset_digest"], digest);
@@ -89,7 +89,7 @@ fn without_what_was_in_force_every_window_is_closed_before_the_network() {
     let forget = |root: &Path| fs::remove_dir_all(root.join("var/lib/picoseg")).expect("it ran before");
     machine.reboot(forget);
     let (table, answered) = seen(&machine);
-    assert!(table.contains("svc-everybody"), "{table}");
+    assert!(table.contains("everybody"), "{table}");
     assert_eq!(answered, [false, false]);
     // The daemon opens them.
     assert_eq!(machine.status()["services"]["open"], 2);

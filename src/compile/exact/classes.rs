@@ -12,7 +12,7 @@ use super::super::{Governing, Input, names, refusal};
 use super::elements;
 use super::ways::{entry, grants_chain};
 use crate::model::{Direction, Family, Prefix, Service};
-use crate::ruleset::{Key, Load, Name, Part, Ruleset, Side, Statement};
+use crate::ruleset::{Key, Load, Name, Part, Ruleset, Set, Side, Statement};
 
 /// What the names of the chains of classes begin with.
 const CLASS: &str = "class-";
@@ -45,8 +45,10 @@ impl Classes {
 
     /// Takes a class out; returns its chains.
     fn remove(&mut self, number: u32) -> Vec<String> {
-        let gone: Vec<_> = self.numbers.extract_if(.., |_, one| *one == number).collect();
-        let chains = gone.into_iter().map(|(digest, number)| chain(number, &digest));
+        let gone: Vec<String> =
+            self.numbers.iter().filter(|(_, n)| **n == number).map(|(d, _)| d.clone()).collect();
+        self.numbers.retain(|_, one| *one != number);
+        let chains = gone.into_iter().map(|digest| chain(number, &digest));
         chains.flat_map(|name| ["", "-out", "-in"].map(|end| format!("{name}{end}"))).collect()
     }
 
@@ -150,10 +152,16 @@ pub fn leave(
 fn is_deserted(number: u32, leaving: &BTreeSet<Key>, in_force: &Ruleset) -> bool {
     !Family::ALL.into_iter().any(|family| {
         let all = digits(number).map(|(place, digit)| digit_set(family, place, digit));
-        let sets = all.chain([super::address_set(family)]).filter_map(|name| in_force.sets.get(&name));
-        let smallest = sets.min_by_key(|set| set.elements.len());
-        let mut addresses = smallest.into_iter().flat_map(|set| set.elements.keys());
-        addresses.any(|address| !leaving.contains(address) && number_of(address, family, in_force) == number)
+        let mut sets: Vec<&Set> =
+            all.chain([super::address_set(family)]).filter_map(|name| in_force.sets.get(&name)).collect();
+        sets.sort_by_key(|set| set.elements.len());
+        let Some((smallest, others)) = sets.split_first() else { return false };
+        let mut addresses = smallest.elements.keys();
+        addresses.any(|address| {
+            !leaving.contains(address)
+                && others.iter().all(|set| set.elements.contains_key(address))
+                && number_of(address, family, in_force) == number
+        })
     })
 }
 

@@ -45,6 +45,8 @@ pub fn collect<'a>(
     sets: &mut BTreeMap<String, Placed>,
 ) {
     if let Some(number) = number {
+        // For people: the chains of a class name no service.
+        let name: Arc<str> = service.name.as_str().into();
         for prefix in service.prefixes() {
             let family = prefix.family();
             let key = address(prefix);
@@ -57,7 +59,8 @@ pub fn collect<'a>(
                     Element::default(),
                 );
             }
-            put(sets, ways::address_set(family), || addresses(family), key, Element::default());
+            let element = Element { comment: Some(Arc::clone(&name)), ..Element::default() };
+            put(sets, ways::address_set(family), || addresses(family), key, element);
         }
     }
     if !granted {
