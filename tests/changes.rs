@@ -127,7 +127,8 @@ impl Host {
         let changeset = plan::plan_part(&self.in_force, &part).expect("a change");
         // Names of objects say which service they belong to.
         let plain = |object: &str| {
-            own.iter().fold(object.to_owned(), |text, index| text.replace(&format!("-{}-", name(*index)), "-S-"))
+            own.iter()
+                .fold(object.to_owned(), |text, index| text.replace(&format!("-{}-", name(*index)), "-S-"))
         };
         let steps = changeset.steps.iter().map(object).map(|(kind, object, n)| (kind, plain(object), n));
         let steps = steps.collect();

@@ -16,9 +16,9 @@ const CORE: [(&str, &[&str]); 14] = [
     ("schedule", &["model"]),
     ("plan", &["ruleset", "model"]),
     ("compile", &["model", "ranges", "ruleset", "schedule"]),
-    ("owners", &["compile", "model", "ranges", "schedule"]),
+    ("owners", &["compile", "model", "schedule"]),
     ("explain", &["compile", "model", "schedule"]),
-    ("reconcile", &["compile", "model", "names", "ruleset", "schedule"]),
+    ("reconcile", &["compile", "model", "names", "owners", "ruleset", "schedule"]),
 ];
 
 /// The helper runs with more rights than the rest: it is made of little.
