@@ -16,7 +16,7 @@ const CORE: [(&str, &[&str]); 14] = [
     ("schedule", &["model"]),
     ("plan", &["ruleset", "model"]),
     ("compile", &["model", "ranges", "ruleset", "schedule"]),
-    ("owners", &["compile", "model", "ranges", "schedule"]),
+    ("owners", &["compile", "model", "schedule"]),
     ("explain", &["compile", "model", "schedule"]),
     ("reconcile", &["compile", "model", "names", "owners", "ruleset", "schedule"]),
 ];

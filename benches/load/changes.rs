@@ -148,6 +148,7 @@ impl Host {
         let read_back = began.elapsed();
         self.in_force.take_over(part);
         self.world = next;
+        self.world.number_classes(&self.in_force);
         Took { total, kernel, read_back, messages }
     }
 }

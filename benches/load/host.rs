@@ -65,6 +65,7 @@ impl Host {
         assert_eq!(differences.collect::<Vec<_>>(), []);
         let load = Load { compile, plan, committed, read_back: began.elapsed() - total, total };
         drop(phases);
+        world.number_classes(&in_force);
         let owners = Owners::new(&world.standings());
         (Self { settings, files, world, owners, in_force, table }, load)
     }

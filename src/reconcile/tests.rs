@@ -113,6 +113,8 @@ enum Event {
     /// To the next deadline, or by so many minutes, whichever comes first.
     Pass(i64),
     Order(OrderKind, usize),
+    /// A file comes, changes or goes.
+    File(usize, Option<(usize, i64, i64, u8, bool)>),
     /// Units and containers, all in one change.
     Moves(Vec<(u8, u64)>),
     /// A name gets these addresses, by their last byte.
@@ -128,6 +130,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => prop::collection::vec((0u8..4, 1u64..9), 1..4).prop_map(Event::Moves),
         3 => (0u8..3, prop::collection::vec(0u8..6, 1..4)).prop_map(|(name, last)| Event::Resolves(name, last)),
         1 => (0u8..3, 0u8..6).prop_map(|(name, last)| Event::Learns(name, last)),
+        3 => (0usize..8, prop::option::weighted(0.7, (EXACT - 2..14, -20i64..60, 61i64..300, 0u8..4, any::<bool>())))
+            .prop_map(|(index, text)| Event::File(index, text)),
     ]
 }
 
@@ -135,6 +139,7 @@ struct Host {
     world: World,
     owners: Owners,
     in_force: Ruleset,
+    files: Services,
 }
 
 impl Host {
@@ -173,6 +178,28 @@ impl Host {
         self.put_addresses(next, &moved, allowed);
     }
 
+    fn put_files(&mut self, next: World, outcome: &Outcome) {
+        let same = !outcome.everywhere && !next.moves_others(&self.world, &outcome.touched);
+        if same {
+            fn governing<'a>(world: &'a World, name: &ServiceName) -> Option<&'a Service> {
+                world.standing(name).filter(|one| one.governs(world.now())).map(|one| one.service)
+            }
+            for name in &outcome.touched {
+                self.owners.follow(governing(&self.world, name), governing(&next, name));
+            }
+            let part = next.compile_files(&outcome.touched, &self.world, &self.owners, &self.in_force);
+            self.world = next;
+            match part {
+                Some(part) => self.in_force.take_over(part),
+                None => self.in_force = self.world.compile(),
+            }
+        } else {
+            self.world = next;
+            self.in_force = self.world.compile();
+            self.owners = Owners::new(&self.world.standings());
+        }
+    }
+
     fn put(&mut self, next: World, touched: &BTreeSet<ServiceName>) {
         let governs = |world: &World, name| world.standing(name).is_some_and(|s| s.governs(world.now()));
         let part = next.compile_services(touched, self.owners.ties(touched), &self.in_force);
@@ -205,6 +232,17 @@ impl Host {
                 if let Ok(outcome) = next.order(&order) {
                     self.put(next, &outcome.touched);
                 }
+            }
+            Event::File(index, text) => {
+                match text {
+                    Some(one) => {
+                        let (name, service) = service(index, &self::text(one), &next.settings);
+                        self.files.insert(name, service);
+                    }
+                    None => drop(self.files.remove(&ServiceName::new(&format!("s{index}")).unwrap())),
+                }
+                let outcome = next.apply((*next.settings).clone(), self.files.clone(), next.now());
+                self.put_files(next, &outcome);
             }
             Event::Resolves(name, last) => {
                 let addresses =
@@ -251,10 +289,10 @@ proptest! {
         let services: Services =
             texts.iter().enumerate().map(|(index, one)| service(index, &text(*one), &settings)).collect();
         let mut world = World::new(settings.clone(), at(0));
-        world.apply(settings, services, at(0));
+        world.apply(settings, services.clone(), at(0));
         world.enclose(enclosed.into_iter().map(segment).collect());
         let (in_force, owners) = (world.compile(), Owners::new(&world.standings()));
-        let mut host = Host { world, owners, in_force };
+        let mut host = Host { world, owners, in_force, files: services };
         host.world.number_classes(&host.in_force);
         for event in events {
             host.happen(event.clone());
@@ -278,7 +316,7 @@ fn units_that_change_places_are_one_change() {
     let mut world = World::new(settings.clone(), at(0));
     world.apply(settings, services.into_iter().collect(), at(0));
     let (in_force, owners) = (world.compile(), Owners::new(&world.standings()));
-    let mut host = Host { world, owners, in_force };
+    let mut host = Host { world, owners, in_force, files: Services::new() };
     for moves in [vec![(0, 3 * 2)], vec![(0, 3 * 2 + 4), (3, 3 * 4)]] {
         host.world.number_classes(&host.in_force);
         host.happen(Event::Moves(moves));

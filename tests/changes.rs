@@ -1,0 +1,192 @@
+//! One change among 10,000 services is as many messages to the kernel as one among 100, about as many objects: what it
+//! costs does not follow how many there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use nix::sched::{CloneFlags, unshare};
+use picoseg::compile::Place;
+use picoseg::config;
+use picoseg::kernel::clock;
+use picoseg::kernel::commit::Table;
+use picoseg::model::{Order, OrderKind, Service, ServiceName, Services, Settings, Subject};
+use picoseg::owners::Owners;
+use picoseg::plan::{self, Inventory, Step};
+use picoseg::reconcile::World;
+use picoseg::ruleset::{Part, Ruleset};
+
+#[test]
+fn a_change_among_ten_thousand_services_is_no_more_than_one_among_a_hundred() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root for a network namespace");
+        return;
+    }
+    let stage = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        let (few, many) = (Host::new(100).all(), Host::new(10_000).all());
+        for (few, many) in few.iter().zip(&many) {
+            assert_eq!(few, many);
+        }
+    });
+    if let Err(panic) = stage.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// What a change is: its name, the messages it took, and the steps, each with its object and so many elements.
+type Change = (String, usize, Vec<(&'static str, String, usize)>);
+
+struct Host {
+    settings: Settings,
+    files: Services,
+    world: World,
+    owners: Owners,
+    in_force: Ruleset,
+    table: Table,
+    size: usize,
+}
+
+impl Host {
+    /// Half of the services are told by elements alone; the others take chains, and one in ten of these has a range.
+    fn new(size: usize) -> Self {
+        let settings = Settings::default();
+        let files: Services = (0..size).map(|index| generated(index, &settings).named()).collect();
+        let mut world = World::new(settings.clone(), clock::now());
+        world.apply(settings.clone(), files.clone(), clock::now());
+        for index in 0..size {
+            world.resolve(unit(index), vec![place(index)]);
+        }
+        let mut table = Table::open("picoseg", false).expect("nf_tables");
+        let in_force = world.compile();
+        world.number_classes(&in_force);
+        let changeset = plan::replace(&Inventory::default(), &BTreeMap::new(), &in_force).expect("a table");
+        for phase in changeset.phases() {
+            table.commit(&phase, &clock::now).unwrap();
+            assert_eq!(table.verify(&phase, &clock::now).unwrap(), []);
+        }
+        let owners = Owners::new(&world.standings());
+        Self { settings, files, world, owners, in_force, table, size }
+    }
+
+    fn all(mut self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (index, what) in [(2, "by elements"), (3, "by chains")] {
+            for kind in [OrderKind::Suspend, OrderKind::Resume] {
+                changes.push(self.order(index, kind, what));
+            }
+            changes.push(self.restart(index, what));
+        }
+        let new = name(self.size + self.size % 2);
+        let file = generated(self.size + self.size % 2, &self.settings);
+        let mut files = self.files.clone();
+        files.insert(new.clone(), Arc::new(file));
+        changes.push(self.apply(files.clone(), "a file came"));
+        files.remove(&new);
+        changes.push(self.apply(files, "a file went"));
+        let wanted = self.world.compile();
+        assert_eq!(plan::plan(&self.in_force, &wanted, &BTreeSet::new()), None, "parts add up to the whole");
+        self.table.remove().unwrap();
+        changes
+    }
+
+    fn order(&mut self, index: usize, kind: OrderKind, what: &str) -> Change {
+        let order =
+            Order { service: name(index), kind, at: clock::now(), by: "test".into(), reason: "test".into() };
+        let mut next = self.world.clone();
+        let touched = next.order(&order).unwrap().touched;
+        assert_eq!(touched, BTreeSet::from([name(index)]));
+        let part = next.compile_services(&touched, self.owners.ties(&touched), &self.in_force);
+        self.put(next, part, &format!("{kind:?} {what}"), &[index])
+    }
+
+    fn restart(&mut self, index: usize, what: &str) -> Change {
+        let mut next = self.world.clone();
+        next.resolve(unit(index), vec![place(10_000_000 + index)]);
+        let part = next.compile_subjects(&BTreeSet::from([unit(index)]), &self.world, &self.in_force);
+        self.put(next, part, &format!("another cgroup {what}"), &[index])
+    }
+
+    fn apply(&mut self, files: Services, what: &str) -> Change {
+        let mut next = self.world.clone();
+        let touched = next.apply(self.settings.clone(), files.clone(), clock::now()).touched;
+        assert_eq!(touched.len(), 1);
+        let new = self.size + self.size % 2;
+        next.resolve(unit(new), vec![place(new)]);
+        for name in &touched {
+            let (before, now) = (self.world.standing(name), next.standing(name));
+            self.owners.follow(before.map(|one| one.service), now.map(|one| one.service));
+        }
+        self.files = files;
+        let part = next.compile_files(&touched, &self.world, &self.owners, &self.in_force);
+        self.put(next, part.expect("single addresses"), what, &[new])
+    }
+
+    fn put(&mut self, next: World, part: Part, what: &str, own: &[usize]) -> Change {
+        let changeset = plan::plan_part(&self.in_force, &part).expect("a change");
+        // Names of objects say which service they belong to.
+        let plain = |object: &str| {
+            own.iter()
+                .fold(object.to_owned(), |text, index| text.replace(&format!("-{}-", name(*index)), "-S-"))
+        };
+        let steps = changeset.steps.iter().map(object).map(|(kind, object, n)| (kind, plain(object), n));
+        let steps = steps.collect();
+        let mut messages = 0;
+        for phase in changeset.phases() {
+            messages += self.table.commit(&phase, &clock::now).unwrap().messages;
+            assert_eq!(self.table.verify(&phase, &clock::now).unwrap(), []);
+        }
+        self.in_force.take_over(part);
+        self.world = next;
+        self.world.number_classes(&self.in_force);
+        (what.to_owned(), messages, steps)
+    }
+}
+
+fn object(step: &Step) -> (&'static str, &str, usize) {
+    match step {
+        Step::AddCounter(name) => ("add counter", name, 0),
+        Step::AddSet(name, _) => ("add set", name, 0),
+        Step::AddChain(name, _) => ("add chain", name, 0),
+        Step::FlushChain(name) => ("flush", name, 0),
+        Step::AddRule(name, _) => ("add rule", name, 0),
+        Step::DeleteChain(name) => ("delete chain", name, 0),
+        Step::DeleteSet(name) => ("delete set", name, 0),
+        Step::DeleteCounter(name) => ("delete counter", name, 0),
+        Step::DeleteStranger(_, name) => ("delete stranger", name, 0),
+        Step::DeleteElements(name, _, keys) => ("delete elements", name, keys.len()),
+        Step::AddElements(name, _, elements) => ("add elements", name, elements.len()),
+    }
+}
+
+fn name(index: usize) -> ServiceName {
+    ServiceName::new(&format!("s{index}")).unwrap()
+}
+
+fn unit(index: usize) -> Subject {
+    Subject::unit(&format!("s{index}.service")).unwrap()
+}
+
+fn place(id: usize) -> Place {
+    Place::cgroup(1_000 + id as u64, 2, format!("system.slice/{id}.service"))
+}
+
+/// All have the same lifetime, and no windows.
+fn generated(index: usize, settings: &Settings) -> Service {
+    let address = |n: usize| std::net::Ipv4Addr::from_bits(0x0a00_0000 + (index * 4 + n) as u32);
+    let (first, second) = (address(0), address(2));
+    let (to, ports) = match (index % 2, index % 20) {
+        (0, _) => (format!("\"{first}\", \"{second}\""), "443/tcp"),
+        (_, 1) => (format!("\"{first}/31\""), "443/tcp"),
+        (_, _) => (format!("\"{first}\""), "5000-5100/udp"),
+    };
+    let text = format!(
+        "provider = \"p\"\nowner = \"o\"\n[lifetime]\ncommission = 2026-01-01T00:00:00Z\n\
+         decommission = 2099-01-01T00:00:00Z\n[[egress]]\nsubject = {{ unit = \"s{index}.service\" }}\n\
+         to = [{to}]\nports = [\"{ports}\"]\n"
+    );
+    let (service, found) =
+        config::parse_service(Path::new("s.toml"), &name(index), &text, &|_| None, settings);
+    service.unwrap_or_else(|| panic!("{found:?}\n{text}"))
+}
