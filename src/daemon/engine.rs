@@ -208,9 +208,11 @@ impl Engine {
         let mut next = self.world.clone();
         let forget = forget.into_iter();
         let forgotten: Vec<_> = forget.filter_map(|name| Some((next.forget(&name)?, name))).collect();
+        let undone = !forgotten.is_empty() || !put_back.is_empty();
         put_back.into_iter().for_each(|service| next.put_back_departed(service));
         let services = std::mem::take(&mut loaded.services);
-        let outcome = next.apply(loaded.settings.clone(), services, clock::now());
+        let mut outcome = next.apply(loaded.settings.clone(), services, clock::now());
+        outcome.everywhere |= undone;
         next.enclose(loaded.segments.clone());
         next.set_resolvers(resolvers::read());
         let subjects: Vec<Subject> = next.subjects().into_iter().cloned().collect();
