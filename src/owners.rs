@@ -264,7 +264,7 @@ mod tests {
     fn service(number: u8, prefixes: &[Prefix]) -> Service {
         let name = ServiceName::new(&format!("s{number}")).unwrap();
         // Two states, so that ties are decided by both.
-        let state = if number % 2 == 0 { FileState::Suspended } else { FileState::Commissioned };
+        let state = if number.is_multiple_of(2) { FileState::Suspended } else { FileState::Commissioned };
         Service { name, state, watched: prefixes.to_vec(), ..fixture::service(vec![]) }
     }
 

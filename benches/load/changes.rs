@@ -55,7 +55,8 @@ pub fn run(size: usize, wanted: Wanted) {
             sorted.sort_unstable();
             text(sorted[((sorted.len() - 1) as f64 * part).round() as usize])
         };
-        let (total, kernel): (fn(&Took) -> Duration, fn(&Took) -> Duration) = (|t| t.total, |t| t.kernel);
+        let total: fn(&Took) -> Duration = |t| t.total;
+        let kernel: fn(&Took) -> Duration = |t| t.kernel;
         let ours: fn(&Took) -> Duration = |t| t.total - t.kernel;
         println!(
             "{size:>9} {kind:>8} | {:>10} {:>10} {:>10} | {:>10} {:>10} | {:>10} {:>10} | {:>10} {:>9}",

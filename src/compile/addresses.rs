@@ -40,7 +40,7 @@ pub fn add(input: &Input<'_>, listing: &Listing<'_>, governed: bool, part: &mut 
         let gone = set
             .elements
             .keys()
-            .filter(|key| !now.sets.get(name).is_some_and(|n| n.elements.contains_key(*key)));
+            .filter(|key| !now.sets.get(name).is_some_and(|n| n.elements.contains_key(key)));
         part.elements.entry(name.clone()).or_default().extend(gone.map(|key| (key.clone(), None)));
     }
     for (name, set) in now.sets {

@@ -198,7 +198,7 @@ fn emptied(in_force: &Ruleset, part: &Part) -> Vec<String> {
     let empty = shared.filter(|(name, elements)| {
         let Some(held) = in_force.sets.get(*name) else { return false };
         let gone =
-            elements.iter().filter(|(key, element)| element.is_none() && held.elements.contains_key(*key));
+            elements.iter().filter(|(key, element)| element.is_none() && held.elements.contains_key(key));
         gone.count() == held.elements.len() && elements.values().all(Option::is_none)
     });
     empty.map(|(name, _)| name.clone()).collect()
