@@ -1,5 +1,6 @@
 //! One change among many services, as the daemon makes it: from the event (an order, the text of a file that came or
-//! went, a cgroup's id) to the end of the kernel's commit. What is read back afterwards stands beside it.
+//! went, a cgroup's id) to the end of the kernel's commit. What is read back afterwards stands beside it. `cpu`: the processor
+//! time of all of it, the kernel's commit included, which other programs on the machine do not lengthen by much.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,19 +11,36 @@ use picoseg::model::{Order, OrderKind, Service, ServiceName, Services};
 use picoseg::plan::{self, Changeset};
 use picoseg::reconcile::World;
 use picoseg::ruleset::Part;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::host::{self, Host};
 use super::{Wanted, text};
 
-pub const HEAD: &str = " services   change |        p50        p99        max |   ours p50        p99 | kernel p50        p99 |  read back  messages";
+pub const HEAD: &str = " services   change |        p50        p99        max |   ours p50        p99 | kernel p50        p99 |    cpu p50        p99 |  read back  messages";
 
 /// What one change took.
 #[derive(Debug, Clone, Copy)]
 struct Took {
     total: Duration,
     kernel: Duration,
+    cpu: Duration,
     read_back: Duration,
     messages: usize,
+}
+
+/// When a change began: by elapsed time and by processor time.
+#[derive(Debug, Clone, Copy)]
+struct Began(Instant, Duration);
+
+impl Began {
+    fn now() -> Self {
+        Self(Instant::now(), processor_time())
+    }
+}
+
+/// Of this thread.
+fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("never negative")
 }
 
 pub fn place(index: usize) -> Place {
@@ -59,7 +77,7 @@ pub fn run(size: usize, wanted: Wanted) {
         let kernel: fn(&Took) -> Duration = |t| t.kernel;
         let ours: fn(&Took) -> Duration = |t| t.total - t.kernel;
         println!(
-            "{size:>9} {kind:>8} | {:>10} {:>10} {:>10} | {:>10} {:>10} | {:>10} {:>10} | {:>10} {:>9}",
+            "{size:>9} {kind:>8} | {:>10} {:>10} {:>10} | {:>10} {:>10} | {:>10} {:>10} | {:>10} {:>10} | {:>10} {:>9}",
             of(total, 0.5),
             of(total, 0.99),
             of(total, 1.0),
@@ -67,6 +85,8 @@ pub fn run(size: usize, wanted: Wanted) {
             of(ours, 0.99),
             of(kernel, 0.5),
             of(kernel, 0.99),
+            of(|t| t.cpu, 0.5),
+            of(|t| t.cpu, 0.99),
             of(|t| t.read_back, 0.5),
             all.iter().map(|t| t.messages).max().unwrap_or(0),
         );
@@ -76,7 +96,7 @@ pub fn run(size: usize, wanted: Wanted) {
 
 impl Host {
     fn order(&mut self, service: &ServiceName, kind: OrderKind) -> Took {
-        let began = Instant::now();
+        let began = Began::now();
         let order =
             Order { service: service.clone(), kind, at: clock::now(), by: "x".into(), reason: "x".into() };
         let mut next = self.world.clone();
@@ -87,7 +107,7 @@ impl Host {
 
     /// A file came.
     fn add(&mut self, name: &ServiceName, text: &str, place: Place) -> Took {
-        let began = Instant::now();
+        let began = Began::now();
         let mut files = self.files.clone();
         files.insert(name.clone(), host::service(name, text, &self.settings));
         self.apply(files, Some((name, place)), began)
@@ -95,13 +115,13 @@ impl Host {
 
     /// A file went.
     fn remove(&mut self, name: &ServiceName) -> Took {
-        let began = Instant::now();
+        let began = Began::now();
         let mut files = self.files.clone();
         files.remove(name);
         self.apply(files, None, began)
     }
 
-    fn apply(&mut self, files: Services, new: Option<(&ServiceName, Place)>, began: Instant) -> Took {
+    fn apply(&mut self, files: Services, new: Option<(&ServiceName, Place)>, began: Began) -> Took {
         let mut next = self.world.clone();
         let touched = next.apply(self.settings.clone(), files.clone(), clock::now()).touched;
         if let Some((name, place)) = new {
@@ -123,7 +143,7 @@ impl Host {
     }
 
     fn restart(&mut self, service: &ServiceName, place: Place) -> Took {
-        let began = Instant::now();
+        let began = Began::now();
         let mut next = self.world.clone();
         let subject = host::unit(service);
         next.resolve(subject.clone(), vec![place]);
@@ -131,7 +151,7 @@ impl Host {
         self.put(next, part, began)
     }
 
-    fn put(&mut self, next: World, part: Part, began: Instant) -> Took {
+    fn put(&mut self, next: World, part: Part, began: Began) -> Took {
         let phases: Vec<Changeset> =
             plan::plan_part(&self.in_force, &part).expect("a change").phases().collect();
         let (mut kernel, mut messages) = (Duration::ZERO, 0);
@@ -140,7 +160,7 @@ impl Host {
             kernel += committed.kernel;
             messages += committed.messages;
         }
-        let total = began.elapsed();
+        let (total, cpu) = (began.0.elapsed(), processor_time() - began.1);
         let began = Instant::now();
         for phase in &phases {
             assert_eq!(self.table.verify(phase, &clock::now).expect("read back"), []);
@@ -149,6 +169,6 @@ impl Host {
         self.in_force.take_over(part);
         self.world = next;
         self.world.number_classes(&self.in_force);
-        Took { total, kernel, read_back, messages }
+        Took { total, kernel, cpu, read_back, messages }
     }
 }

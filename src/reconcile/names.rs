@@ -10,6 +10,12 @@ use crate::model::{HostName, Prefix, Service, ServiceName, ServiceState, Subject
 use crate::names::{self, Name, News, Scope};
 use crate::ruleset::Part;
 
+/// Who lists an address by itself.
+pub type Listed<'a> = &'a dyn Fn(Prefix) -> Vec<ServiceName>;
+
+/// Whether anything is governed from one address to another.
+pub type Governed<'a> = &'a dyn Fn(IpAddr, IpAddr) -> bool;
+
 impl World {
     /// Every name of a segment, and of a service that is not decommissioned. Of the others none is asked for: whoever
     /// takes an abandoned name over could have this host refuse any address.
@@ -204,8 +210,8 @@ impl World {
         &self,
         moved: &BTreeSet<ServiceName>,
         before: &Self,
-        listing: &dyn Fn(Prefix) -> Vec<ServiceName>,
-        governed: &dyn Fn(IpAddr, IpAddr) -> bool,
+        listing: Listed<'_>,
+        governed: Governed<'_>,
     ) -> Option<Part> {
         let mut part = Part::new(&self.settings.enforcement.table);
         let mut changed = BTreeSet::new();
@@ -224,7 +230,7 @@ impl World {
         singles: BTreeSet<Prefix>,
         moved: &BTreeSet<ServiceName>,
         before: &Self,
-        (listing, governed): (Lists<'_>, Governed<'_>),
+        (listing, governed): (Listed<'_>, Governed<'_>),
         part: &mut Part,
     ) -> Option<()> {
         for single in singles {
@@ -242,12 +248,6 @@ impl World {
         Some(())
     }
 }
-
-/// Who lists an address by itself.
-type Lists<'a> = &'a dyn Fn(Prefix) -> Vec<ServiceName>;
-
-/// Whether anything is governed, from one address to another.
-type Governed<'a> = &'a dyn Fn(IpAddr, IpAddr) -> bool;
 
 /// The addresses that a service lists otherwise than before; `None` when it differs in more than single addresses.
 fn changed_addresses(before: &Service, now: &Service) -> Option<BTreeSet<Prefix>> {
