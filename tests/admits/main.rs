@@ -382,6 +382,7 @@ proptest! {
             segments: &segments,
             resolvers: &resolvers,
             resolution: &resolution,
+            left: &compile::Levels::new(),
             now: instant(compiled_at),
             openings: Openings::Armed,
             classes: &Classes::default(),
