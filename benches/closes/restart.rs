@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::Unit;
 use crate::clock::in_ms;
-use crate::lab::{HOST, Lab, at, policy, remote};
+use crate::lab::{HOST, Lab, another_end, at, policy, remote};
 use crate::spread::Spread;
 
 const PORT: u16 = 4443;
 /// Units that are restarted, in turn; the others do not run.
 const UNITS: u32 = 10;
-/// In how many different lifetimes the services are, as in the other benchmarks.
-const LIFETIMES: u32 = 64;
 /// Between a restart and the next one.
 const REST: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -94,8 +92,7 @@ fn restarted(services: usize, over: Over, restarts: u64) -> Figures {
     for service in 0..services {
         let unit = lab.unit_name(&format!("u{service}"));
         let policy = policy("egress", &unit, remote(service), &format!("{PORT}/{}", over.name()));
-        let end = first + chrono::TimeDelta::hours(i64::from(service % LIFETIMES));
-        lab.write(&format!("s{service}"), end, &policy);
+        lab.write(&format!("s{service}"), another_end(first, service), &policy);
     }
     let units: Vec<Unit> = (0..UNITS.min(services)).map(|unit| lab.unit(&format!("u{unit}"))).collect();
     let lobby = lab.unit("lobby");
