@@ -6,6 +6,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use picoseg::daemon::{Options, Task};
 
+/// At rest with 10,000 services it keeps 11 MB less than glibc's after `malloc_trim` (57 and 68 of the same allocations), which lie
+/// between what stayed of the load, and the load's peak is a quarter lower (154 and 202 MB). mimalloc kept 116.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Opens and closes third-party access on this host, by schedule, in the kernel.
 #[derive(Parser)]
 #[command(name = "picosegd", version)]
