@@ -94,9 +94,9 @@ impl Owners {
         // By name as well.
         all.sort_unstable();
         all.dedup();
-        let mut owners = Self::default();
         // A map that is made of what is sorted has no room to spare.
-        owners.listed = all.chunk_by(|(a, _), (b, _)| a == b).filter_map(Listing::of).collect();
+        let listed = all.chunk_by(|(a, _), (b, _)| a == b).filter_map(Listing::of).collect();
+        let mut owners = Self { listed, ..Self::default() };
         for prefix in owners.listed.keys() {
             *owners.lengths.entry((prefix.family(), prefix.length())).or_default() += 1;
         }

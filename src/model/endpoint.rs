@@ -215,6 +215,19 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_takes_no_more_than_its_bytes_and_sorts_by_them() {
+        assert_eq!(size_of::<Prefix>(), 18);
+        let sorted = ["10.0.0.0/8", "10.0.0.0/9", "10.0.0.1", "9.0.0.0/8", "2001:db8::/32"]
+            .map(|t| Prefix::parse(t).unwrap());
+        let numbers: Vec<_> =
+            sorted.iter().map(|prefix| (prefix.family(), prefix.first(), prefix.length())).collect();
+        for (one, number) in sorted.iter().zip(&numbers) {
+            let order = |other: &(_, _, _)| number.cmp(other);
+            assert!(sorted.iter().zip(&numbers).all(|(other, number)| one.cmp(other) == order(number)));
+        }
+    }
+
+    #[test]
     fn a_prefix_spans_first_to_last() {
         let prefix = Prefix::parse("10.1.0.0/16").unwrap();
         assert!(prefix.contains("10.1.255.255".parse().unwrap()));
