@@ -72,4 +72,4 @@ require_rust() {
 
 # What the build needs beside Rust.
 # shellcheck disable=SC2034 # used by the callers
-build_packages=(gcc=gcc pkg-config=pkg-config lib:libnftnl=libnftnl-dev lib:libmnl=libmnl-dev)
+build_packages=(gcc=gcc make=make pkg-config=pkg-config lib:libnftnl=libnftnl-dev lib:libmnl=libmnl-dev)

@@ -35,6 +35,18 @@ enum Listing {
 }
 
 impl Listing {
+    /// What is listed by these, all of whom list the same, with it; `None`: nobody.
+    fn of(listed: &[(Prefix, &ServiceName)]) -> Option<(Prefix, Self)> {
+        match listed {
+            [] => None,
+            [(prefix, only)] => Some((*prefix, Self::One((*only).clone()))),
+            [(prefix, _), ..] => {
+                let names = listed.iter().map(|(_, name)| (*name).clone());
+                Some((*prefix, Self::Many(names.collect())))
+            }
+        }
+    }
+
     fn names(&self) -> &[ServiceName] {
         match self {
             Self::One(name) => std::slice::from_ref(name),
@@ -75,11 +87,18 @@ pub struct Owner {
 impl Owners {
     /// Makes the table for these services.
     pub fn new(services: &[Standing<'_>]) -> Self {
-        let mut owners = Self::default();
+        let mut all: Vec<(Prefix, &ServiceName)> = Vec::new();
         for Standing { service, .. } in services {
-            for prefix in service.prefixes() {
-                owners.list(prefix, &service.name);
-            }
+            all.extend(service.prefixes().map(|prefix| (prefix, &service.name)));
+        }
+        // By name as well.
+        all.sort_unstable();
+        all.dedup();
+        // A map that is made of what is sorted has no room to spare.
+        let listed = all.chunk_by(|(a, _), (b, _)| a == b).filter_map(Listing::of).collect();
+        let mut owners = Self { listed, ..Self::default() };
+        for prefix in owners.listed.keys() {
+            *owners.lengths.entry((prefix.family(), prefix.length())).or_default() += 1;
         }
         let groups: Vec<Group> = owners.listed.keys().filter_map(|prefix| owners.group(*prefix)).collect();
         groups.into_iter().for_each(|group| owners.tie(group));

@@ -84,7 +84,8 @@ struct Known {
     scheduled: Arc<Service>,
     /// With the addresses that its names have as well; the same as `scheduled` where it names none.
     service: Arc<Service>,
-    record: Record,
+    /// `None`: nothing, as of most.
+    record: Option<Box<Record>>,
     /// Its file is gone; it stays for its watch.
     departed: bool,
 }
@@ -229,7 +230,7 @@ impl World {
 
     fn take_file(&mut self, service: Arc<Service>) {
         let known = self.services.get(&service.name);
-        let record = known.map(|known| &known.record).or_else(|| self.forgotten.get(&service.name));
+        let record = known.map(|known| known.record()).or_else(|| self.forgotten.get(&service.name));
         let record = record.cloned().unwrap_or_default();
         self.put(Known::new(service, record.current(self.latest), false));
     }
@@ -251,11 +252,12 @@ impl World {
         let latest = self.latest;
         let Some(known) = self.known_mut(name) else { return };
         known.departed = true;
-        let standing = Standing { service: &known.service, record: &known.record, approved: true };
+        let standing = Standing { service: &known.service, record: known.record(), approved: true };
         if schedule::decommissioned_at(standing.service, standing.record, latest).is_none() {
-            known.record.decommission(Decommissioned {
+            let covers = latest.max(known.service.lifetime.opens_at());
+            known.record_mut().decommission(Decommissioned {
                 at: latest,
-                covers: latest.max(known.service.lifetime.opens_at()),
+                covers,
                 cause: Cause::Removed,
                 by: None,
                 reason: None,
@@ -269,21 +271,21 @@ impl World {
         let name = &order.service;
         let latest = self.latest;
         let known = self.known_mut(name).ok_or_else(|| OrderError::Unknown(name.as_str().to_owned()))?;
-        let ended = schedule::decommissioned_at(&known.service, &known.record, latest).is_some();
+        let ended = schedule::decommissioned_at(&known.service, known.record(), latest).is_some();
         match order.kind {
             OrderKind::Suspend | OrderKind::Resume if ended => return Err(OrderError::Final(name.clone())),
-            OrderKind::Resume if known.record.suspended.is_none() => {
+            OrderKind::Resume if known.record().suspended.is_none() => {
                 return Err(OrderError::NotSuspended(name.clone()));
             }
             OrderKind::Suspend | OrderKind::Resume | OrderKind::Decommission => {}
         }
-        let before = known.record.clone();
+        let before = known.record().clone();
         if !ended {
-            known.record =
-                before.clone().after(&Order { at: latest, ..order.clone() }, known.service.lifetime);
+            let order = Order { at: latest, ..order.clone() };
+            *known.record_mut() = before.clone().after(&order, known.service.lifetime);
         }
-        let is_shorter = known.record.extended != before.extended;
-        let changed = (known.record != before).then(|| (name.clone(), known.record.clone()));
+        let is_shorter = known.record().extended != before.extended;
+        let changed = (*known.record() != before).then(|| (name.clone(), known.record().clone()));
         if is_shorter {
             let known = known.clone().rescheduled();
             self.put(known);
@@ -311,13 +313,15 @@ impl World {
         if self.resolution.get(&subject).is_some_and(|known| **known == *places) {
             return;
         }
-        let subject = Arc::new(subject);
+        let subject = self.index.shared(&subject).unwrap_or_else(|| Arc::new(subject));
         let levels = compile::levels(&self.resolution, &self.left, &subject);
         if !levels.is_empty() {
             self.left.insert(Arc::clone(&subject), levels);
         }
         self.since.insert(Arc::clone(&subject), at);
-        self.resolution.insert(subject, places.into());
+        // An empty one is shared by all.
+        let places = if places.is_empty() { Arc::default() } else { places.into() };
+        self.resolution.insert(subject, places);
     }
 
     /// Forgets subjects that neither a policy nor a segment names any more.
@@ -390,12 +394,12 @@ impl World {
             let event = decommission_event(&standing, latest);
             let unknown = standing.record.decommissioned.as_ref().is_none_or(|old| old.covers < event.covers);
             if unknown && let Some(known) = self.known_mut(name) {
-                known.record.decommission(event);
+                known.record_mut().decommission(event);
             }
             if unknown || before != Some(state) {
                 outcome
                     .records
-                    .extend(self.services.get(name).map(|known| (name.clone(), known.record.clone())));
+                    .extend(self.services.get(name).map(|known| (name.clone(), known.record().clone())));
             }
         }
         if before != Some(state) {
@@ -451,7 +455,7 @@ impl World {
             S::Closed | S::Pending | S::Unapproved => {}
             S::Suspended => whats.push((at, What::Suspended)),
             S::Decommissioned => {
-                let event = known.and_then(|known| known.record.decommissioned.clone());
+                let event = known.and_then(|known| known.record().decommissioned.clone());
                 whats.extend(event.map(|event| (event.at, What::Decommissioned(event))));
             }
         }
@@ -473,7 +477,7 @@ impl World {
     fn stand<'a>(&self, known: &'a Known) -> Standing<'a> {
         // Approvals cannot be given yet: where they are required nothing opens.
         let approved = self.settings.approval.required.is_empty();
-        Standing { service: &known.service, record: &known.record, approved }
+        Standing { service: &known.service, record: known.record(), approved }
     }
 }
 

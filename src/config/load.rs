@@ -1,6 +1,6 @@
 //! Every file together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -135,6 +135,7 @@ fn read_services(
     found: &mut Vec<Diagnostic>,
 ) -> Vec<Draft> {
     let mut taken: BTreeMap<String, &Path> = BTreeMap::new();
+    let mut expressions = HashSet::new();
     let mut drafts = Vec::new();
     for source in sources {
         let stem = source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -143,7 +144,10 @@ fn read_services(
             found.push(doubled(source, &stem, first));
         }
         taken.entry(stem).or_insert(&source.path);
-        drafts.extend(read_service(source, name, lists, settings, found));
+        if let Some(mut draft) = read_service(source, name, lists, settings, found) {
+            draft.service.share_expressions(&mut expressions);
+            drafts.push(draft);
+        }
     }
     drafts.sort_by(|a, b| a.service.name.cmp(&b.service.name));
     drafts

@@ -61,6 +61,23 @@ fn a_segment_becomes_what_it_describes() {
 }
 
 #[test]
+fn services_that_open_at_the_same_times_share_what_was_parsed() {
+    let loaded = load(&files(&[("a.toml", SCHEDULE), ("b.toml", SCHEDULE)])).unwrap();
+    let schedules: Vec<Vec<_>> = loaded
+        .services
+        .values()
+        .map(|service| {
+            let crons = service.windows.iter().filter_map(|window| match &window.opening {
+                Opening::Recurring { cron, .. } => Some(std::ptr::from_ref(cron.schedule())),
+                Opening::Absolute(_) => None,
+            });
+            crons.collect()
+        })
+        .collect();
+    assert!(!schedules[0].is_empty() && schedules[0] == schedules[1]);
+}
+
+#[test]
 fn the_names_of_entries_and_of_lists_come_together() {
     let text = SCHEDULE.replace("\"@stripe-api\"", "\"@stripe-api\", \"b.example.com\", \"B.example.com.\"");
     let name = ServiceName::new("stripe").unwrap();

@@ -22,10 +22,15 @@ impl Upkeep {
     /// To be called once a minute.
     pub async fn minute(&mut self, engine: &mut Engine) {
         look_at_subjects(engine);
+        let works = engine.store_error.is_none() && !engine.attempts.is_writing();
         if std::mem::take(&mut engine.untidy) {
+            // Nothing but memory is lost with it.
+            if works && let Err(error) = engine.keeper.store().forget_pages().await {
+                tracing::debug!(%error, "the store keeps its pages in memory");
+            }
             give_back_memory();
         }
-        if engine.store_error.is_some() || engine.attempts.is_writing() {
+        if !works {
             return;
         }
         self.minutes += 1;

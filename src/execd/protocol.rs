@@ -63,7 +63,7 @@ impl Program {
     pub fn of(subject: &Subject) -> Option<Self> {
         match subject {
             Subject::Exe { path, sha256 } => {
-                Some(Self { path: path.clone(), sha256: sha256.as_ref().map(Digest::to_string) })
+                Some(Self { path: path.clone(), sha256: sha256.as_deref().map(Digest::to_string) })
             }
             Subject::Unit(_)
             | Subject::Cgroup(_)

@@ -12,8 +12,9 @@ use super::{Family, HostName};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
     family: Family,
-    /// The address as a number; IPv4 in the low 32 bits.
-    first: u128,
+    /// The first address as a number; bytes, since a table of services has several copies of each and a number would take a
+    /// place of 32 bytes.
+    first: [u8; 16],
     length: u8,
 }
 
@@ -39,7 +40,7 @@ impl Prefix {
     /// The prefix of one address.
     pub fn single(address: IpAddr) -> Self {
         let (family, first) = number(address);
-        Self { family, first, length: bits(family) }
+        Self { family, first: first.to_be_bytes(), length: bits(family) }
     }
 
     /// Reads an address or `address/length`. A prefix wider than [`Prefix::shortest`] is [`PrefixError::TooWide`];
@@ -65,8 +66,9 @@ impl Prefix {
             .flatten()
             .filter(|length| *length <= bits(family))
             .ok_or_else(syntax)?;
-        let prefix = Self { family, first: number & !host_mask(family, length), length };
-        if prefix.first != number {
+        let first = number & !host_mask(family, length);
+        let prefix = Self { family, first: first.to_be_bytes(), length };
+        if first != number {
             return Err(PrefixError::HostBits { written: text.to_owned(), prefix });
         }
         Ok(prefix)
@@ -83,27 +85,28 @@ impl Prefix {
     /// The prefix of this length that encloses it; itself where that would be longer.
     pub fn shortened(self, length: u8) -> Self {
         let length = length.min(self.length);
-        Self { first: self.first & !host_mask(self.family, length), length, ..self }
+        let first = self.first() & !host_mask(self.family, length);
+        Self { first: first.to_be_bytes(), length, ..self }
     }
 
     /// The first address as a number; IPv4 in the low 32 bits.
     pub fn first(self) -> u128 {
-        self.first
+        u128::from_be_bytes(self.first)
     }
 
     /// The last address as a number.
     pub fn last(self) -> u128 {
-        self.first | host_mask(self.family, self.length)
+        self.first() | host_mask(self.family, self.length)
     }
 
     pub fn contains(self, address: IpAddr) -> bool {
         let (family, number) = number(address);
-        family == self.family && (self.first..=self.last()).contains(&number)
+        family == self.family && (self.first()..=self.last()).contains(&number)
     }
 
     /// The address, when the prefix is a single one.
     pub fn address(self) -> Option<IpAddr> {
-        (self.length == bits(self.family)).then(|| address(self.family, self.first))
+        (self.length == bits(self.family)).then(|| address(self.family, self.first()))
     }
 }
 
@@ -137,7 +140,7 @@ fn address(family: Family, number: u128) -> IpAddr {
 
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = address(self.family, self.first);
+        let first = address(self.family, self.first());
         if self.length == bits(self.family) {
             write!(f, "{first}")
         } else {
@@ -208,6 +211,19 @@ mod tests {
         assert!(matches!(Prefix::parse("2000::/15"), Err(PrefixError::TooWide(_))));
         for bad in ["", "a", "1.2.3.4/33", "1.2.3.4/+8", "1.2.3.4/", "::/129", "1.2.3"] {
             assert!(matches!(Prefix::parse(bad), Err(PrefixError::Syntax(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_takes_no_more_than_its_bytes_and_sorts_by_them() {
+        assert_eq!(size_of::<Prefix>(), 18);
+        let sorted = ["10.0.0.0/8", "10.0.0.0/9", "10.0.0.1", "9.0.0.0/8", "2001:db8::/32"]
+            .map(|t| Prefix::parse(t).unwrap());
+        let numbers: Vec<_> =
+            sorted.iter().map(|prefix| (prefix.family(), prefix.first(), prefix.length())).collect();
+        for (one, number) in sorted.iter().zip(&numbers) {
+            let order = |other: &(_, _, _)| number.cmp(other);
+            assert!(sorted.iter().zip(&numbers).all(|(other, number)| one.cmp(other) == order(number)));
         }
     }
 

@@ -1,11 +1,13 @@
 //! A service as its schedule file describes it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Direction, Endpoint, HostName, Lifetime, Mode, Port, Prefix, ServiceName, Span, Subject, Window,
+    CronExpression, Direction, Endpoint, HostName, Lifetime, Mode, Opening, Port, Prefix, ServiceName, Span,
+    Subject, Window,
 };
 
 /// `state` in the file.
@@ -96,6 +98,18 @@ impl Service {
     /// The service by its name, as one of many.
     pub fn named(self) -> (ServiceName, Arc<Self>) {
         (self.name.clone(), Arc::new(self))
+    }
+
+    /// Has its windows share the expressions that others have already: one takes several hundred bytes, and thousands of
+    /// services open at the same times.
+    pub fn share_expressions(&mut self, known: &mut HashSet<CronExpression>) {
+        for window in &mut self.windows {
+            let Opening::Recurring { cron, .. } = &mut window.opening else { continue };
+            match known.get(cron) {
+                Some(same) => *cron = same.clone(),
+                None => drop(known.insert(cron.clone())),
+            }
+        }
     }
 
     /// Gives back what its lists have room for: ten thousand services are kept, and lists that were read have room for four.

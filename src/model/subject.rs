@@ -12,7 +12,7 @@ pub enum Subject {
     /// `/` is any process of this host.
     Cgroup(String),
     /// A program by its file, and what it starts: an absolute path, normalised.
-    Exe { path: String, sha256: Option<Digest> },
+    Exe { path: String, sha256: Option<Box<Digest>> },
     /// The owner of a socket, by name or number: egress only.
     User(String),
     /// The group of a socket's owner, by name or number: egress only.
@@ -86,7 +86,7 @@ impl Subject {
 
     pub fn exe(path: &str, sha256: Option<Digest>) -> Result<Self, SubjectError> {
         let fits = path.len() <= 4096 && path.strip_prefix('/').is_some_and(is_plain_path);
-        fits.then(|| Self::Exe { path: path.to_owned(), sha256 })
+        fits.then(|| Self::Exe { path: path.to_owned(), sha256: sha256.map(Box::new) })
             .ok_or_else(|| SubjectError::Exe(path.to_owned()))
     }
 

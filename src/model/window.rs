@@ -2,6 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use chrono::NaiveTime;
 use chrono_tz::Tz;
@@ -54,9 +55,12 @@ pub type Lifetime = Span;
 
 /// A cron expression of five or six fields, as the `cron` crate reads it once days of the week are names.
 ///
-/// It compares and hashes by its text.
+/// It compares and hashes by its text. A clone shares everything.
 #[derive(Debug, Clone)]
-pub struct CronExpression {
+pub struct CronExpression(Arc<Parsed>);
+
+#[derive(Debug)]
+struct Parsed {
     text: String,
     schedule: cron::Schedule,
 }
@@ -69,28 +73,28 @@ impl CronExpression {
     /// `text` is what the user wrote; `normalised` is the same with six or seven fields for the `cron` crate.
     pub fn new(text: &str, normalised: &str) -> Result<Self, CronError> {
         let schedule = cron::Schedule::from_str(normalised).map_err(|error| CronError(error.to_string()))?;
-        Ok(Self { text: text.to_owned(), schedule })
+        Ok(Self(Arc::new(Parsed { text: text.to_owned(), schedule })))
     }
 
     pub fn text(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// The local times at which it fires; feed it with local time dressed up as UTC.
     pub fn schedule(&self) -> &cron::Schedule {
-        &self.schedule
+        &self.0.schedule
     }
 }
 
 impl PartialEq for CronExpression {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.text() == other.text()
     }
 }
 impl Eq for CronExpression {}
 impl Hash for CronExpression {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text.hash(state);
+        self.text().hash(state);
     }
 }
 
@@ -104,7 +108,6 @@ pub enum Until {
 }
 
 /// When a window opens and closes.
-#[expect(clippy::large_enum_variant, reason = "a service has few windows, and nearly all of them recur")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Opening {
     Recurring { cron: CronExpression, until: Until, timezone: Tz },

@@ -62,8 +62,8 @@ impl World {
             return Err(ExtendError::Needless(name.clone(), open_until));
         }
         let extended = Extended { at, until, by: by.to_owned(), reason: reason.to_owned() };
-        let record = Record { extended: Some(extended), ..known.record.clone() };
-        let known = Known { record: record.clone(), ..(**known).clone() };
+        let record = Record { extended: Some(extended), ..known.record().clone() };
+        let known = Known { record: Some(Box::new(record.clone())), ..(**known).clone() };
         self.put(known.rescheduled());
         self.refresh(name);
         let closes_at = self.current_opening(name).map_or(at, Span::closes_at);
@@ -83,15 +83,27 @@ impl World {
     }
 }
 
+/// What is remembered of most services.
+static NOTHING: Record = Record { suspended: None, decommissioned: None, extended: None };
+
 impl Known {
     pub(super) fn new(file: Arc<Service>, record: Record, departed: bool) -> Self {
         let scheduled = scheduled(&file, &record);
+        let record = (record != NOTHING).then(|| Box::new(record));
         Self { service: Arc::clone(&scheduled), scheduled, file, record, departed }
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        self.record.as_deref().unwrap_or(&NOTHING)
+    }
+
+    pub(super) fn record_mut(&mut self) -> &mut Record {
+        self.record.get_or_insert_default()
     }
 
     /// The same with the windows that follow from its file and its record.
     pub(super) fn rescheduled(mut self) -> Self {
-        self.scheduled = scheduled(&self.file, &self.record);
+        self.scheduled = scheduled(&self.file, self.record());
         self.service = Arc::clone(&self.scheduled);
         self
     }

@@ -89,6 +89,11 @@ impl Index {
         self.by_subject.keys().map(|subject| &**subject)
     }
 
+    /// The subject as it is kept here, if a policy names it.
+    pub fn shared(&self, subject: &Subject) -> Option<Arc<Subject>> {
+        self.by_subject.get_key_value(subject).map(|(subject, _)| Arc::clone(subject))
+    }
+
     pub fn names(&self, subject: &Subject) -> bool {
         self.by_subject.contains_key(subject)
     }

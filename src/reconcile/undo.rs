@@ -11,9 +11,9 @@ impl World {
     pub fn forget(&mut self, name: &ServiceName) -> Option<Record> {
         let known = self.services.get(name)?;
         let begins_at = known.file.lifetime.opens_at();
-        let ended = known.record.decommissioned.as_ref();
+        let ended = known.record().decommissioned.as_ref();
         let (former, present): (Vec<_>, Vec<_>) = ended.into_iter().partition(|end| end.covers < begins_at);
-        if known.record.suspended.is_some() || present.iter().any(|event| event.cause == Cause::Order) {
+        if known.record().suspended.is_some() || present.iter().any(|event| event.cause == Cause::Order) {
             return None;
         }
         let record = Record { decommissioned: former.first().copied().cloned(), ..Record::default() };
@@ -34,7 +34,7 @@ impl World {
     /// [`World::apply`] with files that do not have it afterwards.
     pub fn put_back_departed(&mut self, service: Service) {
         let name = service.name.clone();
-        let Some(record) = self.services.get(&name).map(|known| known.record.clone()) else { return };
+        let Some(record) = self.services.get(&name).map(|known| known.record().clone()) else { return };
         self.files.remove(&name);
         self.returned.insert(name);
         self.put(Known::new(Arc::new(service), record, true));

@@ -163,8 +163,7 @@ impl Journal {
     ///
     /// What cannot be removed is told; it is harmless, since the store knows what it has.
     pub async fn clear(&mut self) -> Vec<JournalError> {
-        self.pending.clear();
-        self.unsaved.clear();
+        (self.pending, self.unsaved) = (Vec::new(), Vec::new());
         let mut problems = Vec::new();
         for place in &mut self.places {
             problems.extend(place.run("remove", journal_file::remove).await.err());

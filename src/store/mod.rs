@@ -255,6 +255,15 @@ impl Store {
         Ok(transaction)
     }
 
+    /// Gives back the memory in which what is written remembers pages of the file: 2 MB after a large write.
+    pub async fn forget_pages(&self) -> Result<(), StoreError> {
+        self.promptly("give back memory", async {
+            sqlx::query("PRAGMA shrink_memory").execute(&self.connected()?.writer).await?;
+            Ok(())
+        })
+        .await
+    }
+
     fn connected(&self) -> Result<Connected, Fault> {
         let connected = self.connected.read().unwrap_or_else(PoisonError::into_inner);
         connected.clone().ok_or(Fault::Closed)

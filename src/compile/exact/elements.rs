@@ -1,13 +1,12 @@
 //! What of the shared sets belongs to one service.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::super::Place;
 use super::classes::{self, digits};
 use super::ways::{self, Kind};
-use crate::model::{Family, Prefix, Service, Subject, Time};
-use crate::ruleset::{Element, Field, Key, Ruleset, Set};
+use crate::model::{Family, Policy, Prefix, Service, Subject, Time};
+use crate::ruleset::{Element, Field, Key, KeyBuilder, Ruleset, Set};
 
 /// Elements on their way into a set.
 pub struct Placed {
@@ -46,81 +45,84 @@ pub fn collect<'a>(
 ) {
     if let Some(number) = number {
         // For people: the chains of a class name no service.
-        let name: Arc<str> = service.name.as_str().into();
-        for prefix in service.prefixes() {
-            let family = prefix.family();
-            let key = address(prefix);
-            for (place, digit) in digits(number) {
-                put(
-                    sets,
-                    classes::digit_set(family, place, digit),
-                    || addresses(family),
-                    key.clone(),
-                    Element::default(),
-                );
+        let element = Element { comment: Some(service.name.as_str().into()), ..Element::default() };
+        for family in Family::ALL {
+            let prefixes = service.prefixes().filter(|prefix| prefix.family() == family);
+            let keys: Vec<Key> = prefixes.map(address).collect();
+            if keys.is_empty() {
+                continue;
             }
-            let element = Element { comment: Some(Arc::clone(&name)), ..Element::default() };
-            put(sets, ways::address_set(family), || addresses(family), key, element);
+            for (place, digit) in digits(number) {
+                let set = placed(sets, classes::digit_set(family, place, digit), || addresses(family));
+                set.extend(keys.iter().map(|key| (key.clone(), Element::default())));
+            }
+            let set = placed(sets, ways::address_set(family), || addresses(family));
+            set.extend(keys.into_iter().map(|key| (key, element.clone())));
         }
     }
     if !granted {
         return;
     }
     for policy in &service.policies {
-        let direction = policy.id.direction;
-        let cgroups: Vec<(u32, u64, Arc<str>)> = places(&policy.subject)
-            .iter()
-            .filter_map(|place| match place {
-                Place::Cgroup(place) if place.level > 0 => {
-                    Some((place.level, place.id, place.path.as_str().into()))
-                }
-                Place::Cgroup(_)
-                | Place::Former(_)
-                | Place::User(_)
-                | Place::Group(_)
-                | Place::Address(_) => None,
-            })
-            .collect();
-        for prefix in &policy.prefixes {
-            for port in policy.ports.iter().filter_map(|port| port.range.single()) {
-                let family = prefix.family();
-                let endpoint = Key::builder().address(family, prefix.first()).port(port).build();
-                put(
-                    sets,
-                    ways::endpoint_set(direction, family),
-                    || endpoints(family),
-                    endpoint,
-                    Element::default(),
-                );
-                for (level, id, path) in &cgroups {
-                    let key = Key::builder().cgroup(*id).address(family, prefix.first()).port(port).build();
-                    let comment = Some(Arc::clone(path));
-                    let element = Element { comment: comment.clone(), ..Element::default() };
-                    let name = |kind| ways::grant_set(kind, direction, family, *level);
-                    put(sets, name(Kind::Armed), || grants(family), key.clone(), element);
-                    if open.is_some() {
-                        let element = Element { closes_at: open, comment, ..Element::default() };
-                        put(sets, name(Kind::Now), || grants(family).with_expiry(), key, element);
-                    }
-                }
-            }
+        for family in Family::ALL {
+            collect_grants(policy, family, open, places(&policy.subject), sets);
         }
+    }
+}
+
+/// Adds who may use which endpoints of a family, by a policy.
+fn collect_grants(
+    policy: &Policy,
+    family: Family,
+    open: Option<Time>,
+    places: &[Place],
+    sets: &mut BTreeMap<String, Placed>,
+) {
+    let direction = policy.id.direction;
+    let prefixes = policy.prefixes.iter().filter(|prefix| prefix.family() == family);
+    let ports = || policy.ports.iter().filter_map(|port| port.range.single());
+    let remote: Vec<(u128, u16)> =
+        prefixes.flat_map(|prefix| ports().map(|port| (prefix.first(), port))).collect();
+    if remote.is_empty() {
+        return;
+    }
+    let keys = |begin: KeyBuilder| {
+        remote.iter().map(move |(address, port)| begin.clone().address(family, *address).port(*port).build())
+    };
+    let set = placed(sets, ways::endpoint_set(direction, family), || endpoints(family));
+    set.extend(keys(Key::builder()).map(|key| (key, Element::default())));
+    for place in places {
+        let Place::Cgroup(place) = place else { continue };
+        if place.level == 0 {
+            continue;
+        }
+        let keys = || keys(Key::builder().cgroup(place.id));
+        let armed = Element { comment: Some(place.path.as_str().into()), ..Element::default() };
+        let name = |kind| ways::grant_set(kind, direction, family, place.level);
+        if open.is_some() {
+            let now = Element { closes_at: open, ..armed.clone() };
+            let set = placed(sets, name(Kind::Now), || grants(family).with_expiry());
+            set.extend(keys().map(|key| (key, now.clone())));
+        }
+        let set = placed(sets, name(Kind::Armed), || grants(family));
+        set.extend(keys().map(|key| (key, armed.clone())));
     }
 }
 
 /// Adds the addresses of a service to all sets of addresses: for what is to be taken out.
 pub fn of_any_class(service: &Service, in_force: &Ruleset, sets: &mut BTreeMap<String, Placed>) {
     for family in Family::ALL {
-        let all = ways::address_set(family);
-        for prefix in service.prefixes().filter(|prefix| prefix.family() == family) {
-            put(sets, all.clone(), || addresses(family), address(prefix), Element::default());
+        let prefixes = service.prefixes().filter(|prefix| prefix.family() == family);
+        let keys: Vec<Key> = prefixes.map(address).collect();
+        if keys.is_empty() {
+            continue;
         }
-        let prefix = classes::digit_sets(family);
-        let names = in_force.sets.range(prefix.clone()..).map(|(name, _)| name);
-        for name in names.take_while(|name| name.starts_with(&prefix)) {
-            for prefix in service.prefixes().filter(|prefix| prefix.family() == family) {
-                put(sets, name.clone(), || addresses(family), address(prefix), Element::default());
-            }
+        let digits = classes::digit_sets(family);
+        let names = in_force.sets.range(digits.clone()..).map(|(name, _)| name);
+        let names = names.take_while(|name| name.starts_with(&digits)).cloned();
+        for name in names.chain([ways::address_set(family)]) {
+            let set = placed(sets, name, || addresses(family));
+            set.extend(keys.iter().map(|key| (key.clone(), Element::default())));
         }
     }
 }
@@ -133,12 +135,11 @@ fn grants(family: Family) -> Set {
     Set::plain(&[Field::Cgroup, Field::Address(family), Field::Port])
 }
 
-fn put(
+/// The elements on their way into a set.
+fn placed(
     sets: &mut BTreeMap<String, Placed>,
     name: String,
     declaration: impl Fn() -> Set,
-    key: Key,
-    element: Element,
-) {
-    sets.entry(name).or_insert_with(|| Placed::new(declaration())).elements.push((key, element));
+) -> &mut Vec<(Key, Element)> {
+    &mut sets.entry(name).or_insert_with(|| Placed::new(declaration())).elements
 }
