@@ -34,17 +34,17 @@ pub fn addresses(family: Family) -> Set {
     Set::plain(&[Field::Address(family)])
 }
 
-/// Adds the elements of a service. `number`: that of its class; `None` leaves its addresses out. `granted`: nothing shuts
-/// it; `open`: when its opening ends, if it has one right now.
+/// Adds the elements of a service. `class`: the number of its class, and when it ends if it is shut until then; `None` leaves
+/// its addresses out. `granted`: nothing shuts it; `open`: when its opening ends, if it has one right now.
 pub fn collect<'a>(
     service: &Service,
-    number: Option<u32>,
+    class: Option<(u32, Option<Time>)>,
     granted: bool,
     open: Option<Time>,
     places: &dyn Fn(&Subject) -> &'a [Place],
     sets: &mut BTreeMap<String, Placed>,
 ) {
-    if let Some(number) = number {
+    if let Some((number, ends)) = class {
         // For people: the chains of a class name no service.
         let name: Arc<str> = service.name.as_str().into();
         for prefix in service.prefixes() {
@@ -57,6 +57,16 @@ pub fn collect<'a>(
                     || addresses(family),
                     key.clone(),
                     Element::default(),
+                );
+            }
+            if ends.is_some() {
+                let element = Element { closes_at: ends, ..Element::default() };
+                put(
+                    sets,
+                    classes::shut_set(family),
+                    || classes::shut_addresses(family),
+                    key.clone(),
+                    element,
                 );
             }
             let element = Element { comment: Some(Arc::clone(&name)), ..Element::default() };
@@ -111,9 +121,10 @@ pub fn collect<'a>(
 /// Adds the addresses of a service to all sets of addresses: for what is to be taken out.
 pub fn of_any_class(service: &Service, in_force: &Ruleset, sets: &mut BTreeMap<String, Placed>) {
     for family in Family::ALL {
-        let all = ways::address_set(family);
-        for prefix in service.prefixes().filter(|prefix| prefix.family() == family) {
-            put(sets, all.clone(), || addresses(family), address(prefix), Element::default());
+        for name in [ways::address_set(family), classes::shut_set(family)] {
+            for prefix in service.prefixes().filter(|prefix| prefix.family() == family) {
+                put(sets, name.clone(), || addresses(family), address(prefix), Element::default());
+            }
         }
         let prefix = classes::digit_sets(family);
         let names = in_force.sets.range(prefix.clone()..).map(|(name, _)| name);
