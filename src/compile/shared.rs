@@ -519,7 +519,8 @@ pub fn add_exact_reasons(input: &Input<'_>, holds: bool, ruleset: &mut Ruleset) 
     for direction in Direction::ALL {
         for reason in Reason::of_services(direction).filter(|reason| *reason != Reason::Plaintext) {
             for (observes, then) in [(false, refuse(direction, reason)), (true, vec![accept()])] {
-                let mut rules: Vec<Rule> = no_attempt(direction, observes, holds).into_iter().collect();
+                let mut rules: Vec<Rule> = Vec::new();
+                // First: what follows knows a flow that it has seen.
                 if [Reason::Suspended, Reason::Unapproved].contains(&reason) {
                     let expired = refusal::exact_reason_chain(direction, Reason::Expired, observes);
                     rules.extend(Family::ALL.map(|family| {
@@ -527,6 +528,7 @@ pub fn add_exact_reasons(input: &Input<'_>, holds: bool, ruleset: &mut Ruleset) 
                         vec![not_in(&address, exact::shut_set(family)), goto(expired.clone())]
                     }));
                 }
+                rules.extend(no_attempt(direction, observes, holds));
                 rules.extend(count_and_log(input, &Charged::Exact, direction, reason));
                 rules.push(then);
                 chain(ruleset, refusal::exact_reason_chain(direction, reason, observes), rules);
