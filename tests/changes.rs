@@ -78,7 +78,7 @@ fn who_is_alone_with_its_lifetime_closes_and_opens_by_elements_only() {
 
 /// All have the same lifetime, half of them take chains.
 fn shared(index: usize) -> &'static str {
-    if index % 2 == 0 { "shared" } else { "chains" }
+    if index.is_multiple_of(2) { "shared" } else { "chains" }
 }
 
 /// What a change is: its name and the steps, each with its object and so many elements.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::Place;
-use super::classes::{self, digits};
+use super::lifetimes;
+use super::trees::{self, digits};
 use super::ways::{self, Kind};
 use crate::model::{Family, Prefix, Service, Subject, Time};
 use crate::ruleset::{Element, Field, Key, Ruleset, Set};
@@ -53,7 +54,7 @@ pub fn collect<'a>(
             for (place, digit) in digits(number) {
                 put(
                     sets,
-                    classes::digit_set(family, place, digit),
+                    trees::digit_set(family, place, digit),
                     || addresses(family),
                     key.clone(),
                     Element::default(),
@@ -63,8 +64,8 @@ pub fn collect<'a>(
                 let element = Element { closes_at: ends, ..Element::default() };
                 put(
                     sets,
-                    classes::shut_set(family),
-                    || classes::shut_addresses(family),
+                    lifetimes::shut_set(family),
+                    || lifetimes::shut_addresses(family),
                     key.clone(),
                     element,
                 );
@@ -121,12 +122,12 @@ pub fn collect<'a>(
 /// Adds the addresses of a service to all sets of addresses: for what is to be taken out.
 pub fn of_any_class(service: &Service, in_force: &Ruleset, sets: &mut BTreeMap<String, Placed>) {
     for family in Family::ALL {
-        for name in [ways::address_set(family), classes::shut_set(family)] {
+        for name in [ways::address_set(family), lifetimes::shut_set(family)] {
             for prefix in service.prefixes().filter(|prefix| prefix.family() == family) {
                 put(sets, name.clone(), || addresses(family), address(prefix), Element::default());
             }
         }
-        let prefix = classes::digit_sets(family);
+        let prefix = trees::digit_sets(family);
         let names = in_force.sets.range(prefix.clone()..).map(|(name, _)| name);
         for name in names.take_while(|name| name.starts_with(&prefix)) {
             for prefix in service.prefixes().filter(|prefix| prefix.family() == family) {

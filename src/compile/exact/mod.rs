@@ -3,9 +3,8 @@
 //!
 //! The kernel looks at every chain at each commit, and at all rules and all elements with verdicts as soon as one that
 //! leads somewhere is added: 100 ms with a chain for each of 10,000 services, some microseconds without. So there are no chains for
-//! a service. What is the same for many, their timetable and state, is a class ([`classes`]) with chains of its own, and the
-//! number of an address's class is spelled by the sets that hold the address, since nft has no way to say "jump to the chain
-//! of this number" without a verdict for each address.
+//! a service. What is the same for many, their timetable and lifetime or why they are shut, is a class ([`classes`]), and the number
+//! of an address's class is spelled by the sets that hold the address ([`trees`]).
 //!
 //! That takes some lookups. So what is open right now is asked for first ([`ways`]): `now-egress4-l2` holds cgroup, remote
 //! address and port, its elements expire by elapsed time, and one reading of the wall clock guards all of them: it is
@@ -17,6 +16,8 @@
 
 mod classes;
 mod elements;
+mod lifetimes;
+mod trees;
 mod ways;
 
 use std::borrow::Cow;
@@ -27,8 +28,9 @@ use crate::model::{Family, Prefix, Protocol, Service, ServiceName, Subject};
 use crate::ruleset::{Part, Ruleset, Set};
 
 use classes::Class;
-pub use classes::{Askers, Classes, ends, ends_after, shut_set};
+pub use classes::{Askers, Classes};
 use elements::Placed;
+pub use lifetimes::{ends, ends_after, shut_set};
 use ways::Kind;
 pub use ways::{address_set, entry, follows_time};
 
@@ -82,7 +84,7 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset)
     let of: Vec<Class> = services.iter().map(|governing| Class::of(input, governing)).collect();
     let mut classes = input.classes.kept(of.iter().filter_map(Class::timed));
     let mut sets: BTreeMap<String, Placed> = BTreeMap::new();
-    let mut lifetimes = classes::lifetimes();
+    let mut lived = lifetimes::lifetimes();
     let mut made = BTreeSet::new();
     for (governing, class) in services.iter().zip(&of) {
         let number = classes.number(class);
@@ -90,13 +92,13 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset)
             && made.insert(number)
         {
             classes::add_chains(input, governing, (number, identifier), ruleset);
-            lifetimes.elements.extend(classes::lifetime(input, number, governing.standing.service));
+            lived.elements.extend(lifetimes::lifetime(input, number, governing.standing.service));
         }
-        let open = classes::open_until(input, governing, |name| ruleset.sets.get(name));
+        let open = lifetimes::open_until(input, governing, |name| ruleset.sets.get(name));
         let places = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
         elements::collect(
             governing.standing.service,
-            Some((number, classes::shut_until(governing))),
+            Some((number, lifetimes::shut_until(governing))),
             governing.shut.is_none(),
             open,
             &places,
@@ -105,16 +107,16 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset)
     }
     for family in Family::ALL {
         sets.entry(address_set(family)).or_insert_with(|| Placed::new(elements::addresses(family)));
-        let shut = || Placed::new(classes::shut_addresses(family));
-        sets.entry(classes::shut_set(family)).or_insert_with(shut);
+        let shut = || Placed::new(lifetimes::shut_addresses(family));
+        sets.entry(lifetimes::shut_set(family)).or_insert_with(shut);
     }
     for (name, placed) in sets {
         ruleset.sets.insert(name, placed.into_set());
     }
-    ruleset.sets.insert(classes::LIFETIMES.to_owned(), lifetimes);
-    classes::add_trees(&classes, None, ruleset);
+    ruleset.sets.insert(lifetimes::LIFETIMES.to_owned(), lived);
+    trees::add_trees(&classes, None, ruleset);
     let windows = windows::within(ruleset.sets.iter(), input.now);
-    let within = classes::within(input, windows, classes::begins(ruleset), classes::ends(ruleset));
+    let within = lifetimes::within(input, windows, lifetimes::begins(ruleset), lifetimes::ends(ruleset));
     let shapes = [Kind::Now, Kind::Armed].map(|kind| ways::shape(kind, ruleset.sets.keys()));
     ways::add(input.settings, &shapes, within, ruleset);
 }
@@ -135,7 +137,7 @@ pub fn add_services(
     part: &mut Part,
 ) {
     let of: Vec<Class> = services.iter().map(|governing| Class::of(input, governing)).collect();
-    let left = classes::numbers_of(&former.services, in_force);
+    let left = trees::numbers_of(&former.services, in_force);
     let mut asked = classes::leave(input, &left, &of, askers, in_force, part);
     let anew = of.iter().filter_map(Class::timed).any(|identifier| !input.classes.knows(identifier));
     let mut classes = Cow::Borrowed(input.classes);
@@ -158,19 +160,19 @@ pub fn add_services(
             number
         });
         if class.timed().is_some() {
-            let lifetime = classes::lifetime(input, number, governing.standing.service);
-            let lifetimes = part.elements.entry(classes::LIFETIMES.to_owned()).or_default();
-            lifetimes.extend(lifetime.map(|(key, element)| (key, Some(element))));
+            let lifetime = lifetimes::lifetime(input, number, governing.standing.service);
+            let lived = part.elements.entry(lifetimes::LIFETIMES.to_owned()).or_default();
+            lived.extend(lifetime.map(|(key, element)| (key, Some(element))));
         }
-        let open = classes::open_until(input, governing, |name| set_of(name, in_force, part));
+        let open = lifetimes::open_until(input, governing, |name| set_of(name, in_force, part));
         let places = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
         let granted = governing.shut.is_none();
-        let class = Some((number, classes::shut_until(governing)));
+        let class = Some((number, lifetimes::shut_until(governing)));
         elements::collect(governing.standing.service, class, granted, open, &places, &mut wanted);
     }
     if anew {
-        classes::add_trees(&classes, Some(in_force), &mut part.wanted);
-        classes::prune_trees(&classes, in_force, part);
+        trees::add_trees(&classes, Some(in_force), &mut part.wanted);
+        trees::prune_trees(&classes, in_force, part);
     }
     classes::end_openings(input, asked, services, askers, in_force, part);
     change(&before, wanted, in_force, part);
@@ -179,8 +181,8 @@ pub fn add_services(
 /// Adds what is gone when the classes are gone that nobody is in.
 pub fn tidy(input: &Input<'_>, askers: Askers<'_>, in_force: &Ruleset, part: &mut Part) {
     let (classes, asked) = classes::tidy(input, &[], askers, in_force, part);
-    classes::add_trees(&classes, Some(in_force), &mut part.wanted);
-    classes::prune_trees(&classes, in_force, part);
+    trees::add_trees(&classes, Some(in_force), &mut part.wanted);
+    trees::prune_trees(&classes, in_force, part);
     classes::end_openings(input, asked, &[], askers, in_force, part);
 }
 
@@ -193,7 +195,7 @@ pub fn move_subject(
     part: &mut Part,
 ) {
     let service = governing.standing.service;
-    let open = classes::open_until(input, governing, |name| set_of(name, in_force, part));
+    let open = lifetimes::open_until(input, governing, |name| set_of(name, in_force, part));
     let resolved = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
     let mut wanted = BTreeMap::new();
     elements::collect(service, None, governing.shut.is_none(), open, &resolved, &mut wanted);
@@ -213,8 +215,8 @@ pub fn finish(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
     let stay = stay.filter(|(name, _)| !part.wanted.sets.contains_key(*name) && !part.gone.contains(*name));
     let all: BTreeMap<&String, &Set> = stay.chain(part.wanted.sets.iter()).collect();
     let windows = windows::within(all.iter().map(|(name, set)| (*name, *set)), input.now);
-    let (begins, ends) = (classes::begins_after(in_force, part), classes::ends_after(in_force, part));
-    let within = classes::within(input, windows, begins, ends);
+    let (begins, ends) = (lifetimes::begins_after(in_force, part), lifetimes::ends_after(in_force, part));
+    let within = lifetimes::within(input, windows, begins, ends);
     let shapes = [Kind::Now, Kind::Armed].map(|kind| ways::shape(kind, all.keys().copied()));
     ways::add(input.settings, &shapes, within, &mut part.wanted);
 }
