@@ -128,10 +128,13 @@ impl Agenda {
 fn next_arming(standing: &Standing<'_>, horizon: Time, end: Time) -> Option<Time> {
     let service = standing.service;
     let own = service.policies.iter().filter_map(|policy| policy.windows.as_deref()).map(Some);
+    // Where the lifetime cuts nothing off they are the same.
+    let is_cut = horizon < service.lifetime.opens_at() || service.lifetime.closes_at() < end;
+    let whenever = if is_cut { schedule::timetable(service, horizon, end) } else { vec![] };
     let sets: BTreeSet<Option<&[usize]>> = own.chain([None]).collect();
     sets.into_iter()
         .flat_map(|which| schedule::openings(service, which, horizon, end))
-        .chain(schedule::timetable(service, horizon, end))
+        .chain(whenever)
         .map(Span::opens_at)
         .filter(|opens_at| *opens_at > horizon)
         .min()
