@@ -174,7 +174,7 @@ pub fn chain(number: u32, identifier: &str) -> String {
 pub fn chains(all: &BTreeMap<String, Chain>) -> impl Iterator<Item = (&String, &Chain)> {
     let of_classes = all.range(CLASS.to_owned()..).take_while(|(name, _)| name.starts_with(CLASS));
     // Behind an identifier stands the way of a chain that refuses.
-    of_classes.filter(|(name, _)| name[CLASS.len()..].matches('-').count() == 1)
+    of_classes.filter(|(name, _)| name.bytes().filter(|byte| *byte == b'-').count() == 2)
 }
 
 /// Those of a table after a part of it changed.

@@ -116,9 +116,10 @@ pub fn within(
     }
 }
 
+/// It is the first that the chain of a class asks for.
 fn begin_of(chain: &Chain) -> Option<Time> {
-    chain.rules.iter().flat_map(|rule| rule.iter()).find_map(|statement| match statement {
+    match chain.rules.first()?.first()? {
         Statement::Before(begin) => Some(*begin),
         _ => None,
-    })
+    }
 }
