@@ -237,10 +237,10 @@ def load_targets(text):
 
 def close_targets(text):
     rows = []
-    restarts = re.search(r"from mkdir.*\n((?: +\d+ \|.*\n)+)", text)
+    restarts = re.search(r"from mkdir.*\n((?: +\d+ \w+ +\|.*\n)+)", text)
     for line in restarts.group(1).splitlines() if restarts else []:
         cells = line.replace("|", " ").split()
-        rows.append((f"a unit restarted, to governed, {int(cells[0]):,} services, p99", "at most 2 ms", f"{cells[3]} ms", float(cells[3]) <= 2))
+        rows.append((f"a unit restarted, to governed over {cells[1].upper()}, {int(cells[0]):,} services, p99", "at most 2 ms", f"{cells[4]} ms", float(cells[4]) <= 2))
     payload = re.search(r"(\d+) closes at (\d+) records a second.*\n.*passed.*\n((?:.*\|.*\n)+)", text)
     if payload:
         passed = sum(int(line.split("|")[2].split()[0]) for line in payload.group(3).splitlines())

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
-use crate::compile::{Classes, Openings, Place, Resolution, Standing};
+use crate::compile::{self, Classes, Levels, Openings, Place, Resolution, Standing};
 use crate::model::{
     Cause, Decommissioned, FileState, Order, OrderKind, Record, Service, ServiceName, ServiceState, Services,
     Settings, Span, Subject, Time,
@@ -58,6 +58,8 @@ pub struct World {
     index: Index,
     enclosures: Arc<Enclosures>,
     resolution: Resolution,
+    /// At which depths subjects were that are elsewhere now, or nowhere.
+    left: Levels,
     /// When the places of each subject last changed.
     since: OrdMap<Arc<Subject>, Time>,
     names: Names,
@@ -158,6 +160,7 @@ impl World {
             index: Index::default(),
             enclosures: Arc::default(),
             resolution: Resolution::new(),
+            left: Levels::new(),
             since: OrdMap::new(),
             names: Names::default(),
             latest,
@@ -309,6 +312,10 @@ impl World {
             return;
         }
         let subject = Arc::new(subject);
+        let levels = compile::levels(&self.resolution, &self.left, &subject);
+        if !levels.is_empty() {
+            self.left.insert(Arc::clone(&subject), levels);
+        }
         self.since.insert(Arc::clone(&subject), at);
         self.resolution.insert(subject, places.into());
     }
@@ -319,6 +326,7 @@ impl World {
             self.resolution.keys().filter(|subject| !self.is_named(subject)).cloned().collect();
         for subject in unused {
             self.resolution.remove(&subject);
+            self.left.remove(&subject);
             self.since.remove(&subject);
         }
     }

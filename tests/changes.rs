@@ -123,7 +123,13 @@ impl Host {
             for kind in [OrderKind::Suspend, OrderKind::Resume] {
                 changes.push(self.order(index, kind, what));
             }
-            changes.push(self.restart(index, what));
+            // Restarted, stopped, started.
+            for places in [vec![place(10_000_000 + index)], vec![], vec![place(20_000_000 + index)]] {
+                let (what, steps) = self.moves(index, places, what);
+                let elements_alone = steps.iter().all(|(kind, ..)| kind.ends_with("elements"));
+                assert!(elements_alone && !steps.is_empty(), "{what}: {steps:?}");
+                changes.push((what, steps));
+            }
         }
         let new = name(self.size + self.size % 2);
         let file = generated(self.size + self.size % 2, "shared", &self.settings);
@@ -148,11 +154,12 @@ impl Host {
         self.put(next, part, &format!("{kind:?} {what}"), &[index])
     }
 
-    fn restart(&mut self, index: usize, what: &str) -> Change {
+    fn moves(&mut self, index: usize, places: Vec<Place>, what: &str) -> Change {
         let mut next = self.world.clone();
-        next.resolve(unit(index), vec![place(10_000_000 + index)]);
+        let what = format!("in {} cgroups {what}", places.len());
+        next.resolve(unit(index), places);
         let part = next.compile_subjects(&BTreeSet::from([unit(index)]), &self.world, &self.in_force);
-        self.put(next, part, &format!("another cgroup {what}"), &[index])
+        self.put(next, part, &what, &[index])
     }
 
     fn apply(&mut self, files: Services, what: &str) -> Change {

@@ -226,6 +226,11 @@ pub fn policy(direction: &str, unit: &str, remote: Ipv4Addr, port: &str) -> Stri
     text
 }
 
+/// The end of a service that is not to be closed: they have 64 different ones, as in the other benchmarks.
+pub fn another_end(first: Time, service: u32) -> Time {
+    first + chrono::TimeDelta::hours(i64::from(service % 64))
+}
+
 /// The n-th address of the provider.
 pub fn remote(number: u32) -> Ipv4Addr {
     assert!(number < 100_000, "the network has no more");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use picoseg::kernel::sockets::{SocketTable, TimeWait};
 
 use crate::clock::in_ms;
-use crate::lab::{HOST, Lab, at, nanoseconds, policy, reach, remote, wall};
+use crate::lab::{HOST, Lab, another_end, at, nanoseconds, policy, reach, remote, wall};
 use crate::spread::Spread;
 
 const PORT: u16 = 4443;
@@ -75,15 +75,15 @@ fn one(close: Close, services: usize, connections: u64, figures: &mut Figures) {
         Close::Time => in_ms(AHEAD + 4 * i64::try_from(services).expect("few")),
         Close::Decommission | Close::Suspend => in_ms(3_600_000),
     };
-    let target = remote(0);
+    let (target, later) = (remote(0), in_ms(86_400_000));
     let both = |remote| {
         policy("egress", unit.name(), remote, &format!("{PORT}/tcp"))
             + &policy("ingress", unit.name(), remote, &format!("{PORT}/tcp"))
     };
     lab.write("cut", end, &both(target));
     for other in 1..services {
-        let remote = remote(u32::try_from(other).expect("few"));
-        lab.write(&format!("other{other}"), in_ms(86_400_000), &both(remote));
+        let other = u32::try_from(other).expect("few");
+        lab.write(&format!("other{other}"), another_end(later, other), &both(remote(other)));
     }
     let daemon = lab.daemon();
     lab.settle(&daemon);

@@ -10,7 +10,7 @@ use super::console::Console;
 use super::stop::Stop;
 use super::when;
 use crate::api::body::SCHEMA;
-use crate::compile::{Classes, Input, Openings, Resolution, Standing, Unresolved, compile};
+use crate::compile::{Classes, Input, Levels, Openings, Resolution, Standing, Unresolved, compile};
 use crate::config::Loaded;
 use crate::files::{self, SettingsFile};
 use crate::kernel::cgroups::Hierarchy;
@@ -52,6 +52,7 @@ fn ruleset(loaded: &Loaded, resolution: &Resolution, at: Time) -> String {
         segments: &loaded.segments,
         resolvers: &resolvers::read(),
         resolution,
+        left: &Levels::new(),
         now: at,
         openings: Openings::Armed,
         classes: &Classes::default(),

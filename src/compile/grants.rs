@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::shared::{Rule, accept, back, chain, echo_request, goto, jump, not_in, opening_and_answering};
-use super::{Governing, Input, accounts, names, subjects, through, tls};
+use super::{Governing, Input, accounts, names, places, subjects, through, tls};
 use crate::model::{Direction, Family, Policy, PortRange, Prefix, Protocol};
 use crate::ranges::{self, Segment};
 use crate::ruleset::{Element, Key, Load, Name, Ruleset, Statement, Verdict, protocol};
@@ -101,7 +101,7 @@ fn datagrams(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
 
 /// The rules that end with this verdict for the policy's subject.
 fn asked(input: &Input<'_>, policy: &Policy, verdict: Statement) -> Vec<Rule> {
-    let questions = subjects::questions(input, &policy.subject);
+    let questions = places::questions(input, &policy.subject);
     questions
         .into_iter()
         .map(|mut rule| {
@@ -121,7 +121,7 @@ fn echo(input: &Input<'_>, policy: &Policy) -> Vec<Rule> {
     match direction {
         Direction::Egress => {
             for family in Family::ALL {
-                for mut rule in subjects::questions(input, &policy.subject) {
+                for mut rule in places::questions(input, &policy.subject) {
                     rule.splice(0..0, [opens.clone(), echo_request(family)]);
                     rule.push(shared.clone());
                     rules.push(rule);

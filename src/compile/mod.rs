@@ -26,6 +26,7 @@ mod grants;
 mod learning;
 mod names;
 mod nests;
+mod places;
 mod refusal;
 mod segments;
 mod shared;
@@ -47,9 +48,10 @@ pub use counts::{
     COUNT_SIZE, COUNT_TIMEOUT, Charged, CountSets, Half, count_sets, of_service_counter, service_counter,
     service_counters,
 };
-pub use exact::{Askers, Classes, fits as is_exact, follows_time};
+pub use exact::{Askers, Classes, fits as is_exact, follows_time, is_in as is_in_elements};
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
+pub use places::{Levels, Whereabouts, follow as follow_places, levels};
 pub use shared::DETAILS_TIMEOUT;
 pub use who::{declaration as who_declaration, notes as who_notes};
 pub use windows::CUT_GRACE;
@@ -148,6 +150,8 @@ pub struct Input<'a> {
     /// Whom segments may ask for names.
     pub resolvers: &'a [IpAddr],
     pub resolution: &'a Resolution,
+    /// Where subjects were: a subject that is gone for a while changes no rule.
+    pub left: &'a Levels,
     pub now: Time,
     pub openings: Openings,
     /// The classes of services that the table in force has: they keep their numbers.
@@ -206,6 +210,7 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     tls::add(&services, &mut ruleset);
     accounts::add_sets(&services, &mut ruleset);
     subjects::add(input, &mut ruleset);
+    places::add(input, &services, &mut ruleset);
     learning::add(input, &services, &mut ruleset);
     grants::add(input, &services, &mut ruleset);
     through::add(&services, &mut ruleset);
@@ -225,23 +230,26 @@ pub fn enclosures(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
     nests::add_part(input, &governing(input, input.services, &NONE), in_force, part);
 }
 
-/// Adds what of the wanted table follows where this subject is; `before`: where it was. The input needs no other
-/// services than those that name it. [`finish_subjects`] comes behind the last one.
-pub fn subject_part(
-    input: &Input<'_>,
-    (subject, before): (&Subject, &[Place]),
-    in_force: &Ruleset,
-    part: &mut Part,
-) {
-    for governing in governing(input, input.services, &|service| exact::is_in(in_force, service)) {
-        if governing.exact {
-            exact::move_subject(input, &governing, (subject, before), in_force, part);
-            continue;
-        }
+/// Adds what of the wanted table follows where this subject is. The input needs no other services than those that name it.
+/// [`finish_subjects`] comes behind the last one.
+pub fn subject_part(input: &Input<'_>, before: &Whereabouts<'_>, in_force: &Ruleset, part: &mut Part) {
+    let subject = before.subject;
+    let other_levels = levels(input.resolution, input.left, subject) != before.levels;
+    let services = governing(input, input.services, &|service| exact::is_in(in_force, service));
+    for governing in services.iter().filter(|governing| governing.exact) {
+        exact::move_subject(input, governing, (subject, before.places), in_force, part);
+    }
+    let mut asked = false;
+    for governing in services.iter().filter(|governing| !governing.exact) {
+        asked = true;
         let policies = governing.standing.service.policies.iter();
-        for policy in policies.filter(|policy| policy.subject == *subject) {
-            grants::add_policy_chains(input, &governing, policy, &mut part.wanted);
+        let policies = policies.filter(|policy| policy.subject == *subject);
+        for policy in policies.filter(|policy| other_levels || !places::is_in_sets(policy)) {
+            grants::add_policy_chains(input, governing, policy, &mut part.wanted);
         }
+    }
+    if asked {
+        places::follow(input, before, true, in_force, part);
     }
 }
 

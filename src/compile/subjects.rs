@@ -1,15 +1,11 @@
-//! Subjects as rules ask for them: by the ids that their cgroups have right now.
-//!
-//! A restarted unit has another id, and the chains of its policies are sent again; of services that are told by elements
-//! alone, the elements ([`super::exact`]). Rejected: a set of ids for each subject. The kernel keeps the sets of a table in a
-//! list and walks it for every mention: with 10,000 sets a load took half a minute.
+//! Whether subjects are there, and behind which addresses.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Input, Place, Unresolved};
 use crate::model::Subject;
-use crate::ruleset::{Ruleset, Statement};
+use crate::ruleset::Ruleset;
 
 /// Notes the subjects that do not exist.
 pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
@@ -22,21 +18,6 @@ pub fn add(input: &Input<'_>, ruleset: &mut Ruleset) {
     for subject in subjects.into_iter().filter(|subject| !is_resolved(input, subject)) {
         ruleset.notes.insert(format!("{subject} does not exist: its policies admit nothing"));
     }
-}
-
-/// The ways to ask a packet for a subject: each is the beginning of a rule that goes on when the packet's socket
-/// was created in the subject. Any process needs no question; a subject that does not exist has none.
-pub fn questions(input: &Input<'_>, subject: &Subject) -> Vec<Vec<Statement>> {
-    if subject.is_any_process() {
-        return vec![Vec::new()];
-    }
-    let question = |place: &Place| match place {
-        Place::Cgroup(place) if place.level > 0 => {
-            Some(vec![Statement::InCgroup { level: place.level, id: place.id, path: place.path.clone() }])
-        }
-        Place::Cgroup(_) | Place::Former(_) | Place::User(_) | Place::Group(_) | Place::Address(_) => None,
-    };
-    places(input, subject).iter().filter_map(question).collect()
 }
 
 pub fn places<'a>(input: &Input<'a>, subject: &Subject) -> &'a [Place] {

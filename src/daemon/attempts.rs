@@ -356,10 +356,10 @@ impl Attempts {
         mut left: VecDeque<(Pair, u64, Read)>,
         now: Option<Box<Settling>>,
     ) -> Result<Next, CommitError> {
-        let standings = world.standings();
         match now {
             Some(settling) if settling.is_done() => settling.finish(self),
             Some(mut settling) => {
+                let standings = world.standings();
                 let (changes, lines, packets) = settling.next(self, world, &standings);
                 self.write(store, changes, lines, packets, time(world));
                 self.stage = Stage::Settling { left, now: Some(settling) };
@@ -367,6 +367,7 @@ impl Attempts {
             }
             None => {
                 if let Some((pair, total, read)) = left.pop_front() {
+                    let standings = world.standings();
                     let settling = Settling::new(
                         self,
                         table,

@@ -107,6 +107,7 @@ fn in_force(loaded: &Loaded) {
         segments: &loaded.segments,
         resolvers: &resolvers,
         resolution: &resolution(loaded),
+        left: &crate::compile::Levels::new(),
         now,
         openings: Openings::Armed,
         classes: &crate::compile::Classes::default(),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use imbl::ordmap::DiffItem;
 
 use super::World;
-use crate::compile::{self, Standing};
+use crate::compile::{self, Standing, Whereabouts};
 use crate::model::{Policy, Prefix, Service, ServiceName, Subject};
 use crate::owners::Owners;
 use crate::ruleset::{Part, Ruleset, Statement, Verdict};
@@ -26,7 +26,7 @@ impl World {
         if let Some(part) = self.compile_exact(names, before, owners, in_force) {
             return Some(part);
         }
-        let mut singles = BTreeSet::new();
+        let (mut singles, mut subjects) = (BTreeSet::new(), BTreeSet::new());
         for name in names.iter().filter(|name| !self.governs_as(before, name)) {
             for service in [before.governing(name), self.governing(name)].into_iter().flatten() {
                 // Others may be told by elements alone now, or not any more.
@@ -34,9 +34,13 @@ impl World {
                     return None;
                 }
                 singles.extend(service.prefixes());
+                subjects.extend(service.policies.iter().map(|policy| &policy.subject));
             }
         }
         let mut part = self.compile_services(names, owners.ties(names), in_force);
+        if !subjects.into_iter().all(|subject| self.follow_places(subject, before, in_force, &mut part)) {
+            return None;
+        }
         let listing = |single| owners.listing(single).cloned().collect();
         let governed = |first, last| owners.is_any_between(first, last);
         self.add_singles(singles, names, before, (&listing, &governed), &mut part)?;
@@ -77,6 +81,19 @@ impl World {
             self.enclosures.names(subject)
                 || self.index.with_subject(subject).any(|service| !names.contains(service))
         })
+    }
+
+    /// Adds where this subject is, if a policy asks for it in the shared sets. False when everything has to be compiled.
+    fn follow_places(&self, subject: &Subject, before: &Self, in_force: &Ruleset, part: &mut Part) -> bool {
+        let standings = self.standings_of(self.index.with_subject(subject));
+        let named = standings.iter().any(|standing| !compile::is_in_elements(in_force, standing.service));
+        compile::follow_places(&self.input(&[]), &before.whereabouts(subject), named, in_force, part)
+    }
+
+    /// A subject as it is in this world, for one in which it is elsewhere.
+    pub(super) fn whereabouts<'a>(&'a self, subject: &'a Subject) -> Whereabouts<'a> {
+        let levels = compile::levels(&self.resolution, &self.left, subject);
+        Whereabouts { subject, places: self.places(subject), levels }
     }
 
     /// True when a service governs what it governed in the world before, by the same file.

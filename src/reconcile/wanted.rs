@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::World;
-use crate::compile::{self, Classes, Input, Openings, Resolution, Standing, Unresolved};
+use crate::compile::{self, Classes, Input, Levels, Openings, Resolution, Standing, Unresolved};
 use crate::model::{ServiceName, Subject};
 use crate::ruleset::{Part, Ruleset};
 
@@ -32,12 +32,7 @@ impl World {
         self.compile_learning(subjects, before, &mut part);
         for subject in subjects {
             let standings = self.standings_of(self.index.with_subject(subject));
-            compile::subject_part(
-                &self.input(&standings),
-                (subject, before.places(subject)),
-                in_force,
-                &mut part,
-            );
+            compile::subject_part(&self.input(&standings), &before.whereabouts(subject), in_force, &mut part);
         }
         compile::finish_subjects(&self.input(&[]), in_force, &mut part);
         part
@@ -93,6 +88,7 @@ impl World {
         compile::compile(&Input {
             segments: self.enclosures.files(),
             resolution: &resolution,
+            left: &Levels::new(),
             resolvers: &[],
             openings: Openings::Never,
             classes: &Classes::default(),
@@ -114,6 +110,7 @@ impl World {
             segments: self.enclosures.segments(),
             resolvers: self.enclosures.resolvers(),
             resolution: &self.resolution,
+            left: &self.left,
             now: self.latest,
             openings: self.openings,
             classes: &self.classes,

@@ -268,13 +268,6 @@ pub enum Statement {
         set: Name,
         negated: bool,
     },
-    /// The packet's socket was created in this cgroup or below it.
-    InCgroup {
-        level: u32,
-        id: u64,
-        /// What nft calls it: relative to /sys/fs/cgroup.
-        path: String,
-    },
     /// One end of the packet has this address.
     Address {
         side: Side,

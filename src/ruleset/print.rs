@@ -221,7 +221,6 @@ impl fmt::Display for Statement {
                 let not = if *negated { "!= " } else { "" };
                 write!(f, "{} {not}@{set}", print_loads(key))
             }
-            Self::InCgroup { level, path, .. } => write!(f, "socket cgroupv2 level {level} \"{path}\""),
             Self::Address { side, address } => {
                 let family = if address.is_ipv4() { "ip" } else { "ip6" };
                 write!(f, "{family} {}addr {address}", side_letter(*side))

@@ -23,6 +23,7 @@ fn table(window: &str, state: &str) -> Ruleset {
         segments: &BTreeMap::new(),
         resolvers: &[],
         resolution: &resolution(),
+        left: &compile::Levels::new(),
         now: instant(50),
         openings: Openings::Armed,
         classes: &Classes::default(),

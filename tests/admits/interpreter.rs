@@ -113,9 +113,6 @@ impl<'a> Interpreter<'a> {
                 let known = || self.learned.borrow().contains(&(set.to_string(), key.clone()));
                 yes((self.find(set, &key).is_some() || known()) != *negated)
             }
-            Statement::InCgroup { level, id, .. } => {
-                yes(packet.cgroups.as_ref()?.get(*level as usize) == Some(id))
-            }
             Statement::Address { side, address: wanted } => yes(address(packet, *side) == *wanted),
             Statement::Dispatch { key, map } => {
                 let key = self.key(key, packet)?;

@@ -383,6 +383,7 @@ proptest! {
             segments: &segments,
             resolvers: &resolvers,
             resolution: &resolution,
+            left: &compile::Levels::new(),
             now: instant(compiled_at),
             openings: Openings::Armed,
             classes: &Classes::default(),

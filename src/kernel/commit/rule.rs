@@ -98,10 +98,6 @@ impl Encoder<'_> {
                 self.loads(key);
                 self.push(expr::lookup(&text(set)?, *negated));
             }
-            Statement::InCgroup { level, id, path: _ } => {
-                self.load(Load::Cgroup { level: *level }, Register::FIRST);
-                self.push(expr::compare(libc::NFT_CMP_EQ, &id.to_ne_bytes()));
-            }
             Statement::Address { side, address } => self.is_address(*side, *address),
             Statement::Dispatch { key, map } => {
                 self.loads(key);
