@@ -25,7 +25,7 @@ fn a_change_among_ten_thousand_services_is_no_more_than_one_among_a_hundred() {
     }
     let stage = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-        let (few, many) = (Host::new(100).all(), Host::new(10_000).all());
+        let (few, many) = (Host::new(100, &shared).all(), Host::new(10_000, &shared).all());
         for (few, many) in few.iter().zip(&many) {
             assert_eq!(few, many);
         }
@@ -33,6 +33,52 @@ fn a_change_among_ten_thousand_services_is_no_more_than_one_among_a_hundred() {
     if let Err(panic) = stage.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Each is in a class alone: it stays while its service is shut, and no lifetime is a set.
+#[test]
+fn who_is_alone_with_its_lifetime_closes_and_opens_by_elements_only() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root for a network namespace");
+        return;
+    }
+    let stage = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        let sets = [20, 200].map(|size| {
+            let mut host = Host::new(size, &|_| "own");
+            for kind in [OrderKind::Suspend, OrderKind::Resume] {
+                let (_, steps) = host.order(2, kind, "by elements");
+                assert!(steps.len() <= 12, "{kind:?}: {steps:#?}");
+                assert!(steps.iter().all(|(kind, ..)| kind.ends_with("elements")), "{kind:?}: {steps:#?}");
+            }
+            let wanted = host.world.compile();
+            assert_eq!(plan::plan(&host.in_force, &wanted, &BTreeSet::new()), None, "it is where it was");
+            let new = name(size);
+            let mut files = host.files.clone();
+            files.insert(new.clone(), Arc::new(generated(size, "own", &host.settings)));
+            host.apply(files.clone(), "a file came");
+            files.remove(&new);
+            let (_, steps) = host.apply(files, "a file went");
+            assert!(steps.iter().all(|(kind, ..)| kind.ends_with("elements")), "{steps:#?}");
+            let tidied = host.world.compile_tidied(&host.in_force);
+            host.in_force.take_over(tidied);
+            let wanted = host.world.compile();
+            assert_eq!(plan::plan(&host.in_force, &wanted, &BTreeSet::new()), None, "its class is left over");
+            host.table.remove().unwrap();
+            let digits = |name: &&String| name.starts_with("exact");
+            (host.in_force.sets.len(), host.in_force.sets.keys().filter(digits).count())
+        });
+        let [few, many] = sets.map(|(all, digits)| all - digits);
+        assert_eq!(few, many, "sets, but those of digits");
+    });
+    if let Err(panic) = stage.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// All have the same lifetime, half of them take chains.
+fn shared(index: usize) -> &'static str {
+    if index.is_multiple_of(2) { "shared" } else { "chains" }
 }
 
 /// What a change is: its name and the steps, each with its object and so many elements.
@@ -49,10 +95,11 @@ struct Host {
 }
 
 impl Host {
-    /// Half of the services are told by elements alone; the others take chains, and one in ten of these has a range.
-    fn new(size: usize) -> Self {
+    /// `kind`: see [`generated`].
+    fn new(size: usize, kind: &dyn Fn(usize) -> &'static str) -> Self {
         let settings = Settings::default();
-        let files: Services = (0..size).map(|index| generated(index, &settings).named()).collect();
+        let files: Services =
+            (0..size).map(|index| generated(index, kind(index), &settings).named()).collect();
         let mut world = World::new(settings.clone(), clock::now());
         world.apply(settings.clone(), files.clone(), clock::now());
         for index in 0..size {
@@ -85,7 +132,7 @@ impl Host {
             }
         }
         let new = name(self.size + self.size % 2);
-        let file = generated(self.size + self.size % 2, &self.settings);
+        let file = generated(self.size + self.size % 2, "shared", &self.settings);
         let mut files = self.files.clone();
         files.insert(new.clone(), Arc::new(file));
         changes.push(self.apply(files.clone(), "a file came"));
@@ -183,18 +230,21 @@ fn place(id: usize) -> Place {
     Place::cgroup(1_000 + id as u64, 2, format!("system.slice/{id}.service"))
 }
 
-/// All have the same lifetime, and no windows.
-fn generated(index: usize, settings: &Settings) -> Service {
+/// Without windows. `kind`: told by elements alone, with the lifetime of all (`shared`) or one of its own (`own`); or by
+/// `chains`, one in ten of which has a range.
+fn generated(index: usize, kind: &str, settings: &Settings) -> Service {
+    let last = if kind == "own" { index } else { 0 };
+    let end = format!("2099-01-01T00:{:02}:{:02}Z", last / 60, last % 60);
     let address = |n: usize| std::net::Ipv4Addr::from_bits(0x0a00_0000 + (index * 4 + n) as u32);
     let (first, second) = (address(0), address(2));
-    let (to, ports) = match (index % 2, index % 20) {
-        (0, _) => (format!("\"{first}\", \"{second}\""), "443/tcp"),
+    let (to, ports) = match (kind, index % 20) {
+        ("shared" | "own", _) => (format!("\"{first}\", \"{second}\""), "443/tcp"),
         (_, 1) => (format!("\"{first}/31\""), "443/tcp"),
         (_, _) => (format!("\"{first}\""), "5000-5100/udp"),
     };
     let text = format!(
         "provider = \"p\"\nowner = \"o\"\n[lifetime]\ncommission = 2026-01-01T00:00:00Z\n\
-         decommission = 2099-01-01T00:00:00Z\n[[egress]]\nsubject = {{ unit = \"s{index}.service\" }}\n\
+         decommission = {end}\n[[egress]]\nsubject = {{ unit = \"s{index}.service\" }}\n\
          to = [{to}]\nports = [\"{ports}\"]\n"
     );
     let (service, found) =

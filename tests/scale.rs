@@ -178,7 +178,7 @@ impl Host {
 fn touches_only(changeset: &Changeset, name: &str, maps: &[&str]) {
     assert!(changeset.steps.len() <= FEW_STEPS, "{} steps: {:#?}", changeset.steps.len(), changeset.steps);
     let shared = ["closing", "out4", "in4", "out6", "in6"];
-    let kinds = ["open-", "exact", "class-", "now-", "grant-", "endpoint-"];
+    let kinds = ["open-", "exact", "class-", "lifetimes", "now-", "grant-", "endpoint-"];
     for step in &changeset.steps {
         let (object, elements) = object(step);
         let own = object.starts_with(&format!("svc-{name}-"));

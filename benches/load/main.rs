@@ -2,7 +2,7 @@
 //! change one of them: from the event to the kernel.
 //!
 //! `sudo cargo bench --bench load [-- [distinct] [rounds=N] [nft=N] N ...]`. One service has one policy, one unit and four
-//! addresses. `distinct`: every service has a lifetime of its own, hence a set of openings of its own. `rounds`: how often
+//! addresses. `distinct`: every service has a lifetime of its own, hence chains of its own. `rounds`: how often
 //! each kind of change is measured (300). `nft`: the largest size at which `nft -f` loads the printed table too (10,000).
 //! Each size runs in a process of its own, so that the peaks of memory do not mix, in a network namespace of its own, and
 //! sends no packet. The units are empty cgroups under one that is made for the run and removed after it: nft takes

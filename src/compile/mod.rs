@@ -36,7 +36,7 @@ mod tls;
 mod who;
 mod windows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub use counts::{
     COUNT_SIZE, COUNT_TIMEOUT, Charged, CountSets, Half, count_sets, of_service_counter, service_counter,
     service_counters,
 };
-pub use exact::{Classes, fits as is_exact, follows_time, is_in as is_in_elements};
+pub use exact::{Askers, Classes, fits as is_exact, follows_time, is_in as is_in_elements};
 pub use learning::{PREFIX as ANSWER, is_in_sets, moved as learning_moved, naming};
 pub use names::opening_sets;
 pub use places::{Levels, Whereabouts, follow as follow_places, levels};
@@ -168,6 +168,8 @@ struct Governing<'a> {
     shut: Option<ServiceState>,
     /// The set of its openings.
     open: String,
+    /// The set of the openings that its windows have whatever its lifetime is, if it has any and is told by elements alone.
+    timetable: Option<String>,
     /// It is told by elements alone: see [`exact`].
     exact: bool,
 }
@@ -180,11 +182,15 @@ fn governing<'a>(
 ) -> Vec<Governing<'a>> {
     let governing = services.iter().filter(|standing| standing.governs(input.now));
     governing
-        .map(|standing| Governing {
-            standing: *standing,
-            shut: standing.shut(input.now),
-            open: names::open(standing.service, None),
-            exact: exact(standing.service),
+        .map(|standing| {
+            let exact = exact(standing.service);
+            Governing {
+                standing: *standing,
+                shut: standing.shut(input.now),
+                open: names::open(standing.service, None),
+                timetable: exact.then(|| names::timetable(standing.service)).flatten(),
+                exact,
+            }
         })
         .collect()
 }
@@ -209,7 +215,9 @@ pub fn compile(input: &Input<'_>) -> Ruleset {
     grants::add(input, &services, &mut ruleset);
     through::add(&services, &mut ruleset);
     refusal::add(input, &services, &mut ruleset);
-    exact::add(input, &services, fresh::is_in(&ruleset), &mut ruleset);
+    shared::add_exact_reasons(input, fresh::is_in(&ruleset), &mut ruleset);
+    exact::add(input, &services, &mut ruleset);
+    windows::add_all_closing(input, &mut ruleset);
     segments::add(input, &mut ruleset);
     anywhere::add(input, &services, &mut ruleset);
     nests::add(input, &services, &mut ruleset);
@@ -262,11 +270,11 @@ pub fn asking_chain(input: &Input<'_>, part: &mut Part) {
 
 /// Returns all of the wanted table that follows the state of the input's services, which need not be all there are,
 /// as long as the same ones govern as in the table in force. `ties`: the groups of services that own addresses
-/// together with any of them. `in_use`: says whether any service may open by a set of openings.
+/// together with any of them. `askers`: of all services there are.
 pub fn service_part(
     input: &Input<'_>,
     ties: &[Vec<Standing<'_>>],
-    in_use: &dyn Fn(&str) -> bool,
+    askers: Askers<'_>,
     in_force: &Ruleset,
 ) -> Part {
     let mut part = Part::new(&input.settings.enforcement.table);
@@ -275,11 +283,11 @@ pub fn service_part(
     let services = governing(input, input.services, &|service| exact::is_in(in_force, service));
     for governing in &services {
         windows::add_sets_of(input, governing, &mut part.wanted);
-        let unused = opening_sets(governing.standing.service).into_iter().filter(|set| !in_use(set));
-        part.gone.extend(unused);
         if governing.exact {
             continue;
         }
+        let in_use = |set: &str| askers(set, &|standing| standing.may_open(input.now));
+        part.gone.extend(opening_sets(governing.standing.service).into_iter().filter(|set| !in_use(set)));
         grants::add_chains_of(input, governing, &mut part.wanted);
         refusal::add_chains_of(input, governing, holds, &mut part.wanted);
     }
@@ -287,7 +295,7 @@ pub fn service_part(
     let places = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
     let former = exact.iter().map(|governing| governing.standing.service).collect();
     let former = exact::Former { services: former, places: &places };
-    exact::add_services(input, &former, &exact, holds, in_force, &mut part);
+    exact::add_services(input, &former, &exact, askers, in_force, &mut part);
     for group in ties {
         refusal::add_tie(input, &governing(input, group, &NONE), holds, &mut part.wanted);
     }
@@ -301,10 +309,16 @@ pub fn service_part(
     part
 }
 
+/// Returns what takes the classes out in which no service is any more: as the whole table has none of them.
+pub fn tidy_part(input: &Input<'_>, askers: Askers<'_>, in_force: &Ruleset) -> Part {
+    let mut part = Part::new(&input.settings.enforcement.table);
+    exact::tidy(input, askers, in_force, &mut part);
+    finish(input, in_force, &mut part);
+    part
+}
+
 /// Completes a part with what follows from all services together.
 fn finish(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
-    let asked: BTreeSet<String> = exact::open_sets(in_force, part).map(|set| set.to_string()).collect();
-    part.gone.retain(|set| !asked.contains(set));
     exact::finish(input, in_force, part);
     windows::add_closing(input, in_force, part);
 }
@@ -326,7 +340,7 @@ pub struct Changed<'a> {
 pub fn files_part(
     input: &Input<'_>,
     changed: &Changed<'_>,
-    in_use: &dyn Fn(&str) -> bool,
+    askers: Askers<'_>,
     in_force: &Ruleset,
 ) -> Option<Part> {
     let before: Vec<&Service> = changed.before.iter().map(|standing| standing.service).collect();
@@ -346,14 +360,12 @@ pub fn files_part(
     for governing in &services {
         windows::add_sets_of(input, governing, &mut part.wanted);
     }
-    let asked = before.iter().chain(&now).flat_map(|service| opening_sets(service));
-    part.gone.extend(asked.filter(|set| !in_use(set) && in_force.sets.contains_key(set)));
     let exact: Vec<_> = services.iter().collect();
     for prefix in before.iter().chain(&now).flat_map(|service| service.prefixes()) {
         addresses::add_gate(prefix, changed.governed, &mut part);
     }
     let former = exact::Former { services: before, places: changed.places };
-    exact::add_services(input, &former, &exact, fresh::is_in(in_force), in_force, &mut part);
+    exact::add_services(input, &former, &exact, askers, in_force, &mut part);
     finish(input, in_force, &mut part);
     Some(part)
 }

@@ -41,6 +41,14 @@ pub fn open(service: &Service, which: Option<&[usize]>) -> String {
     digest(OPEN, parts.iter().map(String::as_str))
 }
 
+/// The set of the openings of all windows, whatever the lifetime is; `None`: nothing closes it meanwhile.
+pub fn timetable(service: &Service) -> Option<String> {
+    let mut parts: Vec<String> = service.windows.iter().map(opening).collect();
+    parts.sort_unstable();
+    parts.extend(service.exceptions.iter().map(span));
+    (!parts.is_empty()).then(|| digest(&format!("{OPEN}-any"), parts.iter().map(String::as_str)))
+}
+
 fn opening(window: &Window) -> String {
     match &window.opening {
         Opening::Recurring { cron, until, timezone } => format!("{} {until:?} {timezone}", cron.text()),
@@ -55,10 +63,11 @@ fn span(span: &Span) -> String {
     format!("{from}.{from_nanos}-{to}.{to_nanos}")
 }
 
-/// The sets of openings that a service asks for: its own and those of policies with windows of their own.
+/// The sets of openings that a service may ask for: its own, those of policies with windows of their own, and that of its
+/// windows.
 pub fn opening_sets(service: &Service) -> BTreeSet<String> {
     let own = service.policies.iter().filter_map(|policy| policy.windows.as_deref()).map(Some);
-    own.chain([None]).map(|which| open(service, which)).collect()
+    own.chain([None]).map(|which| open(service, which)).chain(timetable(service)).collect()
 }
 
 /// The chain of a policy for one protocol.

@@ -95,7 +95,7 @@ pub fn follow(
     let now = input.resolution.get(before.subject).map_or(&[][..], |places| places);
     for (name, key, element) in elements(before.subject, now) {
         match part.wanted.sets.get_mut(&name) {
-            Some(set) => drop(set.elements.insert(key, element)),
+            Some(set) => set.elements.insert(key, element),
             None => drop(part.elements.entry(name).or_default().insert(key, Some(element))),
         }
     }

@@ -170,34 +170,8 @@ fn refusal_target(
 fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction, holds: bool) -> Vec<Rule> {
     let refused = |owner: &Governing<'_>, reason| {
         let count = Statement::Count(service_counter(&owner.standing.service.name, direction, reason));
-        vec![count, goto(reason_chain(input, owner, reason, direction))]
+        vec![count, goto(reason_chain(reason, direction, observes(input, owner)))]
     };
-    reasons_by(input, owners, direction, holds, &refused)
-}
-
-/// The same for all services of a class: who it is, the address tells whoever reads the counts.
-pub fn reasons_of_class(
-    input: &Input<'_>,
-    governing: &Governing<'_>,
-    direction: Direction,
-    holds: bool,
-) -> Vec<Rule> {
-    let refused = |owner: &Governing<'_>, reason| {
-        vec![goto(names::exact_reason_chain(&reason_chain(input, owner, reason, direction)))]
-    };
-    reasons_by(input, &[governing], direction, holds, &refused)
-}
-
-/// What counts and refuses for a reason, by the service that the refusal belongs to.
-type Refused<'a> = &'a dyn Fn(&Governing<'_>, Reason) -> Vec<Statement>;
-
-fn reasons_by(
-    input: &Input<'_>,
-    owners: &[&Governing<'_>],
-    direction: Direction,
-    holds: bool,
-    refused: Refused<'_>,
-) -> Vec<Rule> {
     let no_attempt = |owner: &Governing<'_>| no_attempt(direction, observes(input, owner), holds);
     let first = owners.first().and_then(|owner| no_attempt(owner));
     let alike = owners.iter().all(|owner| no_attempt(owner) == first);
@@ -223,13 +197,27 @@ fn reasons_by(
     rules
 }
 
+/// The chain that refuses for a class because of a state: which service it is, the address tells whoever reads the counts.
+pub fn reason_of_class(
+    input: &Input<'_>,
+    governing: &Governing<'_>,
+    state: ServiceState,
+    direction: Direction,
+) -> String {
+    exact_reason_chain(direction, state.reason(), observes(input, governing))
+}
+
+pub fn exact_reason_chain(direction: Direction, reason: Reason, observes: bool) -> String {
+    names::exact_reason_chain(&reason_chain(reason, direction, observes))
+}
+
 /// Whichever of them asked: the refusal belongs to the first.
 fn asks_for_tls(owners: &[&Governing<'_>]) -> bool {
     owners.iter().any(|owner| owner.shut.is_none() && tls::is_asked_for(owner.standing.service))
 }
 
-fn reason_chain(input: &Input<'_>, owner: &Governing<'_>, reason: Reason, direction: Direction) -> String {
-    match observes(input, owner) {
+fn reason_chain(reason: Reason, direction: Direction, observes: bool) -> String {
+    match observes {
         true => names::observed_chain(direction, reason),
         false => names::reason_chain(direction, reason),
     }

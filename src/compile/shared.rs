@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::counts::{self, Charged, CountSets, DYNAMIC_SIZE};
 use super::flows::flow;
-use super::{Input, exact, failsafe, fresh, names, who, windows};
+use super::{Input, exact, failsafe, fresh, names, refusal, who, windows};
 use crate::model::{Direction, Family, Reason, Refusal, Settings};
 use crate::ruleset::{Chain, Field, Hook, Load, Name, Ruleset, Set, Side, Statement, Verdict, protocol, tcp};
 
@@ -502,20 +502,38 @@ pub fn echo_reply(family: Family) -> Statement {
 fn add_reasons(input: &Input<'_>, ruleset: &mut Ruleset) {
     for direction in Direction::ALL {
         for reason in Reason::of_services(direction) {
-            let mut add = |whose: &Charged, name: &dyn Fn(String) -> String| {
-                let mut refused = count_and_log(input, whose, direction, reason);
-                refused.push(refuse(direction, reason));
-                chain(ruleset, name(names::reason_chain(direction, reason)), refused);
-                let mut observed = count_and_log(input, whose, direction, reason);
-                observed.push(vec![accept()]);
-                chain(ruleset, name(names::observed_chain(direction, reason)), observed);
-            };
-            add(&Charged::ByAddress, &|name| name);
-            if reason != Reason::Plaintext {
-                add(&Charged::Exact, &|name| names::exact_reason_chain(&name));
-            }
+            let mut refused = count_and_log(input, &Charged::ByAddress, direction, reason);
+            refused.push(refuse(direction, reason));
+            chain(ruleset, names::reason_chain(direction, reason), refused);
+            let mut observed = count_and_log(input, &Charged::ByAddress, direction, reason);
+            observed.push(vec![accept()]);
+            chain(ruleset, names::observed_chain(direction, reason), observed);
         }
         chain(ruleset, names::known_chain(direction), known_flows(direction, &accept()));
+    }
+}
+
+/// The same for services that are told by elements alone, where what is no attempt leaves too: classes need not tell it.
+/// `holds`: see [`no_attempt`].
+pub fn add_exact_reasons(input: &Input<'_>, holds: bool, ruleset: &mut Ruleset) {
+    for direction in Direction::ALL {
+        for reason in Reason::of_services(direction).filter(|reason| *reason != Reason::Plaintext) {
+            for (observes, then) in [(false, refuse(direction, reason)), (true, vec![accept()])] {
+                let mut rules: Vec<Rule> = Vec::new();
+                // First: what follows knows a flow that it has seen.
+                if [Reason::Suspended, Reason::Unapproved].contains(&reason) {
+                    let expired = refusal::exact_reason_chain(direction, Reason::Expired, observes);
+                    rules.extend(Family::ALL.map(|family| {
+                        let address = [Load::Address(family, Side::remote(direction))];
+                        vec![not_in(&address, exact::shut_set(family)), goto(expired.clone())]
+                    }));
+                }
+                rules.extend(no_attempt(direction, observes, holds));
+                rules.extend(count_and_log(input, &Charged::Exact, direction, reason));
+                rules.push(then);
+                chain(ruleset, refusal::exact_reason_chain(direction, reason, observes), rules);
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Governing, Input, Openings, names};
+use super::{Governing, Input, Openings, exact, names};
 use crate::model::{Service, Span, Time};
 use crate::ruleset::{Element, Field, Key, Part, Ruleset, Set, Value};
 use crate::schedule;
@@ -18,8 +18,19 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset)
     for governing in services {
         add_sets_of(input, governing, ruleset);
     }
-    let closing = closing_set(closes(&ruleset.sets), input);
+}
+
+/// Adds what has just closed, or will: all else that opens stands in the table.
+pub fn add_all_closing(input: &Input<'_>, ruleset: &mut Ruleset) {
+    let lifetimes = exact::ends(ruleset);
+    let closing = closing_set(closes(&ruleset.sets).chain(near(input, lifetimes)), input);
     ruleset.sets.insert(CLOSING.into(), closing);
+}
+
+/// Those of these times that come within the horizon.
+fn near(input: &Input<'_>, ends: impl Iterator<Item = Time>) -> impl Iterator<Item = Time> {
+    let horizon = input.now + input.settings.enforcement.arm_ahead;
+    ends.filter(move |end| *end <= horizon)
 }
 
 /// Adds the sets by which a service opens, unless it is shut.
@@ -28,6 +39,13 @@ pub fn add_sets_of(input: &Input<'_>, governing: &Governing<'_>, ruleset: &mut R
         return;
     }
     let service = governing.standing.service;
+    if governing.exact {
+        if let Some(name) = governing.timetable.as_ref().filter(|name| !ruleset.sets.contains_key(*name)) {
+            let set = window_set(&armed_whenever(input, service));
+            ruleset.sets.insert(name.clone(), set);
+        }
+        return;
+    }
     let mut add = |name: &str, which| {
         if !ruleset.sets.contains_key(name) {
             ruleset.sets.insert(name.to_owned(), window_set(&armed(input, service, which)));
@@ -43,7 +61,8 @@ pub fn add_sets_of(input: &Input<'_>, governing: &Governing<'_>, ruleset: &mut R
 pub fn add_closing(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
     let stays = |name: &&String| !part.wanted.sets.contains_key(*name) && !part.gone.contains(*name);
     let beside = opening_sets(&in_force.sets).filter(|(name, _)| stays(name)).flat_map(|(_, set)| ends(set));
-    let closes = beside.chain(closes(&part.wanted.sets)).collect::<Vec<_>>();
+    let lifetimes = near(input, exact::ends_after(in_force, part));
+    let closes = beside.chain(closes(&part.wanted.sets)).chain(lifetimes).collect::<Vec<_>>();
     part.wanted.sets.insert(CLOSING.into(), closing_set(closes.into_iter(), input));
 }
 
@@ -73,13 +92,9 @@ fn opening_at(set: &Set, now: Time) -> Option<(Time, Time)> {
     Some((opens_at, closes_at))
 }
 
-/// Since when, and until when, everything that is open at an instant is open together; `None`: nothing is.
-pub fn within(sets: &BTreeMap<String, Set>, now: Time) -> Option<(Time, Time)> {
-    within_of(opening_sets(sets), now)
-}
-
-/// The same for some sets, of which those that are no openings do not count.
-pub fn within_of<'a>(sets: impl Iterator<Item = (&'a String, &'a Set)>, now: Time) -> Option<(Time, Time)> {
+/// Since when, and until when, everything that is open at an instant by some sets is open together; `None`: nothing is. Sets
+/// that are no openings do not count.
+pub fn within<'a>(sets: impl Iterator<Item = (&'a String, &'a Set)>, now: Time) -> Option<(Time, Time)> {
     let openings = sets.filter(|(name, _)| name.starts_with(names::OPEN));
     let at = openings.filter_map(|(_, set)| opening_at(set, now));
     at.reduce(|(from, to), (opens_at, closes_at)| (from.max(opens_at), to.min(closes_at)))
@@ -87,8 +102,17 @@ pub fn within_of<'a>(sets: impl Iterator<Item = (&'a String, &'a Set)>, now: Tim
 
 /// The openings that belong into the kernel now.
 fn armed(input: &Input<'_>, service: &Service, which: Option<&[usize]>) -> Vec<Span> {
+    armed_of(input, &|from, to| schedule::openings(service, which, from, to))
+}
+
+/// The same whatever the lifetime is.
+fn armed_whenever(input: &Input<'_>, service: &Service) -> Vec<Span> {
+    armed_of(input, &|from, to| schedule::timetable(service, from, to))
+}
+
+fn armed_of(input: &Input<'_>, openings: &dyn Fn(Time, Time) -> Vec<Span>) -> Vec<Span> {
     let horizon = input.now + input.settings.enforcement.arm_ahead;
-    let spans = live_openings(service, which, input.now, horizon);
+    let spans = live_openings(openings, input.now, horizon);
     match input.openings {
         Openings::Armed => spans,
         Openings::Since(instant) => spans.into_iter().filter(|span| span.opens_at() <= instant).collect(),
@@ -97,11 +121,10 @@ fn armed(input: &Input<'_>, service: &Service, which: Option<&[usize]>) -> Vec<S
 }
 
 /// Those that closed within the grace belong to it: their instants are still in [`CLOSING`].
-fn live_openings(service: &Service, which: Option<&[usize]>, now: Time, horizon: Time) -> Vec<Span> {
+fn live_openings(openings: &dyn Fn(Time, Time) -> Vec<Span>, now: Time, horizon: Time) -> Vec<Span> {
     // The instant at the horizon itself belongs to it.
     let end = horizon + chrono::TimeDelta::nanoseconds(1);
-    let openings = schedule::openings(service, which, now - CUT_GRACE, end);
-    openings.into_iter().filter(|span| span.closes_at() + CUT_GRACE > now).collect()
+    openings(now - CUT_GRACE, end).into_iter().filter(|span| span.closes_at() + CUT_GRACE > now).collect()
 }
 
 fn window_set(spans: &[Span]) -> Set {

@@ -38,7 +38,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Looks at a service. It is due when its state changes, a window comes within `arm_ahead`, or its watch ends.
+    /// Looks at a service. It is due when its state changes, a window or the end of its lifetime comes within `arm_ahead`, or its
+    /// watch ends.
     pub fn new(standing: &Standing<'_>, now: Time, arm_ahead: std::time::Duration) -> Self {
         let Standing { service, record, approved } = *standing;
         let horizon = now + arm_ahead;
@@ -47,7 +48,9 @@ impl Entry {
         let arming = next_arming(standing, horizon, horizon + LOOK).map(|opens_at| opens_at - arm_ahead);
         let watch = schedule::decommissioned_at(service, record, now)
             .and_then(|at| schedule::watched_until(service, at));
-        let instants = [transition.map(|(at, _)| at), arming, watch, Some(now + LOOK)];
+        // The grace behind the end comes within the horizon.
+        let ending = Some(service.lifetime.closes_at() - arm_ahead);
+        let instants = [transition.map(|(at, _)| at), arming, ending, watch, Some(now + LOOK)];
         let due = instants.into_iter().flatten().filter(|at| *at > now).min();
         let state = schedule::state(service, record, approved, now);
         Self {
@@ -121,13 +124,17 @@ impl Agenda {
     }
 }
 
-/// The first opening of any window set of the service after the horizon.
+/// The first opening of any window set of the service after the horizon, and of its windows whatever its lifetime is.
 fn next_arming(standing: &Standing<'_>, horizon: Time, end: Time) -> Option<Time> {
     let service = standing.service;
     let own = service.policies.iter().filter_map(|policy| policy.windows.as_deref()).map(Some);
+    // Where the lifetime cuts nothing off they are the same.
+    let is_cut = horizon < service.lifetime.opens_at() || service.lifetime.closes_at() < end;
+    let whenever = if is_cut { schedule::timetable(service, horizon, end) } else { vec![] };
     let sets: BTreeSet<Option<&[usize]>> = own.chain([None]).collect();
     sets.into_iter()
         .flat_map(|which| schedule::openings(service, which, horizon, end))
+        .chain(whenever)
         .map(Span::opens_at)
         .filter(|opens_at| *opens_at > horizon)
         .min()

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use imbl::ordmap::DiffItem;
 
 use super::World;
-use crate::compile::{self, Whereabouts};
+use crate::compile::{self, Standing, Whereabouts};
 use crate::model::{Policy, Prefix, Service, ServiceName, Subject};
 use crate::owners::Owners;
 use crate::ruleset::{Part, Ruleset, Statement, Verdict};
@@ -46,7 +46,8 @@ impl World {
         self.add_singles(singles, names, before, (&listing, &governed), &mut part)?;
         let former = before.compile_services(names, [], in_force).wanted.chains;
         let gone = former.into_keys().filter(|name| !part.wanted.chains.contains_key(name));
-        part.gone_chains = gone.filter(|chain| !is_led_to(chain, in_force)).collect();
+        let gone: Vec<_> = gone.filter(|chain| !is_led_to(chain, in_force)).collect();
+        part.gone_chains.extend(gone);
         Some(part)
     }
 
@@ -66,8 +67,8 @@ impl World {
         let governed = |first, last| owners.is_any_between(first, last);
         let changed =
             compile::Changed { before: &former, places: &places, is_alone: &is_alone, governed: &governed };
-        let in_use = |set: &str| self.may_open_by(set);
-        compile::files_part(&self.input(&now), &changed, &in_use, in_force)
+        let askers = |set: &str, is: &dyn Fn(&Standing<'_>) -> bool| self.any_asks_for(set, is);
+        compile::files_part(&self.input(&now), &changed, &askers, in_force)
     }
 
     /// True when a subject that others than these services name, or a segment, is somewhere else than in the world before.

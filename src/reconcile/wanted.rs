@@ -48,18 +48,30 @@ impl World {
     ) -> Part {
         let standings = self.standings_of(names);
         let ties: Vec<_> = ties.into_iter().map(|group| self.standings_of(group)).collect();
-        let in_use = |set: &str| self.may_open_by(set);
-        let mut part = compile::service_part(&self.input(&standings), &ties, &in_use, in_force);
+        let askers = |set: &str, is: &dyn Fn(&Standing<'_>) -> bool| self.any_asks_for(set, is);
+        let mut part = compile::service_part(&self.input(&standings), &ties, &askers, in_force);
         if self.index.anywhere().into_iter().any(|name| names.contains(name)) {
             self.compile_enclosures(in_force, &mut part);
         }
         part
     }
 
+    /// Returns what takes out what parts leave in a table and the whole does not have: classes in which no service is any more.
+    /// Nothing depends on it; tables that are compared do.
+    pub fn compile_tidied(&self, in_force: &Ruleset) -> Part {
+        let askers = |set: &str, is: &dyn Fn(&Standing<'_>) -> bool| self.any_asks_for(set, is);
+        compile::tidy_part(&self.input(&[]), &askers, in_force)
+    }
+
     /// True when some service may open by a set of openings.
     pub(super) fn may_open_by(&self, set: &str) -> bool {
-        let mut users = self.index.with_opening_set(set).filter_map(|name| self.standing(name));
-        users.any(|standing| standing.may_open(self.latest))
+        self.any_asks_for(set, &|standing| standing.may_open(self.latest))
+    }
+
+    /// True when this is true of some service that asks for a set of openings.
+    pub(super) fn any_asks_for(&self, set: &str, is: &dyn Fn(&Standing<'_>) -> bool) -> bool {
+        let mut askers = self.index.with_opening_set(set).filter_map(|name| self.standing(name));
+        askers.any(|standing| is(&standing))
     }
 
     pub(super) fn compile_enclosures(&self, in_force: &Ruleset, part: &mut Part) {

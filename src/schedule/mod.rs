@@ -27,7 +27,7 @@ mod recurrence;
 mod spans;
 mod state;
 
-pub use openings::openings;
+pub use openings::{openings, timetable};
 pub use state::{
     current_opening, decommissioned_at, next_opening, next_transition, shut, state, watched_until,
 };

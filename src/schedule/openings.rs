@@ -20,6 +20,15 @@ pub fn openings(service: &Service, which: Option<&[usize]>, from: Time, to: Time
     openings.take_while(|opening| from < to && opening.opens_at() < to).collect()
 }
 
+/// The same for all windows, whatever the lifetime is: services of many lifetimes have these in common. Without windows it is
+/// all time.
+pub fn timetable(service: &Service, from: Time, to: Time) -> Vec<Span> {
+    let Ok(always) = Span::new(Time::UNIX_EPOCH, Time::from_timestamp_nanos(i64::MAX)) else { return vec![] };
+    let openings = Windows::within(always, service, None);
+    let openings = openings.openings(from);
+    openings.take_while(|opening| from < to && opening.opens_at() < to).collect()
+}
+
 /// Some windows of a service, ready to be asked.
 pub struct Windows<'a> {
     lifetime: Lifetime,
@@ -32,10 +41,14 @@ pub struct Windows<'a> {
 
 impl<'a> Windows<'a> {
     pub fn of(service: &'a Service, which: Option<&[usize]>) -> Self {
+        Self::within(service.lifetime, service, which)
+    }
+
+    fn within(lifetime: Lifetime, service: &'a Service, which: Option<&[usize]>) -> Self {
         let chosen = chosen(service, which);
-        let whole = service.windows.is_empty().then_some(service.lifetime);
+        let whole = service.windows.is_empty().then_some(lifetime);
         Self {
-            lifetime: service.lifetime,
+            lifetime,
             recurrences: chosen.iter().copied().filter_map(recurrence).collect(),
             absolutes: sort(chosen.iter().copied().filter_map(absolute).chain(whole)),
             exceptions: merge(service.exceptions.iter().copied()),

@@ -1,6 +1,7 @@
 //! For random schedules, orders, processes and instants, the compiled table admits exactly what a plain evaluator
 //! admits, and refuses the rest with the same reason and for the same service.
 
+mod clocks;
 mod interpreter;
 
 use std::collections::BTreeMap;

@@ -1,177 +1,291 @@
-//! Classes: services that are open, closed and over at the same times, and refused alike, share the chains that ask for
-//! the time.
+//! Classes: services with the same timetable and lifetime, refused alike, share the chains that ask for the time. What is
+//! shut has no timetable: each way of being shut is a class too, with a number that never changes and no chains.
 //!
-//! Each has a number. A set for each of its octal digits that is not zero holds the addresses of its services, and a tree
-//! of chains goes from digit to digit. Numbers stay with a class as long as it is in the table, so that a new one moves no
-//! address of another.
+//! A class has a number, which its addresses spell (see [`super::trees`]) and which it keeps as long as it is in the table, so that
+//! a new one moves no address of another. A class that nobody is in any more stays until a new one makes the trees anew:
+//! who was suspended comes back to it, and going there and back is some elements.
+//!
+//! The kernel keeps the sets of a table in a list that each rule with a set walks (`nft_set_lookup_global`: 24 s for 10,000
+//! lifetimes with a set each). So a lifetime is no set: its chain asks the wall clock, and one set of the numbers
+//! of classes, which expire with their lifetimes, counts elapsed time for all. Windows have a set, which those with the
+//! same ones share.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::shared::{Rule, back, chain as add_chain, goto, lookup, not_in};
-use super::super::{Governing, Input, names, refusal};
-use super::elements;
-use super::ways::{entry, grants_chain};
-use crate::model::{Direction, Family, Prefix, Service};
-use crate::ruleset::{Key, Load, Name, Part, Ruleset, Set, Side, Statement};
+use super::super::shared::{Rule, back, chain as add_chain, goto, not_in};
+use super::super::{Governing, Input, Standing, names, refusal};
+use super::lifetimes::{LIFETIMES, lifetime_key};
+use super::ways::grants_chain;
+use crate::model::{Direction, Mode, Service, ServiceState};
+use crate::ruleset::{Chain, Load, Name, Part, Ruleset, Statement};
 
 /// What the names of the chains of classes begin with.
 const CLASS: &str = "class-";
 
-/// What ways to classes are for; the names of their chains begin with `exact-PURPOSE-`.
-const PURPOSES: [&str; 2] = ["grants", "refuse"];
+/// What is shut, enforced or observed; its number is its place in this list.
+pub const SHUT: [(ServiceState, bool); 6] = [
+    (ServiceState::Suspended, false),
+    (ServiceState::Decommissioned, false),
+    (ServiceState::Unapproved, false),
+    (ServiceState::Suspended, true),
+    (ServiceState::Decommissioned, true),
+    (ServiceState::Unapproved, true),
+];
 
-/// Bits of a digit: with eight rules for each the tree stays far below the sixteen chains that the kernel follows
-/// (`NFT_JUMP_STACK_SIZE`), and a packet meets half of them.
-const BITS: u32 = 3;
+/// The first number of a class with a timetable.
+pub const FIRST: u32 = SHUT.len() as u32;
 
-/// The number of each class, by its digest.
+/// The class of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Class {
+    /// By its number.
+    Shut(u32),
+    /// By its identifier: see [`identifier`].
+    Timed(String),
+}
+
+impl Class {
+    pub(super) fn of(input: &Input<'_>, governing: &Governing<'_>) -> Self {
+        let service = governing.standing.service;
+        let observes = refusal::observes(input, governing);
+        let shut = SHUT
+            .iter()
+            .zip(0..)
+            .find(|((state, observed), _)| governing.shut == Some(*state) && *observed == observes);
+        match shut {
+            Some((_, number)) => Self::Shut(number),
+            None => Self::Timed(identifier(&governing.open, &how(input, service))),
+        }
+    }
+
+    /// What a class with a timetable is called.
+    pub fn timed(&self) -> Option<&str> {
+        match self {
+            Self::Shut(_) => None,
+            Self::Timed(identifier) => Some(identifier),
+        }
+    }
+}
+
+/// The digest of the timetable and lifetime (`open-DIGEST`), and [`how`] it is judged.
+fn identifier(open: &str, how: &str) -> String {
+    format!("{}{how}", digest_of(open))
+}
+
+fn digest_of(open: &str) -> &str {
+    open.strip_prefix(names::OPEN).and_then(|rest| rest.strip_prefix('-')).unwrap_or(open)
+}
+
+/// What beside the timetable tells classes apart, in letters that no digest has: `o` for observed; `p` for pending: a
+/// lifetime that began stays begun, so that turning the clock back does not make it pending again.
+fn how(input: &Input<'_>, service: &Service) -> String {
+    let observes = [input.settings.enforcement.mode, service.mode].contains(&Mode::Observe);
+    let pending = service.lifetime.opens_at() > input.now;
+    [(observes, 'o'), (pending, 'p')].into_iter().filter_map(|(is, letter)| is.then_some(letter)).collect()
+}
+
+/// The number of each class with a timetable.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Classes {
     numbers: BTreeMap<String, u32>,
+    identifiers: BTreeMap<u32, String>,
+    /// No smaller number is free.
+    free: u32,
 }
 
 impl Classes {
     /// Reads them from the names of a table's chains.
     pub fn of(ruleset: &Ruleset) -> Self {
-        let chains = ruleset.chains.range(CLASS.to_owned()..).map(|(name, _)| name);
-        let names = chains.map_while(|name| name.strip_prefix(CLASS));
-        let numbered = names.filter_map(|name| {
-            let (number, digest) = name.split_once('-')?;
-            Some((digest.to_owned(), number.parse().ok()?))
-        });
-        // Behind a digest stands the way of a chain that refuses.
-        Self { numbers: numbered.filter(|(digest, _)| !digest.contains('-')).collect() }
+        let mut classes = Self::default();
+        for (name, _) in chains(&ruleset.chains) {
+            let numbered = name.strip_prefix(CLASS).and_then(|name| name.split_once('-'));
+            if let Some((number, identifier)) = numbered
+                && let Ok(number) = number.parse()
+            {
+                classes.insert(identifier.to_owned(), number);
+            }
+        }
+        classes
+    }
+
+    fn insert(&mut self, identifier: String, number: u32) {
+        self.identifiers.insert(number, identifier.clone());
+        self.numbers.insert(identifier, number);
+    }
+
+    /// The number of a class that has one.
+    pub fn known(&self, class: &Class) -> Option<u32> {
+        match class {
+            Class::Shut(number) => Some(*number),
+            Class::Timed(identifier) => self.numbers.get(identifier).copied(),
+        }
+    }
+
+    pub fn knows(&self, identifier: &str) -> bool {
+        self.numbers.contains_key(identifier)
     }
 
     /// Takes a class out; returns its chains.
     fn remove(&mut self, number: u32) -> Vec<String> {
-        let gone: Vec<String> =
-            self.numbers.iter().filter(|(_, n)| **n == number).map(|(d, _)| d.clone()).collect();
-        self.numbers.retain(|_, one| *one != number);
-        let chains = gone.into_iter().map(|digest| chain(number, &digest));
-        chains.flat_map(|name| ["", "-out", "-in"].map(|end| format!("{name}{end}"))).collect()
+        let Some(identifier) = self.identifiers.remove(&number) else { return vec![] };
+        self.numbers.remove(&identifier);
+        self.free = self.free.min(number);
+        let name = chain(number, &identifier);
+        ["", "-out", "-in"].map(|end| format!("{name}{end}")).into()
     }
 
-    /// Takes over the numbers of classes that are still there.
-    pub fn keep(&mut self, known: &Self, digests: &[String]) {
-        for digest in digests {
-            if let Some(number) = known.numbers.get(digest) {
-                self.numbers.insert(digest.clone(), *number);
+    /// The same numbers for those of these classes that are known; no others.
+    pub fn kept<'a>(&self, identifiers: impl Iterator<Item = &'a str>) -> Self {
+        let mut kept = Self::default();
+        for identifier in identifiers {
+            if let Some(number) = self.numbers.get(identifier)
+                && !kept.knows(identifier)
+            {
+                kept.insert(identifier.to_owned(), *number);
             }
         }
+        kept
     }
 
-    /// The number of a class, and whether it was given just now: the smallest that is free.
-    pub fn number(&mut self, digest: &str) -> (u32, bool) {
-        if let Some(number) = self.numbers.get(digest) {
-            return (*number, false);
+    /// The number of a class; one without gets the smallest that is free.
+    pub fn number(&mut self, class: &Class) -> u32 {
+        if let Some(known) = self.known(class) {
+            return known;
         }
-        let taken: BTreeSet<u32> = self.numbers.values().copied().collect();
-        let number = (0..).find(|number| !taken.contains(number)).unwrap_or_default();
-        self.numbers.insert(digest.to_owned(), number);
-        (number, true)
+        self.free = self.free.max(FIRST);
+        while self.identifiers.contains_key(&self.free) {
+            self.free += 1;
+        }
+        class.timed().into_iter().for_each(|identifier| self.insert(identifier.to_owned(), self.free));
+        self.free
+    }
+
+    /// The classes with a timetable, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.identifiers.iter().map(|(number, identifier)| (*number, identifier.as_str()))
     }
 }
 
-/// What decides how a service's packets are judged, beside its endpoints and processes.
-pub fn digest(input: &Input<'_>, governing: &Governing<'_>, holds: bool) -> String {
-    let lifetime = governing.standing.service.lifetime;
-    let begins = (lifetime.opens_at() > input.now).then(|| lifetime.opens_at());
-    let times = match governing.shut {
-        Some(state) => format!("{state:?}"),
-        None => format!("{} {begins:?}", governing.open),
-    };
-    let how = format!("{:?} {} {holds}", lifetime.closes_at(), refusal::observes(input, governing));
-    names::digest("", [times.as_str(), how.as_str()]).split_off(1)
+pub fn chain(number: u32, identifier: &str) -> String {
+    format!("{CLASS}{number}-{identifier}")
 }
 
-pub fn chain(number: u32, digest: &str) -> String {
-    format!("{CLASS}{number}-{digest}")
+/// The chains of classes that ask whether they are open.
+pub fn chains(all: &BTreeMap<String, Chain>) -> impl Iterator<Item = (&String, &Chain)> {
+    let of_classes = all.range(CLASS.to_owned()..).take_while(|(name, _)| name.starts_with(CLASS));
+    // Behind an identifier stands the way of a chain that refuses.
+    of_classes.filter(|(name, _)| name.bytes().filter(|byte| *byte == b'-').count() == 2)
 }
 
-/// The sets of openings that classes ask whose chains stay.
-pub fn open_sets<'a>(in_force: &'a Ruleset, part: &'a Part) -> impl Iterator<Item = &'a Name> {
-    let of = |ruleset: &'a Ruleset| {
-        let chains = ruleset.chains.range(CLASS.to_owned()..);
-        chains.take_while(|(name, _)| name.starts_with(CLASS))
-    };
-    let stay = of(in_force).filter(|(name, _)| !part.gone_chains.contains(*name));
-    let statements =
-        stay.chain(of(&part.wanted)).flat_map(|(_, chain)| chain.rules.iter().flat_map(|rule| rule.iter()));
-    statements.filter_map(|statement| match statement {
-        Statement::Lookup { set, .. } => Some(set),
+/// Those of a table after a part of it changed.
+pub fn chains_after<'a>(
+    in_force: &'a Ruleset,
+    part: &'a Part,
+) -> impl Iterator<Item = (&'a String, &'a Chain)> {
+    let stays = |name: &String| !part.gone_chains.contains(name) && !part.wanted.chains.contains_key(name);
+    chains(&in_force.chains).filter(move |(name, _)| stays(name)).chain(chains(&part.wanted.chains))
+}
+
+/// True when a class asks for a set of openings after a part changed.
+fn asks_for(set: &str, in_force: &Ruleset, part: &Part) -> bool {
+    chains_after(in_force, part).any(|(_, chain)| sets_of(chain).any(|asked| **asked == *set))
+}
+
+/// The sets of openings that the chain of a class asks for.
+fn sets_of(chain: &Chain) -> impl Iterator<Item = &Name> {
+    chain.rules.iter().flat_map(|rule| rule.iter()).filter_map(|statement| match statement {
+        Statement::Lookup { set, .. } if **set != *LIFETIMES => Some(set),
         _ => None,
     })
 }
 
-/// The number that an address is listed with.
-fn number_of(address: &Key, family: Family, in_force: &Ruleset) -> u32 {
-    let prefix = digit_sets(family);
-    let sets = in_force.sets.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
-    let listed = sets.filter(|(_, set)| set.elements.contains_key(address));
-    listed.filter_map(|(name, _)| name[prefix.len()..].strip_prefix('d')?.split_once('-')).fold(
-        0,
-        |number, (place, digit)| {
-            let place: u32 = place.parse().unwrap_or(0);
-            number | digit.parse::<u32>().unwrap_or(0) << (place * BITS)
-        },
-    )
+/// Says whether a set of openings, by its name, has a service that asks for it and of which something is true.
+pub type Askers<'a> = &'a dyn Fn(&str, &dyn Fn(&Standing<'_>) -> bool) -> bool;
+
+/// True when a service is in the class: one of `touched`, or one that the table in force has.
+fn is_occupied(
+    input: &Input<'_>,
+    identifier: &str,
+    touched: &[Class],
+    askers: Askers<'_>,
+    in_force: &Ruleset,
+) -> bool {
+    let digest = identifier.trim_end_matches(['o', 'p']);
+    touched.iter().any(|class| class.timed() == Some(identifier))
+        || askers(&format!("{}-{digest}", names::OPEN), &|standing| {
+            standing.may_open(input.now)
+                && identifier[digest.len()..] == how(input, standing.service)
+                && super::is_in(in_force, standing.service)
+        })
 }
 
-/// Takes the classes out of a part that these services leave and in which nobody else is. True when there was one.
+/// Ends the lifetimes of the classes that services leave, if nobody else is in them. Returns the sets of openings of those.
 pub fn leave(
-    classes: &mut Classes,
-    services: &[&Service],
-    digests: &[String],
+    input: &Input<'_>,
+    left: &BTreeSet<u32>,
+    touched: &[Class],
+    askers: Askers<'_>,
     in_force: &Ruleset,
     part: &mut Part,
-) -> bool {
-    let first = |service: &&Service| service.prefixes().next();
-    let number = |first: Prefix| number_of(&elements::address(first), first.family(), in_force);
-    let mut left: BTreeSet<u32> = services.iter().filter_map(first).map(number).collect();
-    let wanted: BTreeSet<u32> =
-        digests.iter().filter_map(|digest| classes.numbers.get(digest)).copied().collect();
-    left.retain(|number| !wanted.contains(number));
-    if left.is_empty() {
-        return false;
+) -> BTreeSet<Name> {
+    let known = left.iter().filter_map(|number| input.classes.identifiers.get_key_value(number));
+    let deserted = known.filter(|(_, identifier)| !is_occupied(input, identifier, touched, askers, in_force));
+    let mut asked = BTreeSet::new();
+    for (number, identifier) in deserted {
+        end(*number, part);
+        let chain = in_force.chains.get(&chain(*number, identifier));
+        asked.extend(chain.into_iter().flat_map(sets_of).cloned());
     }
-    let leaving: BTreeSet<Key> =
-        services.iter().flat_map(|service| service.prefixes()).map(elements::address).collect();
-    left.retain(|number| is_deserted(*number, &leaving, in_force));
-    for number in &left {
-        part.gone_chains.extend(classes.remove(*number));
-    }
-    let needed: BTreeSet<String> =
-        classes.numbers.values().flat_map(|number| digit_sets_of(*number)).collect();
-    let unused = left.iter().flat_map(|number| digit_sets_of(*number)).filter(|set| !needed.contains(set));
-    part.gone.extend(unused);
-    !left.is_empty()
+    asked
 }
 
-/// True when no address but those that leave is listed with this number: told from the smallest set it must be in.
-fn is_deserted(number: u32, leaving: &BTreeSet<Key>, in_force: &Ruleset) -> bool {
-    !Family::ALL.into_iter().any(|family| {
-        let all = digits(number).map(|(place, digit)| digit_set(family, place, digit));
-        let mut sets: Vec<&Set> =
-            all.chain([super::address_set(family)]).filter_map(|name| in_force.sets.get(&name)).collect();
-        sets.sort_by_key(|set| set.elements.len());
-        let Some((smallest, others)) = sets.split_first() else { return false };
-        let mut addresses = smallest.elements.keys();
-        addresses.any(|address| {
-            !leaving.contains(address)
-                && others.iter().all(|set| set.elements.contains_key(address))
-                && number_of(address, family, in_force) == number
-        })
-    })
+fn end(number: u32, part: &mut Part) {
+    part.elements.entry(LIFETIMES.to_owned()).or_default().insert(lifetime_key(number), None);
 }
 
-/// The chains of trees that a table has and a part, which has new trees, does not.
-pub fn prune_trees(in_force: &Ruleset, part: &mut Part) {
-    for purpose in PURPOSES {
-        let prefix = format!("exact-{purpose}-");
-        let chains = in_force.chains.range(prefix.clone()..).map(|(name, _)| name);
-        let old = chains.take_while(|name| name.starts_with(&prefix));
-        part.gone_chains.extend(old.filter(|name| !part.wanted.chains.contains_key(*name)).cloned());
+/// Takes the classes out that nobody is in. Returns the others, and the sets of openings that these asked for.
+pub fn tidy(
+    input: &Input<'_>,
+    touched: &[Class],
+    askers: Askers<'_>,
+    in_force: &Ruleset,
+    part: &mut Part,
+) -> (Classes, BTreeSet<Name>) {
+    let deserted = input.classes.iter();
+    let deserted =
+        deserted.filter(|(_, identifier)| !is_occupied(input, identifier, touched, askers, in_force));
+    let (mut classes, mut asked) = (input.classes.clone(), BTreeSet::new());
+    for (number, _) in deserted {
+        end(number, part);
+        for name in classes.remove(number) {
+            asked.extend(in_force.chains.get(&name).into_iter().flat_map(sets_of).cloned());
+            part.gone_chains.insert(name);
+        }
+    }
+    (classes, asked)
+}
+
+/// Empties those of these sets of openings by which nobody opens any more, or takes them out where no class asks for them.
+pub fn end_openings(
+    input: &Input<'_>,
+    sets: BTreeSet<Name>,
+    services: &[&Governing<'_>],
+    askers: Askers<'_>,
+    in_force: &Ruleset,
+    part: &mut Part,
+) {
+    for set in sets {
+        let opens = |one: &Governing<'_>| one.shut.is_none() && one.timetable.as_deref() == Some(&*set);
+        let other = |one: &Standing<'_>| one.may_open(input.now) && super::is_in(in_force, one.service);
+        if services.iter().any(|one| opens(one)) || askers(&set, &other) {
+            continue;
+        }
+        match in_force.sets.get(&*set) {
+            Some(held) if asks_for(&set, in_force, part) => {
+                part.wanted.sets.insert(set.to_string(), held.declaration());
+            }
+            Some(_) | None => drop(part.gone.insert(set.to_string())),
+        }
     }
 }
 
@@ -179,125 +293,36 @@ pub fn prune_trees(in_force: &Ruleset, part: &mut Part) {
 pub fn add_chains(
     input: &Input<'_>,
     governing: &Governing<'_>,
-    (number, digest): (u32, &str),
-    holds: bool,
+    (number, identifier): (u32, &str),
     ruleset: &mut Ruleset,
 ) {
-    let name = chain(number, digest);
-    let open = match governing.shut {
-        Some(_) => vec![],
-        None => vec![
-            vec![not_in(&[Load::Time], &*governing.open), back()],
-            vec![Statement::Leaving, goto(grants_chain("out"))],
-            vec![goto(grants_chain("in"))],
-        ],
+    let name = chain(number, identifier);
+    let lifetime = governing.standing.service.lifetime;
+    let (before, over) = (Statement::Before(lifetime.opens_at()), Statement::From(lifetime.closes_at()));
+    let elapsed = not_in(&[Load::Number(number)], LIFETIMES);
+    let between = governing.timetable.as_deref().map(|set| not_in(&[Load::Time], set));
+    let mut open: Vec<Rule> = [&before, &over, &elapsed]
+        .into_iter()
+        .chain(&between)
+        .map(|shut| vec![shut.clone(), back()])
+        .collect();
+    open.extend([vec![Statement::Leaving, goto(grants_chain("out"))], vec![goto(grants_chain("in"))]]);
+    let begins = match input.now < lifetime.opens_at() {
+        true => ServiceState::Pending,
+        // The clock was turned back.
+        false => ServiceState::Closed,
     };
     for direction in Direction::ALL {
-        let rules = refusal::reasons_of_class(input, governing, direction, holds);
+        let refused =
+            |state: ServiceState| goto(refusal::reason_of_class(input, governing, state, direction));
+        let mut rules = vec![
+            vec![over.clone(), refused(ServiceState::Decommissioned)],
+            vec![before.clone(), refused(begins)],
+        ];
+        let closed = [&elapsed].into_iter().chain(&between);
+        rules.extend(closed.map(|shut| vec![shut.clone(), refused(ServiceState::Closed)]));
+        rules.push(vec![refused(ServiceState::Open)]);
         add_chain(ruleset, format!("{name}-{}", names::way(direction)), rules);
     }
     add_chain(ruleset, name, open);
-}
-
-/// The digits of a number that are not zero, with their places.
-pub fn digits(number: u32) -> impl Iterator<Item = (u32, u32)> {
-    let places = 0..u32::BITS.div_ceil(BITS);
-    places.map(move |place| (place, digit(number, place))).filter(|(_, digit)| *digit != 0)
-}
-
-fn digit(number: u32, place: u32) -> u32 {
-    number.checked_shr(place * BITS).unwrap_or(0) & ((1 << BITS) - 1)
-}
-
-/// What the names of the sets of digits begin with.
-pub fn digit_sets(family: Family) -> String {
-    format!("exact{}-", names::digit(family))
-}
-
-/// The addresses of the classes with this digit in this place.
-pub fn digit_set(family: Family, place: u32, digit: u32) -> String {
-    format!("{}d{place}-{digit}", digit_sets(family))
-}
-
-/// The sets that hold the addresses of a class, beside the one that holds all.
-pub fn digit_sets_of(number: u32) -> impl Iterator<Item = String> {
-    let of = move |family| digits(number).map(move |(place, digit)| digit_set(family, place, digit));
-    Family::ALL.into_iter().flat_map(of)
-}
-
-/// Adds the ways from addresses to the chains of their classes, and the sets that they ask and that are not there yet.
-pub fn add_trees(classes: &Classes, in_force: Option<&Ruleset>, ruleset: &mut Ruleset) {
-    let mut all: Vec<(u32, Name)> =
-        classes.numbers.iter().map(|(digest, number)| (*number, chain(*number, digest).into())).collect();
-    all.sort_unstable();
-    // The ways that refuse, by family and direction, lead to chains that both families share.
-    let refusing = Direction::ALL.map(|way| {
-        let name = |chain: &Name| format!("{chain}-{}", names::way(way)).into();
-        all.iter().map(|(number, chain)| (*number, name(chain))).collect::<Vec<(u32, Name)>>()
-    });
-    for family in Family::ALL {
-        let mut sets = BTreeMap::new();
-        for place_and_digit in all.iter().flat_map(|(number, _)| digits(*number)) {
-            sets.entry(place_and_digit).or_insert_with(|| {
-                let name = digit_set(family, place_and_digit.0, place_and_digit.1);
-                if in_force.is_none_or(|in_force| !in_force.sets.contains_key(&name)) {
-                    ruleset.sets.entry(name.clone()).or_insert_with(|| elements::addresses(family));
-                }
-                Name::from(name)
-            });
-        }
-        for (way, refusing) in Direction::ALL.into_iter().zip(&refusing) {
-            let address = Load::Address(family, Side::remote(way));
-            for (purpose, leaves) in PURPOSES.into_iter().zip([&all, refusing]) {
-                let tree = Tree { entry: entry(purpose, names::way(way), family), sets: &sets, address };
-                let rules = tree.rules(u32::BITS.div_ceil(BITS), leaves, ruleset);
-                add_chain(ruleset, tree.entry, rules);
-            }
-        }
-    }
-}
-
-struct Tree<'a> {
-    entry: String,
-    /// The sets of digits, by place and digit.
-    sets: &'a BTreeMap<(u32, u32), Name>,
-    address: Load,
-}
-
-impl Tree<'_> {
-    /// The rules that tell these leaves apart, whose numbers differ in the places below this one only.
-    fn rules(&self, places: u32, leaves: &[(u32, Name)], ruleset: &mut Ruleset) -> Vec<Rule> {
-        match leaves {
-            [] => return vec![],
-            [(_, only)] => return vec![vec![goto(Name::clone(only))]],
-            _ => {}
-        }
-        let place = places.saturating_sub(1);
-        let groups: Vec<_> = leaves.chunk_by(|(a, _), (b, _)| digit(*a, place) == digit(*b, place)).collect();
-        if groups.len() == 1 && place > 0 {
-            return self.rules(place, leaves, ruleset);
-        }
-        // Who is in no set has a zero: everybody here has some class.
-        let mut zero = None;
-        let mut rules = Vec::with_capacity(groups.len());
-        for group in groups {
-            let Some((number, leaf)) = group.first() else { continue };
-            let then = match group {
-                [_] => goto(Name::clone(leaf)),
-                _ => {
-                    let prefix = number.checked_shr(place * BITS).unwrap_or(0);
-                    let child = format!("{}-{place}-{prefix}", self.entry);
-                    let below = self.rules(place, group, ruleset);
-                    add_chain(ruleset, child.clone(), below);
-                    goto(child)
-                }
-            };
-            match self.sets.get(&(place, digit(*number, place))) {
-                Some(set) => rules.push(vec![lookup(&[self.address], Name::clone(set)), then]),
-                None => zero = Some(vec![then]),
-            }
-        }
-        rules.extend(zero);
-        rules
-    }
 }

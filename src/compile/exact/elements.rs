@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::super::Place;
-use super::classes::{self, digits};
+use super::lifetimes;
+use super::trees::{self, digits};
 use super::ways::{self, Kind};
 use crate::model::{Family, Policy, Prefix, Service, Subject, Time};
 use crate::ruleset::{Element, Field, Key, KeyBuilder, Ruleset, Set};
@@ -33,17 +34,17 @@ pub fn addresses(family: Family) -> Set {
     Set::plain(&[Field::Address(family)])
 }
 
-/// Adds the elements of a service. `number`: that of its class; `None` leaves its addresses out. `granted`: nothing shuts
-/// it; `open`: when its opening ends, if it has one right now.
+/// Adds the elements of a service. `class`: the number of its class, and when it ends if it is shut until then; `None` leaves
+/// its addresses out. `granted`: nothing shuts it; `open`: when its opening ends, if it has one right now.
 pub fn collect<'a>(
     service: &Service,
-    number: Option<u32>,
+    class: Option<(u32, Option<Time>)>,
     granted: bool,
     open: Option<Time>,
     places: &dyn Fn(&Subject) -> &'a [Place],
     sets: &mut BTreeMap<String, Placed>,
 ) {
-    if let Some(number) = number {
+    if let Some((number, ends)) = class {
         // For people: the chains of a class name no service.
         let element = Element { comment: Some(service.name.as_str().into()), ..Element::default() };
         for family in Family::ALL {
@@ -53,8 +54,13 @@ pub fn collect<'a>(
                 continue;
             }
             for (place, digit) in digits(number) {
-                let set = placed(sets, classes::digit_set(family, place, digit), || addresses(family));
+                let set = placed(sets, trees::digit_set(family, place, digit), || addresses(family));
                 set.extend(keys.iter().map(|key| (key.clone(), Element::default())));
+            }
+            if ends.is_some() {
+                let shut = Element { closes_at: ends, ..Element::default() };
+                let set = placed(sets, lifetimes::shut_set(family), || lifetimes::shut_addresses(family));
+                set.extend(keys.iter().map(|key| (key.clone(), shut.clone())));
             }
             let set = placed(sets, ways::address_set(family), || addresses(family));
             set.extend(keys.into_iter().map(|key| (key, element.clone())));
@@ -117,10 +123,10 @@ pub fn of_any_class(service: &Service, in_force: &Ruleset, sets: &mut BTreeMap<S
         if keys.is_empty() {
             continue;
         }
-        let digits = classes::digit_sets(family);
+        let digits = trees::digit_sets(family);
         let names = in_force.sets.range(digits.clone()..).map(|(name, _)| name);
         let names = names.take_while(|name| name.starts_with(&digits)).cloned();
-        for name in names.chain([ways::address_set(family)]) {
+        for name in names.chain([ways::address_set(family), lifetimes::shut_set(family)]) {
             let set = placed(sets, name, || addresses(family));
             set.extend(keys.iter().map(|key| (key.clone(), Element::default())));
         }

@@ -3,9 +3,8 @@
 //!
 //! The kernel looks at every chain at each commit, and at all rules and all elements with verdicts as soon as one that
 //! leads somewhere is added: 100 ms with a chain for each of 10,000 services, some microseconds without. So there are no chains for
-//! a service. What is the same for many, their timetable and state, is a class ([`classes`]) with chains of its own, and the
-//! number of an address's class is spelled by the sets that hold the address, since nft has no way to say "jump to the chain
-//! of this number" without a verdict for each address.
+//! a service. What is the same for many, their timetable and lifetime or why they are shut, is a class ([`classes`]), and the number
+//! of an address's class is spelled by the sets that hold the address ([`trees`]).
 //!
 //! That takes some lookups. So what is open right now is asked for first ([`ways`]): `now-egress4-l2` holds cgroup, remote
 //! address and port, its elements expire by elapsed time, and one reading of the wall clock guards all of them: it is
@@ -17,16 +16,21 @@
 
 mod classes;
 mod elements;
+mod lifetimes;
+mod trees;
 mod ways;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Governing, Input, Place, windows};
 use crate::model::{Family, Prefix, Protocol, Service, ServiceName, Subject};
 use crate::ruleset::{Part, Ruleset, Set};
 
-pub use classes::{Classes, open_sets};
+use classes::Class;
+pub use classes::{Askers, Classes};
 use elements::Placed;
+pub use lifetimes::{ends, ends_after, shut_set};
 use ways::Kind;
 pub use ways::{address_set, entry, follows_time};
 
@@ -60,7 +64,7 @@ pub fn among<'a>(services: impl Iterator<Item = &'a Service> + Clone) -> impl Fn
             *shared |= **first != service.name;
         }
     }
-    let shared: std::collections::BTreeSet<Prefix> =
+    let shared: BTreeSet<Prefix> =
         listed.into_iter().filter(|(_, (_, shared))| *shared).map(|(prefix, _)| prefix).collect();
     move |service| fits(service) && !service.prefixes().any(|prefix| shared.contains(&prefix))
 }
@@ -75,25 +79,26 @@ pub fn is_in(in_force: &Ruleset, service: &Service) -> bool {
 }
 
 /// Adds everything of these services to a whole table.
-pub fn add(input: &Input<'_>, services: &[Governing<'_>], holds: bool, ruleset: &mut Ruleset) {
+pub fn add(input: &Input<'_>, services: &[Governing<'_>], ruleset: &mut Ruleset) {
     let services: Vec<_> = services.iter().filter(|governing| governing.exact).collect();
-    let mut classes = Classes::default();
-    let mut digests = Vec::with_capacity(services.len());
-    for governing in &services {
-        digests.push(classes::digest(input, governing, holds));
-    }
-    classes.keep(input.classes, &digests);
+    let of: Vec<Class> = services.iter().map(|governing| Class::of(input, governing)).collect();
+    let mut classes = input.classes.kept(of.iter().filter_map(Class::timed));
     let mut sets: BTreeMap<String, Placed> = BTreeMap::new();
-    for (governing, digest) in services.iter().zip(&digests) {
-        let (number, is_new) = classes.number(digest);
-        if is_new || !ruleset.chains.contains_key(&classes::chain(number, digest)) {
-            classes::add_chains(input, governing, (number, digest), holds, ruleset);
+    let mut lived = lifetimes::lifetimes();
+    let mut made = BTreeSet::new();
+    for (governing, class) in services.iter().zip(&of) {
+        let number = classes.number(class);
+        if let Some(identifier) = class.timed()
+            && made.insert(number)
+        {
+            classes::add_chains(input, governing, (number, identifier), ruleset);
+            lived.elements.extend(lifetimes::lifetime(input, number, governing.standing.service));
         }
-        let open = ruleset.sets.get(&governing.open).and_then(|set| windows::closes_at(set, input.now));
+        let open = lifetimes::open_until(input, governing, |name| ruleset.sets.get(name));
         let places = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
         elements::collect(
             governing.standing.service,
-            Some(number),
+            Some((number, lifetimes::shut_until(governing))),
             governing.shut.is_none(),
             open,
             &places,
@@ -102,12 +107,16 @@ pub fn add(input: &Input<'_>, services: &[Governing<'_>], holds: bool, ruleset: 
     }
     for family in Family::ALL {
         sets.entry(address_set(family)).or_insert_with(|| Placed::new(elements::addresses(family)));
+        let shut = || Placed::new(lifetimes::shut_addresses(family));
+        sets.entry(lifetimes::shut_set(family)).or_insert_with(shut);
     }
     for (name, placed) in sets {
         ruleset.sets.insert(name, placed.into_set());
     }
-    classes::add_trees(&classes, None, ruleset);
-    let within = windows::within(&ruleset.sets, input.now);
+    ruleset.sets.insert(lifetimes::LIFETIMES.to_owned(), lived);
+    trees::add_trees(&classes, None, ruleset);
+    let windows = windows::within(ruleset.sets.iter(), input.now);
+    let within = lifetimes::within(input, windows, lifetimes::begins(ruleset), lifetimes::ends(ruleset));
     let shapes = [Kind::Now, Kind::Armed].map(|kind| ways::shape(kind, ruleset.sets.keys()));
     ways::add(input.settings, &shapes, within, ruleset);
 }
@@ -123,40 +132,58 @@ pub fn add_services(
     input: &Input<'_>,
     former: &Former<'_>,
     services: &[&Governing<'_>],
-    holds: bool,
+    askers: Askers<'_>,
     in_force: &Ruleset,
     part: &mut Part,
 ) {
-    let mut classes = Classes::of(in_force);
-    let digests: Vec<String> =
-        services.iter().map(|governing| classes::digest(input, governing, holds)).collect();
-    let mut anew = classes::leave(&mut classes, &former.services, &digests, in_force, part);
+    let of: Vec<Class> = services.iter().map(|governing| Class::of(input, governing)).collect();
+    let left = trees::numbers_of(&former.services, in_force);
+    let mut asked = classes::leave(input, &left, &of, askers, in_force, part);
+    let anew = of.iter().filter_map(Class::timed).any(|identifier| !input.classes.knows(identifier));
+    let mut classes = Cow::Borrowed(input.classes);
+    if anew {
+        let (tidied, theirs) = classes::tidy(input, &of, askers, in_force, part);
+        classes = Cow::Owned(tidied);
+        asked.extend(theirs);
+    }
     let mut before = BTreeMap::new();
     for service in &former.services {
         elements::collect(service, None, true, Some(input.now), former.places, &mut before);
         elements::of_any_class(service, in_force, &mut before);
     }
     let mut wanted = BTreeMap::new();
-    for (governing, digest) in services.iter().zip(&digests) {
-        let (number, is_new) = classes.number(digest);
-        if is_new {
-            anew = true;
-            classes::add_chains(input, governing, (number, digest), holds, &mut part.wanted);
-            for set in classes::digit_sets_of(number) {
-                // Its number was that of a class that went.
-                part.gone.remove(&set);
-            }
+    for (governing, class) in services.iter().zip(&of) {
+        let number = classes.known(class).unwrap_or_else(|| {
+            let number = classes.to_mut().number(class);
+            let identifier = class.timed().unwrap_or_default();
+            classes::add_chains(input, governing, (number, identifier), &mut part.wanted);
+            number
+        });
+        if class.timed().is_some() {
+            let lifetime = lifetimes::lifetime(input, number, governing.standing.service);
+            let lived = part.elements.entry(lifetimes::LIFETIMES.to_owned()).or_default();
+            lived.extend(lifetime.map(|(key, element)| (key, Some(element))));
         }
-        let open = set_of(&governing.open, in_force, part).and_then(|set| windows::closes_at(set, input.now));
+        let open = lifetimes::open_until(input, governing, |name| set_of(name, in_force, part));
         let places = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
         let granted = governing.shut.is_none();
-        elements::collect(governing.standing.service, Some(number), granted, open, &places, &mut wanted);
+        let class = Some((number, lifetimes::shut_until(governing)));
+        elements::collect(governing.standing.service, class, granted, open, &places, &mut wanted);
     }
     if anew {
-        classes::add_trees(&classes, Some(in_force), &mut part.wanted);
-        classes::prune_trees(in_force, part);
+        trees::add_trees(&classes, Some(in_force), &mut part.wanted);
+        trees::prune_trees(&classes, in_force, part);
     }
+    classes::end_openings(input, asked, services, askers, in_force, part);
     change(&before, wanted, in_force, part);
+}
+
+/// Adds what is gone when the classes are gone that nobody is in.
+pub fn tidy(input: &Input<'_>, askers: Askers<'_>, in_force: &Ruleset, part: &mut Part) {
+    let (classes, asked) = classes::tidy(input, &[], askers, in_force, part);
+    trees::add_trees(&classes, Some(in_force), &mut part.wanted);
+    trees::prune_trees(&classes, in_force, part);
+    classes::end_openings(input, asked, &[], askers, in_force, part);
 }
 
 /// Adds what changes when a subject of this service moves; `before`: where it was.
@@ -168,7 +195,7 @@ pub fn move_subject(
     part: &mut Part,
 ) {
     let service = governing.standing.service;
-    let open = set_of(&governing.open, in_force, part).and_then(|set| windows::closes_at(set, input.now));
+    let open = lifetimes::open_until(input, governing, |name| set_of(name, in_force, part));
     let resolved = |subject: &Subject| input.resolution.get(subject).map_or(&[][..], |places| places);
     let mut wanted = BTreeMap::new();
     elements::collect(service, None, governing.shut.is_none(), open, &resolved, &mut wanted);
@@ -187,7 +214,9 @@ pub fn finish(input: &Input<'_>, in_force: &Ruleset, part: &mut Part) {
     let stay = in_force.sets.iter();
     let stay = stay.filter(|(name, _)| !part.wanted.sets.contains_key(*name) && !part.gone.contains(*name));
     let all: BTreeMap<&String, &Set> = stay.chain(part.wanted.sets.iter()).collect();
-    let within = windows::within_of(all.iter().map(|(name, set)| (*name, *set)), input.now);
+    let windows = windows::within(all.iter().map(|(name, set)| (*name, *set)), input.now);
+    let (begins, ends) = (lifetimes::begins_after(in_force, part), lifetimes::ends_after(in_force, part));
+    let within = lifetimes::within(input, windows, begins, ends);
     let shapes = [Kind::Now, Kind::Armed].map(|kind| ways::shape(kind, all.keys().copied()));
     ways::add(input.settings, &shapes, within, &mut part.wanted);
 }
