@@ -237,7 +237,7 @@ def load_targets(text):
 
 def close_targets(text):
     rows = []
-    restarts = re.search(r"from mkdir.*\n((?: +\d+ \w+ +\|.*\n)+)", text)
+    restarts = re.search(r"from mkdir.*\n((?: +\d+ +\w+ +\|.*\n)+)", text)
     for line in restarts.group(1).splitlines() if restarts else []:
         cells = line.replace("|", " ").split()
         rows.append((f"a unit restarted, to governed over {cells[1].upper()}, {int(cells[0]):,} services, p99", "at most 2 ms", f"{cells[4]} ms", float(cells[4]) <= 2))

@@ -60,6 +60,9 @@ fn all(sizes: &[usize], arguments: &[String]) {
     let sizes = if sizes.is_empty() { &[10_000, 100_000] } else { sizes };
     let words = arguments.iter().filter(|argument| argument.parse::<usize>().is_err());
     let words: Vec<&String> = words.collect();
+    if words.iter().any(|word| *word == "distinct") {
+        println!("distinct: each service has a lifetime of its own");
+    }
     for (part, head) in [("nothing", nothing::HEAD), ("changes", changes::HEAD)] {
         println!("{head}");
         for size in sizes {
