@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::counts::service_counter;
 use super::shared::{Rule, chain, goto, no_attempt, not_in};
 use super::{Governing, Input, fresh, names, tls};
-use crate::model::{Direction, Family, Mode, Prefix, Reason, ServiceState, Time};
+use crate::model::{Direction, Family, Mode, Prefix, Reason, Service, ServiceState, Time};
 use crate::ranges;
 use crate::ruleset::{Element, Key, Load, Ruleset, Statement, Verdict};
 
@@ -170,9 +170,10 @@ fn refusal_target(
 fn reasons(input: &Input<'_>, owners: &[&Governing<'_>], direction: Direction, holds: bool) -> Vec<Rule> {
     let refused = |owner: &Governing<'_>, reason| {
         let count = Statement::Count(service_counter(&owner.standing.service.name, direction, reason));
-        vec![count, goto(reason_chain(reason, direction, observes(input, owner)))]
+        vec![count, goto(reason_chain(reason, direction, observes(input, owner.standing.service)))]
     };
-    let no_attempt = |owner: &Governing<'_>| no_attempt(direction, observes(input, owner), holds);
+    let no_attempt =
+        |owner: &Governing<'_>| no_attempt(direction, observes(input, owner.standing.service), holds);
     let first = owners.first().and_then(|owner| no_attempt(owner));
     let alike = owners.iter().all(|owner| no_attempt(owner) == first);
     let mut rules: Vec<Rule> = first.filter(|_| alike).into_iter().collect();
@@ -204,7 +205,7 @@ pub fn reason_of_class(
     state: ServiceState,
     direction: Direction,
 ) -> String {
-    exact_reason_chain(direction, state.reason(), observes(input, governing))
+    exact_reason_chain(direction, state.reason(), observes(input, governing.standing.service))
 }
 
 pub fn exact_reason_chain(direction: Direction, reason: Reason, observes: bool) -> String {
@@ -223,8 +224,9 @@ fn reason_chain(reason: Reason, direction: Direction, observes: bool) -> String 
     }
 }
 
-pub fn observes(input: &Input<'_>, owner: &Governing<'_>) -> bool {
-    [input.settings.enforcement.mode, owner.standing.service.mode].contains(&Mode::Observe)
+/// True when what the service refuses is counted and admitted all the same.
+pub fn observes(input: &Input<'_>, service: &Service) -> bool {
+    [input.settings.enforcement.mode, service.mode].contains(&Mode::Observe)
 }
 
 /// What must be true for the service to be in this state, from now on and by the kernel's clock alone. `None`: it

@@ -1,24 +1,17 @@
-//! The numbers of users and groups, and when the files that name them change.
+//! The numbers of users and groups, and the files that name them.
 //!
 //! Deliberately absent: when to ask, and what to do while nobody answers. The name services of the host (nsswitch.conf)
 //! may ask a network.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use std::mem::MaybeUninit;
 
 use nix::unistd::{Group, User};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::io::Errno;
 
 use crate::compile::Place;
 use crate::model::Subject;
 
-const DIRECTORY: &str = "/etc";
 /// What is replaced by renaming or written in place when accounts change.
-const FILES: [&str; 3] = ["passwd", "group", "nsswitch.conf"];
-const BUFFER: usize = 16 * 1024;
+pub const FILES: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
 
 /// Asks the name services for a user or group; nothing: there is none of that name. May take as long as they do.
 ///
@@ -39,47 +32,6 @@ pub fn look_up(subject: &Subject) -> io::Result<Option<Place>> {
         }
         Subject::Unit(_) | Subject::Cgroup(_) | Subject::Exe { .. } | Subject::Container(_) => None,
     })
-}
-
-/// Tells when the files that name users and groups may have changed.
-#[derive(Debug)]
-pub struct Files {
-    inotify: OwnedFd,
-}
-
-impl Files {
-    pub fn watch() -> io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let events = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::DELETE;
-        inotify::add_watch(&inotify, DIRECTORY, events | WatchFlags::ONLYDIR)?;
-        Ok(Self { inotify })
-    }
-
-    /// Reads all events that are there, without waiting; true when one of them is about these files.
-    pub fn changed(&mut self) -> bool {
-        let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
-        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
-        let mut changed = false;
-        loop {
-            match reader.next() {
-                Ok(event) => {
-                    let lost = event.events().contains(ReadFlags::QUEUE_OVERFLOW);
-                    let name = event.file_name().and_then(|name| name.to_str().ok());
-                    changed |= lost || name.is_some_and(|name| FILES.contains(&name));
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return changed,
-                // Better once too often.
-                Err(_) => return true,
-            }
-        }
-    }
-}
-
-impl AsFd for Files {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
-    }
 }
 
 #[cfg(test)]

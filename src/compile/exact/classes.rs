@@ -16,7 +16,7 @@ use super::super::shared::{Rule, back, chain as add_chain, goto, not_in};
 use super::super::{Governing, Input, Standing, names, refusal};
 use super::lifetimes::{LIFETIMES, lifetime_key};
 use super::ways::grants_chain;
-use crate::model::{Direction, Mode, Service, ServiceState};
+use crate::model::{Direction, Service, ServiceState};
 use crate::ruleset::{Chain, Load, Name, Part, Ruleset, Statement};
 
 /// What the names of the chains of classes begin with.
@@ -47,7 +47,7 @@ pub enum Class {
 impl Class {
     pub(super) fn of(input: &Input<'_>, governing: &Governing<'_>) -> Self {
         let service = governing.standing.service;
-        let observes = refusal::observes(input, governing);
+        let observes = refusal::observes(input, service);
         let shut = SHUT
             .iter()
             .zip(0..)
@@ -79,7 +79,7 @@ fn digest_of(open: &str) -> &str {
 /// What beside the timetable tells classes apart, in letters that no digest has: `o` for observed; `p` for pending: a
 /// lifetime that began stays begun, so that turning the clock back does not make it pending again.
 fn how(input: &Input<'_>, service: &Service) -> String {
-    let observes = [input.settings.enforcement.mode, service.mode].contains(&Mode::Observe);
+    let observes = refusal::observes(input, service);
     let pending = service.lifetime.opens_at() > input.now;
     [(observes, 'o'), (pending, 'p')].into_iter().filter_map(|(is, letter)| is.then_some(letter)).collect()
 }

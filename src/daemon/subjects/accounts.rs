@@ -11,7 +11,8 @@ use tokio::sync::mpsc as line;
 
 use super::Resolved;
 use crate::compile::Place;
-use crate::kernel::accounts::{self, Files};
+use crate::kernel::accounts;
+use crate::kernel::file_watch::FileWatch;
 use crate::kernel::wait::Waiting;
 use crate::model::Subject;
 
@@ -43,7 +44,7 @@ pub struct Accounts {
     asked: Option<mpsc::Sender<Ask>>,
     answers: line::UnboundedReceiver<Answer>,
     answering: line::UnboundedSender<Answer>,
-    files: Option<Waiting<Files>>,
+    files: Option<Waiting<FileWatch>>,
     known: BTreeMap<Subject, Vec<Place>>,
     /// The number of the last question.
     question: u64,
@@ -106,7 +107,7 @@ impl Accounts {
         while self.changes.is_empty() {
             let written = async {
                 match &mut self.files {
-                    Some(files) => files.readable().await.map(Files::changed).unwrap_or_default(),
+                    Some(files) => files.readable().await.map(FileWatch::changed).unwrap_or_default(),
                     None => std::future::pending().await,
                 }
             };
@@ -151,7 +152,7 @@ impl Accounts {
         if self.asked.is_some() {
             return;
         }
-        self.files = Files::watch()
+        self.files = FileWatch::new(&accounts::FILES)
             .and_then(Waiting::new)
             .inspect_err(|error| tracing::error!(%error, "changes of users and groups show late"))
             .ok();
